@@ -1,0 +1,40 @@
+"""The ways to compute CLEAR attention, in the order in which "auto" tries them."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from . import flex, masked, reference, tiled
+from .call import Backend, Call
+
+BACKENDS: dict[str, Backend] = {
+    "masked": masked,
+    "tiled": tiled,
+    "flex": flex,
+    "reference": reference,
+}
+
+
+def choose(q: Tensor, call: Call, backend: str = "auto") -> Backend:
+    """Return the named backend, or the first one that has no objection.
+
+    Raises:
+        ValueError: the name is unknown, or the named backend cannot take the call.
+    """
+    if backend == "auto":
+        return BACKENDS[choose_name(q, call)]
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be auto, {', '.join(BACKENDS)}, got {backend!r}.")
+    objection = BACKENDS[backend].why_not(q, call)
+    if objection:
+        raise ValueError(f"The {backend} backend cannot take this call: {objection}.")
+    return BACKENDS[backend]
+
+
+def choose_name(q: Tensor, call: Call) -> str:
+    """Return the name of the backend that "auto" takes."""
+    for name, backend in BACKENDS.items():
+        if backend.why_not(q, call) is None and backend.why_not_auto(q, call) is None:
+            return name
+    raise AssertionError("The masked backend accepts every call.")
+

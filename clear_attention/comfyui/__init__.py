@@ -1,0 +1,1 @@
+"""The pack inside ComfyUI: the only part that imports the host."""

@@ -1,0 +1,220 @@
+"""The attention override: one host call in, CLEAR attention or the host's own out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..api import attention
+from ..backends import BACKENDS, Call, choose_name
+from ..layout import TokenLayout
+from ..pairs import all_pairs, visible_pairs
+from ..pooling import Pooling
+from ..scale import proportional_scale
+from .blocks import running_block
+from .geometry import Geometry
+from .report import Path, RunReport
+from .settings import Settings
+
+CALL_KEY = "clear_attention_call"
+"""Where a model call's `ModelCall` lies in transformer_options."""
+
+Override = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelCall:
+    """What the attention of one model call needs to know.
+
+    Attributes:
+        settings: what the nodes ask for.
+        geometry: the grid of this call.
+        why_dense: why the whole call keeps full attention, or None.
+        previous: the override that was in the slot before, or None.
+        report: collects what happened, or None outside a sampling run.
+    """
+
+    settings: Settings
+    geometry: Geometry
+    why_dense: str | None
+    previous: Override | None
+    report: RunReport | None
+
+
+@dataclass(frozen=True, eq=False)
+class HostCall:
+    """The arguments of one host attention call, in one form for all host versions.
+
+    Attributes:
+        q: ``[B, H, L, D]``.
+        k: ``[B, H, N, D]``.
+        v: ``[B, H, N, D]``.
+        mask: as the host gives it, broadcastable to ``[B, H, L, N]``, or None.
+        scale: factor on the scores, None for the default.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Tensor | None
+    scale: float | None
+
+
+@torch.compiler.disable
+def override(func: Override, *args: Any, **kwargs: Any) -> Tensor:
+    """Compute one attention call of the host, see `optimized_attention_override`.
+
+    A plain function without state: cloning a model copies its options deeply, and torch.compile
+    guards on the identity of what lies in them.
+    """
+    model_call: ModelCall = kwargs["transformer_options"][CALL_KEY]
+    host_call = _read(*args, **kwargs)
+    block = running_block(kwargs["transformer_options"])
+    layout = model_call.geometry.layout(host_call.q.shape[2])
+    why_dense = _why_dense(model_call, host_call, layout, block)
+    if why_dense is None and layout is not None:
+        out = _local(model_call, host_call, layout, model_call.settings.pooling(block))
+        # [B, H, L, D] -> what the caller wants
+        return out if kwargs.get("skip_output_reshape") else out.transpose(1, 2).flatten(2)
+    if model_call.report is not None and model_call.settings.window is not None:
+        model_call.report.add(_dense_path(layout, why_dense or ""))
+    return _dense(model_call, host_call, layout, func, args, kwargs)
+
+
+def _read(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: int,
+    mask: Tensor | None = None,
+    attn_precision: torch.dtype | None = None,
+    skip_reshape: bool = False,
+    skip_output_reshape: bool = False,
+    *,
+    scale: float | None = None,
+    **_: object,
+) -> HostCall:
+    def split(x: Tensor) -> Tensor:
+        return x if x.ndim == 4 else x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    return HostCall(split(q), split(k), split(v), _four_dimensional(mask), scale)
+
+
+def _four_dimensional(mask: Tensor | None) -> Tensor | None:
+    """Return ``[B or 1, H or 1, L, N]``: the host's 3-D masks are per batch, not per head."""
+    if mask is None:
+        return None
+    if mask.ndim == 3:
+        return mask.unsqueeze(1)
+    return mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+
+
+def _why_dense(
+    model_call: ModelCall,
+    host_call: HostCall,
+    layout: TokenLayout | None,
+    block: tuple[str, int] | None,
+) -> str | None:
+    if model_call.settings.window is None:
+        return "no window was asked for"
+    if model_call.why_dense is not None:
+        return model_call.why_dense
+    if host_call.k.shape != host_call.q.shape or host_call.v.shape != host_call.q.shape:
+        return (
+            f"keys {list(host_call.k.shape)} and queries {list(host_call.q.shape)} differ: "
+            "no joint self-attention"
+        )
+    if layout is None:
+        return f"{host_call.q.shape[2]} tokens cannot hold the picture's grid"
+    if block in model_call.settings.dense_blocks:
+        return f"block {block[0]} {block[1]} is kept dense" if block else None
+    return None
+
+
+def _local(
+    model_call: ModelCall, host_call: HostCall, layout: TokenLayout, pooling: Pooling | None
+) -> Tensor:
+    settings, q = model_call.settings, host_call.q
+    assert settings.window is not None
+    scale = _scale(model_call, host_call, layout, pooled=pooling is not None)
+    call = Call(layout, settings.window, pooling, scale, host_call.mask)
+    backend, why = _backend(q, call, settings.backend)
+    if model_call.report is not None:
+        model_call.report.add(_local_path(backend, layout, settings, why))
+    out = attention(
+        q,
+        host_call.k,
+        host_call.v,
+        layout,
+        settings.window,
+        pooling=pooling,
+        scale=scale,
+        mask=host_call.mask,
+        backend=backend,
+    )
+    assert isinstance(out, Tensor)
+    return out
+
+
+def _backend(q: Tensor, call: Call, asked: str) -> tuple[str, str]:
+    """Return a backend's name, and why it is not the one that was asked for."""
+    auto = choose_name(q, call)
+    if asked == "auto":
+        mask = "an attention mask costs more than a window alone" if call.mask is not None else ""
+        return auto, mask
+    objection = BACKENDS[asked].why_not(q, call)
+    return (asked, "") if objection is None else (auto, f"not {asked}: {objection}")
+
+
+def _dense(
+    model_call: ModelCall,
+    host_call: HostCall,
+    layout: TokenLayout | None,
+    func: Override,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Tensor:
+    """Hand the call on, to the override that was there before us or to the host's attention."""
+    if model_call.settings.proportional and layout is not None:
+        # Old hosts ignore a `scale` argument, so the query carries the factor.
+        depth = host_call.q.shape[-1]
+        default = depth**-0.5 if host_call.scale is None else host_call.scale
+        factor = _scale(model_call, host_call, layout, pooled=False) / default
+        args = (args[0] * factor, *args[1:])
+    if model_call.previous is not None:
+        return model_call.previous(func, *args, **kwargs)
+    return func(*args, **kwargs)
+
+
+def _scale(model_call: ModelCall, host_call: HostCall, layout: TokenLayout, pooled: bool) -> float:
+    depth = host_call.q.shape[-1]
+    scale = depth**-0.5 if host_call.scale is None else host_call.scale
+    if not model_call.settings.proportional:
+        return scale
+    return scale * proportional_scale(layout.tokens, depth, pooled=pooled) * depth**0.5
+
+
+@functools.lru_cache(maxsize=64)
+def _dense_path(layout: TokenLayout | None, why: str) -> Path:
+    pairs = 0 if layout is None else all_pairs(layout)
+    return Path("dense", layout, computed=pairs, possible=pairs, why=why)
+
+
+def _local_path(backend: str, layout: TokenLayout, settings: Settings, why: str) -> Path:
+    assert settings.window is not None
+    factor = settings.pool_factor if settings.pool_factor > 1 else 0
+    computed = _visible_pairs(layout, settings.window.radius, factor)
+    possible = all_pairs(layout)
+    return Path(backend, layout, settings.window.radius, factor, computed, possible, why)
+
+
+@functools.lru_cache(maxsize=64)
+def _visible_pairs(layout: TokenLayout, radius: int, factor: int) -> int:
+    from ..window import Window
+
+    return visible_pairs(layout, Window(radius), Pooling(factor) if factor else None)

@@ -1,0 +1,43 @@
+"""Which transformer block is running."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from . import host
+from .settings import Block
+
+BlockReplace = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+
+
+def running_block(transformer_options: Mapping[str, Any]) -> Block | None:
+    """Return the block that calls the attention, or None where the host does not say."""
+    if "block_index" not in transformer_options:
+        return None
+    return str(transformer_options["block_type"]), int(transformer_options["block_index"])
+
+
+def name_blocks(transformer_options: dict[str, Any], model: nn.Module) -> None:
+    """Make an old host name its running block as newer ones do, in this call's options only."""
+    if host.version() >= host.NAMES_BLOCKS:
+        return
+    replace = dict(transformer_options.get("patches_replace", {}))
+    replace["dit"] = dict(replace.get("dit", {}))
+    for stream in ("double", "single"):
+        for index in range(len(getattr(model, f"{stream}_blocks"))):
+            key = (f"{stream}_block", index)
+            replace["dit"][key] = _naming((stream, index), replace["dit"].get(key))
+    transformer_options["patches_replace"] = replace
+
+
+def _naming(block: Block, previous: BlockReplace | None) -> BlockReplace:
+    def replace(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        options = dict(args["transformer_options"])
+        options["block_type"], options["block_index"] = block
+        args = {**args, "transformer_options": options}
+        return previous(args, extra) if previous else extra["original_block"](args)
+
+    return replace

@@ -1,0 +1,68 @@
+"""The model families whose joint attention CLEAR knows, as one ordered list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.ldm.flux.model
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one architecture lays out its tokens: text first, then the grid, then references.
+
+    Attributes:
+        name: what users call it.
+        matches: whether a diffusion model belongs to it.
+        patch: edge of a token in latent pixels.
+        references: latents of the reference pictures in a call's keyword arguments.
+    """
+
+    name: str
+    matches: Callable[[nn.Module], bool]
+    patch: Callable[[nn.Module], int]
+    references: Callable[[Mapping[str, Any]], list[Tensor]]
+
+
+FLUX = Family(
+    name="FLUX",
+    matches=lambda model: isinstance(model, comfy.ldm.flux.model.Flux),
+    # Hosts before FLUX.2 fix the patch at 2 without an attribute in every place.
+    patch=lambda model: int(getattr(model, "patch_size", 2)),
+    references=lambda kwargs: list(kwargs.get("ref_latents") or ()),
+)
+
+FAMILIES: tuple[Family, ...] = (FLUX,)
+
+
+def family_of(diffusion_model: nn.Module) -> Family | None:
+    """Return the family of a diffusion model, seen through torch.compile, or None."""
+    plain = getattr(diffusion_model, "_orig_mod", diffusion_model)
+    return next((family for family in FAMILIES if family.matches(plain)), None)
+
+
+def require_family(model: ModelPatcher) -> Family:
+    """Return the family of a MODEL.
+
+    Raises:
+        ValueError: CLEAR does not know its architecture; the message says what to do.
+    """
+    diffusion_model = model.get_model_object("diffusion_model")
+    family = family_of(diffusion_model)
+    if family is not None:
+        return family
+    plain = getattr(diffusion_model, "_orig_mod", diffusion_model)
+    if "nunchaku" in f"{type(plain).__module__}.{type(plain).__name__}".lower():
+        raise ValueError(
+            "CLEAR cannot be combined with nunchaku models: their attention runs inside nunchaku's "
+            "own engine. Load the bf16, fp8 or GGUF version of the model instead."
+        )
+    names = ", ".join(family.name for family in FAMILIES)
+    raise ValueError(
+        f"CLEAR supports models of the families {names}, got {type(plain).__name__}. "
+        "Remove the CLEAR node from this model."
+    )

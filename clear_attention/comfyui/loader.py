@@ -1,0 +1,61 @@
+"""Distilled weights and the window that belongs to them, onto a model in one step."""
+
+from __future__ import annotations
+
+import folder_paths
+from comfy.model_patcher import ModelPatcher
+
+from ..pooling import Pooling
+from ..window import Window
+from .families import require_family
+from .patch import with_settings
+from .weights import FOLDER, apply_clear, load_clear, register_model_folder
+
+
+def clear_files() -> list[str]:
+    """List the files in models/clear."""
+    register_model_folder()
+    return folder_paths.get_filename_list(FOLDER)
+
+
+def load_onto(
+    model: ModelPatcher,
+    clear_name: str,
+    strength: float = 1.0,
+    radius: int | None = None,
+    backend: str = "auto",
+    node_id: str | None = None,
+) -> ModelPatcher:
+    """Return a clone of the model with CLEAR weights and their window.
+
+    Args:
+        model: a MODEL, left as it is.
+        clear_name: a file in models/clear.
+        strength: share of the distilled weights; 0 returns the model itself, window and all.
+        radius: of the window in tokens, None for what the file was distilled for.
+        backend: "auto" or the name of a backend.
+        node_id: the node that shows the report.
+
+    Raises:
+        ValueError: the file cannot be used on this model; the message says why.
+    """
+    require_family(model)
+    if strength == 0:
+        return model
+    clear = load_clear(clear_name, radius)
+    model = with_settings(
+        model,
+        node_id=node_id,
+        window=Window(clear.radius),
+        pool_factor=clear.pool_factor,
+        pool_weights={
+            block: Pooling(clear.pool_factor, weight)
+            for block, weight in clear.pooling_weights.items()
+        },
+        start_percent=0.0,
+        end_percent=1.0,
+        dense_blocks=frozenset(),
+        min_tokens=0,
+        backend=backend,
+    )
+    return apply_clear(model, clear, strength)

@@ -1,0 +1,129 @@
+"""Make a clone of a model run CLEAR attention, through the host's wrappers only."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from torch import Tensor
+
+from . import host
+from .attention import CALL_KEY, ModelCall, override
+from .blocks import name_blocks
+from .families import family_of, require_family
+from .geometry import Geometry, geometry_of
+from .positions import make_positions_exact
+from .report import RunReport
+from .settings import Settings
+
+SETTINGS_KEY = "clear_attention"
+"""Where the nodes' `Settings` lie in a model's transformer_options."""
+
+REPORT_KEY = "clear_attention_report"
+OVERRIDE_KEY = "optimized_attention_override"
+
+
+def settings_of(model: ModelPatcher) -> Settings:
+    """Return what earlier nodes asked for on this model."""
+    return model.model_options.get("transformer_options", {}).get(SETTINGS_KEY, Settings())
+
+
+def with_settings(model: ModelPatcher, node_id: str | None = None, **changes: Any) -> ModelPatcher:
+    """Return a clone of the model with changed settings; of two nodes the later one wins.
+
+    Args:
+        model: a MODEL, left as it is.
+        node_id: the node that shows the report.
+        **changes: fields of `Settings`.
+
+    Raises:
+        RuntimeError: the host is too old.
+        ValueError: the model's architecture is not supported, or a setting has no sense.
+    """
+    host.require_usable()
+    require_family(model)
+    settings = dataclasses.replace(settings_of(model), **changes)
+    if node_id is not None:
+        others = tuple(other for other in settings.node_ids if other != node_id)
+        settings = dataclasses.replace(settings, node_ids=(*others, node_id))
+    model = model.clone()
+    options = model.model_options["transformer_options"] = dict(
+        model.model_options.get("transformer_options", {})
+    )
+    if SETTINGS_KEY not in options:
+        _install(model)
+    options[SETTINGS_KEY] = settings
+    return model
+
+
+def _install(model: ModelPatcher) -> None:
+    for kind, wrapper in (
+        (WrappersMP.OUTER_SAMPLE, report_run),
+        (WrappersMP.APPLY_MODEL, direct_attention),
+    ):
+        add_wrapper_with_key(kind, SETTINGS_KEY, wrapper, model.model_options, is_model_options=True)
+    make_positions_exact(model)
+
+
+def report_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    """Collect what happens during one sampling run, and publish it at its end."""
+    options = executor.class_obj.model_options["transformer_options"]
+    report = options[REPORT_KEY] = RunReport()
+    try:
+        return executor(*args, **kwargs)
+    finally:
+        settings: Settings = options[SETTINGS_KEY]
+        if settings.window is not None:
+            report.publish(settings.node_ids)
+
+
+def direct_attention(
+    executor: Any,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Tensor | None = None,
+    c_crossattn: Tensor | None = None,
+    control: Any = None,
+    transformer_options: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """Put our override into the options of one model call, in front of whatever is there.
+
+    Looking at the slot per call, not when the node runs, lets nodes that assign it stand before or
+    after ours in the graph.
+    """
+    options = dict(transformer_options or {})
+    settings = options.get(SETTINGS_KEY)
+    model = executor.class_obj
+    family = family_of(model.diffusion_model)
+    if settings is not None and family is not None and options.get(OVERRIDE_KEY) is not override:
+        patch = family.patch(model.diffusion_model)
+        geometry = geometry_of(x, family.references(kwargs), patch)
+        options[CALL_KEY] = ModelCall(
+            settings=settings,
+            geometry=geometry,
+            why_dense=_why_dense(settings, geometry, t, model.model_sampling),
+            previous=options.get(OVERRIDE_KEY),
+            report=options.get(REPORT_KEY),
+        )
+        options[OVERRIDE_KEY] = override
+        if settings.needs_block:
+            name_blocks(options, getattr(model.diffusion_model, "_orig_mod", model.diffusion_model))
+    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def _why_dense(
+    settings: Settings, geometry: Geometry, sigma: Tensor, model_sampling: Any
+) -> str | None:
+    tokens = geometry.height * geometry.width
+    if tokens < settings.min_tokens:
+        return f"{tokens} image tokens are fewer than min_tokens {settings.min_tokens}"
+    if settings.start_percent <= 0.0 and settings.end_percent >= 1.0:
+        return None
+    start = model_sampling.percent_to_sigma(settings.start_percent)
+    end = model_sampling.percent_to_sigma(settings.end_percent)
+    if end <= float(sigma.max()) <= start:
+        return None
+    return f"outside {settings.start_percent:g} to {settings.end_percent:g} of the schedule"

@@ -1,0 +1,63 @@
+"""Positional embedding: exact positions at any size, and NTK scaling."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+EMBEDDER = "diffusion_model.pe_embedder"
+PROCESS = "diffusion_model.process_img"
+
+ProcessImage = Callable[..., tuple[Tensor, Tensor]]
+
+
+def scale_theta(model: ModelPatcher, ntk_factor: float) -> None:
+    """Multiply the base of the rotary embedding on all axes of a cloned model.
+
+    theta = 10000 * ntk_factor; positions are not rescaled (CLEAR's high-resolution recipe: 10).
+
+    Raises:
+        ValueError: the factor is not positive, or the model has no rotary embedder.
+    """
+    if ntk_factor <= 0:
+        raise ValueError(f"ntk_factor must be positive, got {ntk_factor}. 1 changes nothing.")
+    if ntk_factor == 1:
+        return
+    # Another node may have put its own embedder there: scale that one.
+    embedder = copy.copy(model.get_model_object(EMBEDDER))
+    if not hasattr(embedder, "theta"):
+        raise ValueError(
+            f"The positional embedder {type(embedder).__name__} of this model has no theta to scale. "
+            "Set ntk_factor to 1."
+        )
+    embedder.theta = embedder.theta * ntk_factor
+    model.add_object_patch(EMBEDDER, embedder)
+
+
+def make_positions_exact(model: ModelPatcher) -> None:
+    """Make a cloned model compute its position ids in float32, where the host does not.
+
+    Hosts before 0.3.72 compute them in the model's dtype: in bfloat16 integers above 256 collide,
+    which is 4096 pixels.
+    """
+    process = model.get_model_object(PROCESS)
+    if isinstance(process, functools.partial) or _is_exact(process):
+        return
+    model.add_object_patch(PROCESS, functools.partial(_exact, process))
+
+
+def _is_exact(process: ProcessImage) -> bool:
+    _, ids = process(torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16))
+    return ids.dtype == torch.float32
+
+
+def _exact(process: ProcessImage, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    tokens, _ = process(x, *args, **kwargs)
+    _, ids = process(x.float(), *args, **kwargs)
+    return tokens, ids

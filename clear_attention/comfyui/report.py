@@ -1,0 +1,100 @@
+"""What happened in a run: for the log, the nodes and the metadata of the saved picture."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+
+from comfy_execution.progress import get_progress_state
+
+from ..layout import TokenLayout
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Path:
+    """One way in which attention calls of a run were computed.
+
+    Attributes:
+        backend: name of the backend, or "dense".
+        layout: where the tokens lay, or None when the sequence did not fit.
+        radius: of the window in tokens, None when dense.
+        pool_factor: edge of a pooled cell in tokens, 0 without pooling.
+        computed: pairs of one call and head.
+        possible: pairs of full attention.
+        why: why it stayed dense or took another backend than asked; empty if neither.
+    """
+
+    backend: str
+    layout: TokenLayout | None = None
+    radius: int | None = None
+    pool_factor: int = 0
+    computed: int = 0
+    possible: int = 0
+    why: str = ""
+
+    def describe(self, calls: int) -> str:
+        """Return one line for people."""
+        parts = [self.backend if self.radius is None else f"{self.backend}, radius {self.radius}"]
+        if self.pool_factor:
+            parts.append(f"pooled by {self.pool_factor}")
+        if self.layout is not None:
+            parts.append(_tokens(self.layout))
+        if self.possible:
+            share = 100 * self.computed / self.possible
+            parts.append(f"{share:.1f} % of the pairs ({self.computed:,} of {self.possible:,})")
+        parts.append(f"{calls} attention call{'s' if calls != 1 else ''}")
+        return ", ".join(parts) + (f": {self.why}" if self.why else "")
+
+
+class RunReport:
+    """Collects the paths of one sampling run."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[Path] = Counter()
+
+    def add(self, path: Path) -> None:
+        """Count one attention call."""
+        self.calls[path] += 1
+
+    def lines(self) -> list[str]:
+        """Return one line per distinct path, in the order of appearance."""
+        return [path.describe(calls) for path, calls in self.calls.items()]
+
+    def publish(self, node_ids: tuple[str, ...]) -> None:
+        """Write the report to the log, onto the nodes and into the running prompt's metadata."""
+        lines = self.lines() or ["no attention call reached CLEAR: the model was not run, or another node replaced its attention"]
+        for line in lines:
+            logger.info("CLEAR: %s", line)
+        text = "\n".join(lines)
+        for node_id in node_ids:
+            _show(text, node_id)
+            _save(text, node_id)
+
+
+def _tokens(layout: TokenLayout) -> str:
+    extra = f" + {layout.extra} reference" if layout.extra else ""
+    return f"{layout.text} text + {layout.height} x {layout.width} image{extra} tokens"
+
+
+def _show(text: str, node_id: str) -> None:
+    # Imported here: the server exists only when ComfyUI runs as one.
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        server.send_progress_text(text, node_id)
+
+
+def _save(text: str, node_id: str) -> None:
+    """Add the report to the node's entry in the prompt that image nodes write into their files.
+
+    The sampler may run again while this pack's node is cached, so the node's own hidden inputs
+    would be those of an earlier prompt. The `_meta` entry takes no part in the cache's key.
+    """
+    prompt = get_progress_state().dynprompt
+    entry = prompt.get_original_prompt().get(prompt.get_display_node_id(node_id))
+    if entry is not None:
+        entry.setdefault("_meta", {})["clear_attention"] = text

@@ -1,0 +1,73 @@
+"""What the nodes ask for: plain data that travels in a model's transformer_options."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from ..pooling import Pooling
+from ..window import Window
+
+Block = tuple[str, int]
+"""A transformer block by stream and index, such as ("double", 3)."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the attention of one model runs; every field's default changes nothing.
+
+    Attributes:
+        window: the disc of an image token, or None for full attention.
+        pool_factor: edge of a pooled cell in tokens, 0 for no pooled branch.
+        pool_weights: learned pooling per block; a block without an entry pools by the mean.
+        start_percent: share of the sampling schedule at which CLEAR begins.
+        end_percent: share of the sampling schedule at which CLEAR ends.
+        dense_blocks: blocks that keep full attention.
+        min_tokens: pictures with fewer image tokens keep full attention.
+        backend: "auto" or the name of a backend.
+        proportional: grow the softmax scale with the sequence length.
+        node_ids: nodes that show the report, in the order in which they were applied.
+    """
+
+    window: Window | None = None
+    pool_factor: int = 0
+    pool_weights: dict[Block, Pooling] = field(default_factory=dict)
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    dense_blocks: frozenset[Block] = frozenset()
+    min_tokens: int = 0
+    backend: str = "auto"
+    proportional: bool = False
+    node_ids: tuple[str, ...] = ()
+
+    @property
+    def needs_block(self) -> bool:
+        """Whether the attention must know which block is running."""
+        return bool(self.pool_weights or self.dense_blocks)
+
+    def pooling(self, block: Block | None) -> Pooling | None:
+        """Return the pooled branch of a block, or None."""
+        if self.pool_factor < 2:
+            return None
+        learned = self.pool_weights.get(block) if block else None
+        return learned or Pooling(self.pool_factor)
+
+
+def parse_blocks(text: str) -> frozenset[Block]:
+    """Read a list of blocks such as "double 0-3, single 37".
+
+    Raises:
+        ValueError: an entry is no stream with an index or a range of indices.
+    """
+    blocks: set[Block] = set()
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        match = re.fullmatch(r"(double|single)[\s._:]*(\d+)(?:\s*-\s*(\d+))?", entry.lower())
+        if match is None:
+            raise ValueError(
+                f'Dense blocks must look like "double 0-3, single 37", got {entry!r}.'
+            )
+        stream, first, last = match[1], int(match[2]), int(match[3] or match[2])
+        if last < first:
+            raise ValueError(f"A range of blocks must not run backwards, got {entry!r}.")
+        blocks.update((stream, index) for index in range(first, last + 1))
+    return frozenset(blocks)

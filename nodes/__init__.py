@@ -1,0 +1,19 @@
+"""What the user sees: the nodes' schemas."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .attention import CLEARAttention
+from .high_resolution import CLEARHighRes
+from .loader import CLEARLoader
+
+
+class CLEARExtension(ComfyExtension):
+    """The pack's nodes, in the order of the menu."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [CLEARLoader, CLEARAttention, CLEARHighRes]
+
+
+async def comfy_entrypoint() -> CLEARExtension:
+    """Tell ComfyUI which nodes this pack has."""
+    return CLEARExtension()

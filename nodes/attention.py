@@ -1,0 +1,114 @@
+"""CLEAR Attention (no weights): the window on any supported model, training-free."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..clear_attention.comfyui.patch import with_settings
+from ..clear_attention.comfyui.settings import parse_blocks
+from ..clear_attention.window import Window
+from .inputs import CATEGORY, backend_input, model_input
+
+
+class CLEARAttention(io.ComfyNode):
+    """Local attention without distilled weights."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CLEARAttention",
+            display_name="CLEAR Attention (no weights)",
+            category=CATEGORY,
+            description=(
+                "Limits the attention of every image token to a circular window, which makes it "
+                "linear in the picture's pixels. Works without distilled weights; large radii and "
+                "a late start keep the picture close to the original."
+            ),
+            inputs=[
+                model_input(),
+                io.Int.Input(
+                    "radius",
+                    default=16,
+                    min=1,
+                    max=512,
+                    tooltip=(
+                        "Radius of the window in tokens of 16 pixels. Smaller is faster, larger is "
+                        "closer to full attention; a radius larger than the picture changes nothing."
+                    ),
+                ),
+                io.Int.Input(
+                    "pool_factor",
+                    default=0,
+                    min=0,
+                    max=32,
+                    tooltip=(
+                        "Lets every image token also see a copy of the picture that is coarser by "
+                        "this factor. It costs work quadratic in the pixels. 0 switches it off."
+                    ),
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="Share of the sampling schedule before which attention stays full. 0 is from the start.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="Share of the sampling schedule after which attention is full again. 1 is to the end.",
+                ),
+                io.String.Input(
+                    "dense_blocks",
+                    default="",
+                    tooltip=(
+                        'Transformer blocks that keep full attention, such as "double 0-3, '
+                        'single 37". Empty means none.'
+                    ),
+                ),
+                io.Int.Input(
+                    "min_tokens",
+                    default=0,
+                    min=0,
+                    max=1 << 24,
+                    tooltip=(
+                        "Pictures with fewer image tokens (width x height / 256) keep full "
+                        "attention. 0 means none do; 4096 leaves pictures below 1024 x 1024 alone."
+                    ),
+                ),
+                backend_input(),
+            ],
+            outputs=[io.Model.Output()],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        radius: int,
+        pool_factor: int = 0,
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
+        dense_blocks: str = "",
+        min_tokens: int = 0,
+        backend: str = "auto",
+    ) -> io.NodeOutput:
+        return io.NodeOutput(
+            with_settings(
+                model,
+                node_id=cls.hidden.unique_id if cls.hidden else None,
+                window=Window(radius),
+                pool_factor=pool_factor,
+                pool_weights={},
+                start_percent=start_percent,
+                end_percent=end_percent,
+                dense_blocks=parse_blocks(dense_blocks),
+                min_tokens=min_tokens,
+                backend=backend,
+            )
+        )

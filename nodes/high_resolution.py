@@ -1,0 +1,50 @@
+"""CLEAR High Resolution: positions and softmax scale for pictures beyond the trained size."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..clear_attention.comfyui.high_resolution import for_high_resolution
+from .inputs import CATEGORY, model_input
+
+
+class CLEARHighRes(io.ComfyNode):
+    """NTK positions and proportional attention."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CLEARHighRes",
+            display_name="CLEAR High Resolution",
+            category=CATEGORY,
+            description=(
+                "Prepares a model for pictures larger than it was trained on: scales the base of "
+                "the rotary positions and lets the softmax scale grow with the number of tokens."
+            ),
+            inputs=[
+                model_input(),
+                io.Float.Input(
+                    "ntk_factor",
+                    default=10.0,
+                    min=0.1,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Factor on the base of the rotary positions. 10 is the CLEAR authors' value; 1 changes nothing.",
+                ),
+                io.Boolean.Input(
+                    "proportional_attention",
+                    default=True,
+                    tooltip=(
+                        "Lets the softmax scale grow with the logarithm of the number of tokens, so "
+                        "that large pictures stay sharp. Off changes nothing."
+                    ),
+                ),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, ntk_factor: float = 10.0, proportional_attention: bool = True
+    ) -> io.NodeOutput:
+        return io.NodeOutput(for_high_resolution(model, ntk_factor, proportional_attention))

@@ -1,0 +1,26 @@
+"""Inputs that several nodes share."""
+
+from comfy_api.latest import io
+
+from ..clear_attention.backends import BACKENDS
+
+CATEGORY = "model/patch/CLEAR"
+
+
+def model_input() -> io.Model.Input:
+    """Return the input for the model to patch."""
+    return io.Model.Input("model", tooltip="The diffusion model. It stays as it is; a patched copy is returned.")
+
+
+def backend_input() -> io.Combo.Input:
+    """Return the choice of a backend."""
+    return io.Combo.Input(
+        "backend",
+        options=["auto", *BACKENDS],
+        default="auto",
+        tooltip=(
+            "How the attention is computed; the result is the same. auto picks the fastest that "
+            "this machine can run. tiled runs everywhere, masked suits small pictures and regional "
+            "masks, flex needs a CUDA card with Triton, reference is slow and for checking."
+        ),
+    )

@@ -1,0 +1,71 @@
+"""Load CLEAR Attention: distilled weights and their window, as one would load a LoRA."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..clear_attention.comfyui.loader import clear_files, load_onto
+from .inputs import CATEGORY, backend_input, model_input
+
+
+class CLEARLoader(io.ComfyNode):
+    """Distilled local attention."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CLEARLoader",
+            display_name="Load CLEAR Attention",
+            category=CATEGORY,
+            description=(
+                "Loads distilled CLEAR weights onto a model and limits its attention to the window "
+                "that they were distilled for, which makes it linear in the picture's pixels. Put "
+                "it between the model loader and the sampler; LoRAs may come before or after."
+            ),
+            inputs=[
+                model_input(),
+                io.Combo.Input(
+                    "clear_name",
+                    options=clear_files(),
+                    tooltip="A CLEAR file in the folder models/clear, such as clear_local_16.safetensors.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip=(
+                        "Share of the distilled weights: base + strength x (CLEAR - base). 1 is the "
+                        "file as distilled; 0 switches the node off, window included."
+                    ),
+                ),
+                io.Int.Input(
+                    "radius",
+                    default=0,
+                    min=0,
+                    max=512,
+                    tooltip=(
+                        "Radius of the window in tokens of 16 pixels. 0 takes the radius that the "
+                        "file was distilled for; a larger one is slower and seldom better."
+                    ),
+                ),
+                backend_input(),
+            ],
+            outputs=[io.Model.Output()],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clear_name: str,
+        strength: float = 1.0,
+        radius: int = 0,
+        backend: str = "auto",
+    ) -> io.NodeOutput:
+        node_id = cls.hidden.unique_id if cls.hidden else None
+        return io.NodeOutput(
+            load_onto(model, clear_name, strength, radius or None, backend, node_id)
+        )
