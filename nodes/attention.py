@@ -90,7 +90,7 @@ class CLEARAttention(io.ComfyNode):
     def execute(
         cls,
         model: Any,
-        radius: int,
+        radius: int = 16,
         pool_factor: int = 0,
         start_percent: float = 0.0,
         end_percent: float = 1.0,

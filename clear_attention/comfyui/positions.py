@@ -27,17 +27,21 @@ def scale_theta(model: ModelPatcher, ntk_factor: float) -> None:
     """
     if ntk_factor <= 0:
         raise ValueError(f"ntk_factor must be positive, got {ntk_factor}. 1 changes nothing.")
-    if ntk_factor == 1:
+    # Another node may have put its own embedder there: scale that one. Of two of ours the last wins.
+    current = model.get_model_object(EMBEDDER)
+    unscaled = getattr(current, "clear_unscaled", current)
+    if ntk_factor == 1 and unscaled is current:
         return
-    # Another node may have put its own embedder there: scale that one.
-    embedder = copy.copy(model.get_model_object(EMBEDDER))
-    if not hasattr(embedder, "theta"):
+    if not hasattr(unscaled, "theta"):
         raise ValueError(
-            f"The positional embedder {type(embedder).__name__} of this model has no theta to scale. "
-            "Set ntk_factor to 1."
+            f"The positional embedder {type(unscaled).__name__} of this model has no theta to "
+            "scale. Set ntk_factor to 1."
         )
-    embedder.theta = embedder.theta * ntk_factor
-    model.add_object_patch(EMBEDDER, embedder)
+    scaled = copy.copy(unscaled)
+    scaled.theta = unscaled.theta * ntk_factor
+    # Past torch's registry of submodules, which would list the unscaled one as a child.
+    object.__setattr__(scaled, "clear_unscaled", unscaled)
+    model.add_object_patch(EMBEDDER, scaled)
 
 
 def make_positions_exact(model: ModelPatcher) -> None:

@@ -9,7 +9,7 @@ LONGEST_NAME = 80
 
 
 class CheckpointError(ValueError):
-    """A CLEAR checkpoint cannot be used; the message says why, and what to do where that is known."""
+    """A CLEAR checkpoint cannot be used; the message says why, and what to do about it."""
 
 
 def some(names: Collection[str], limit: int = 3) -> str:

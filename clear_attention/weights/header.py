@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from . import mistakes
 from .errors import CheckpointError, quoted
@@ -105,20 +105,20 @@ def _parse(text: bytes, data_size: int, name: str) -> Header:
 
 def _tensor(key: str, entry: Any, name: str) -> tuple[TensorInfo, tuple[int, int]]:
     """Check one tensor's entry; return it and where its bytes lie."""
-    if isinstance(entry, dict):
-        dtype, shape, span = (entry.get(part) for part in ("dtype", "shape", "data_offsets"))
-        if isinstance(dtype, str) and _are_sizes(shape) and _are_sizes(span) and len(span) == 2:
-            begin, end = span
-            wanted = math.prod(shape) * ITEM_SIZE.get(dtype, 0)
-            if begin <= end and (dtype not in ITEM_SIZE or end - begin == wanted):
-                return TensorInfo(tuple(shape), dtype), (begin, end)
+    parts: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    dtype, shape, span = (parts.get(part) for part in ("dtype", "shape", "data_offsets"))
+    if isinstance(dtype, str) and _are_sizes(shape) and _are_sizes(span) and len(span) == 2:
+        begin, end = span
+        wanted = math.prod(shape) * ITEM_SIZE.get(dtype, 0)
+        if begin <= end and (dtype not in ITEM_SIZE or end - begin == wanted):
+            return TensorInfo(tuple(shape), dtype), (begin, end)
     raise CheckpointError(
         f"{name} is damaged: its header's entry for {quoted(key)} is wrong; "
         f"{mistakes.DOWNLOAD_AGAIN}."
     )
 
 
-def _are_sizes(value: Any) -> bool:
+def _are_sizes(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
 
 

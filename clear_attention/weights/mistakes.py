@@ -7,7 +7,7 @@ from collections.abc import Collection
 PICKLE = "is a pickle (.pt, .ckpt, .bin), which can run code: only .safetensors files are accepted"
 DOWNLOAD_AGAIN = "download it again"
 
-# First bytes of a file -> the rest of a sentence that begins with the file's name; first match wins.
+# First bytes -> the rest of a sentence that begins with the file's name; the first match wins.
 FIRST_BYTES: tuple[tuple[bytes, str], ...] = (
     (
         b"version https://git-lfs",
@@ -23,13 +23,16 @@ FIRST_BYTES: tuple[tuple[bytes, str], ...] = (
     (b"{", f"is a JSON text, probably an error of the download: {DOWNLOAD_AGAIN}"),
 )
 
-# Parts of tensor names -> the rest of the sentence; first match wins.
+# Parts of tensor names -> the rest of the sentence; the first match wins.
 TENSOR_NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         ("lora_A", "lora_B", "lora_up", "lora_down", "lora.up", "lora.down", "hada_w", "lokr_w"),
         "is a LoRA, not a CLEAR checkpoint: load it with a Load LoRA node",
     ),
-    (("controlnet_",), "is a ControlNet, not a CLEAR checkpoint: use the Load ControlNet Model node"),
+    (
+        ("controlnet_",),
+        "is a ControlNet, not a CLEAR checkpoint: use the Load ControlNet Model node",
+    ),
     (
         ("model.diffusion_model.",),
         "is a whole checkpoint, not a CLEAR one: load it with the Load Checkpoint node",

@@ -1,0 +1,26 @@
+# One command per habit. COMFYUI=/path/to/ComfyUI picks another host, ARGS="..." is passed on:
+#   make test COMFYUI=~/ComfyUI ARGS="-k window -x"
+# Where there is no make, run the python commands below.
+PYTHON ?= python3
+ARGS ?=
+export COMFYUI
+
+.PHONY: demo test check bench format clean
+
+demo:
+	$(PYTHON) tools/demo.py $(ARGS)
+
+test:
+	$(PYTHON) tools/test.py $(ARGS)
+
+check:
+	$(PYTHON) tools/checks.py
+
+bench:
+	$(PYTHON) benchmarks/run.py $(ARGS)
+
+format:
+	$(PYTHON) tools/checks.py --fix
+
+clean:
+	rm -rf .venv .venv-* .host build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,220 @@
+"""Tile order: the grid in compact blocks of tokens, and which of these blocks meet.
+
+Everything derives from the geometry, in time linear in the tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..layout import TokenLayout
+from ..window import Window
+
+TILE_ROWS, TILE_COLUMNS = 8, 16
+BLOCK = TILE_ROWS * TILE_COLUMNS
+
+# Keys with this limit on the squared distance are seen from everywhere.
+EVERYWHERE = 2**30
+
+
+class Blocks(NamedTuple):
+    """For each block of one side, the blocks of the other side that it meets.
+
+    Torch's kernels walk both tables with the row stride of the first: their shapes must agree.
+
+    Attributes:
+        partial_count: ``[1, 1, rows]``, how many of them hold hidden pairs.
+        partial: ``[1, 1, rows, width]``, their indices, zero behind the count.
+        full_count: ``[1, 1, rows]``, how many hold none.
+        full: ``[1, 1, rows, width]``, likewise.
+    """
+
+    partial_count: Tensor
+    partial: Tensor
+    full_count: Tensor
+    full: Tensor
+
+
+class Plan(NamedTuple):
+    """Who sees whom: queries in tile order, keys in tile order with the shared ones behind.
+
+    A query sees a key whose squared distance is below the key's limit. The limit is that of the
+    window for the grid, `EVERYWHERE` for shared keys, and zero for what only fills a block.
+
+    Attributes:
+        y: ``[key blocks, BLOCK]``, rows of the keys; those of the queries are the first of them.
+        x: ``[key blocks, BLOCK]``, columns, likewise.
+        limit: ``[key blocks, BLOCK]``.
+        keys: the key blocks of each query block.
+        queries: the query blocks of each key block, for the backward pass.
+    """
+
+    y: Tensor
+    x: Tensor
+    limit: Tensor
+    keys: Blocks
+    queries: Blocks | None
+
+
+@functools.lru_cache(maxsize=8)
+def plan_blocks(
+    layout: TokenLayout, window: Window, *, backward: bool, device: torch.device
+) -> Plan:
+    """Derive the plan from the geometry.
+
+    Args:
+        layout: the grid, with every shared key as an `extra` token.
+        window: the disc.
+        backward: whether to list the query blocks of each key block. Torch wants all rows of that
+            table as long as the longest, that of a shared key: 34 MiB for 512 x 512 tokens.
+        device: where the plan shall lie.
+    """
+    # What is made in inference mode could not take part in a training step later on.
+    with torch.inference_mode(False), device:
+        steps = _steps(layout, window)
+        return Plan(
+            *_positions(layout, window),
+            keys=_key_blocks(layout, steps),
+            queries=_query_blocks(layout, steps) if backward else None,
+        )
+
+
+def tiles(layout: TokenLayout) -> tuple[int, int]:
+    """Return the rows and columns of tiles. One tile gets a neighbour: torch compiles 1 anew."""
+    rows, columns = -(-layout.height // TILE_ROWS), -(-layout.width // TILE_COLUMNS)
+    return rows, columns if rows * columns > 1 else 2
+
+
+def to_tiles(tokens: Tensor, layout: TokenLayout) -> Tensor:
+    """Reorder ``[B, H, height*width, D]`` into ``[B, H, blocks*BLOCK, D]``, filled with zeros."""
+    rows, columns = tiles(layout)
+    below, right = rows * TILE_ROWS - layout.height, columns * TILE_COLUMNS - layout.width
+    grid = F.pad(tokens.unflatten(2, (layout.height, layout.width)), (0, 0, 0, right, 0, below))
+    # [B, H, rows, TILE_ROWS, columns, TILE_COLUMNS, D]
+    tiled = grid.unflatten(3, (columns, TILE_COLUMNS)).unflatten(2, (rows, TILE_ROWS))
+    return tiled.transpose(3, 4).flatten(2, 5)
+
+
+def from_tiles(tiled: Tensor, layout: TokenLayout) -> Tensor:
+    """Take ``[B, H, blocks*BLOCK, ...]`` back to ``[B, H, height*width, ...]``."""
+    rows, columns = tiles(layout)
+    grid = tiled.unflatten(2, (rows, columns, TILE_ROWS, TILE_COLUMNS)).transpose(3, 4)
+    return grid.flatten(4, 5).flatten(2, 3)[:, :, : layout.height, : layout.width].flatten(2, 3)
+
+
+class _Steps(NamedTuple):
+    """From a tile to those that its windows reach, ``[steps]`` each.
+
+    Attributes:
+        y: tiles down.
+        x: tiles to the right.
+        whole: whether every token of the one tile sees every token of the other.
+    """
+
+    y: Tensor
+    x: Tensor
+    whole: Tensor
+
+
+def _steps(layout: TokenLayout, window: Window) -> _Steps:
+    rows, columns = tiles(layout)
+    furthest_y = min(rows - 1, -(-window.reach // TILE_ROWS))
+    furthest_x = min(columns - 1, -(-window.reach // TILE_COLUMNS))
+    y = torch.arange(-furthest_y, furthest_y + 1).repeat_interleave(2 * furthest_x + 1)
+    x = torch.arange(-furthest_x, furthest_x + 1).repeat(2 * furthest_y + 1)
+    inner_y, outer_y = _distances(y, TILE_ROWS)
+    inner_x, outer_x = _distances(x, TILE_COLUMNS)
+    reached = window.sees(inner_y, inner_x)
+    return _Steps(y[reached], x[reached], window.sees(outer_y, outer_x)[reached])
+
+
+def _distances(steps: Tensor, edge: int) -> tuple[Tensor, Tensor]:
+    """Return the smallest and the largest distance between the tokens of two tiles, on one axis."""
+    middle = steps.abs() * edge
+    return (middle - edge + 1).clamp(min=0), middle + edge - 1
+
+
+def _neighbours(layout: TokenLayout, steps: _Steps) -> tuple[Tensor, Tensor]:
+    """Return the tile at the end of each step and whether it exists, both ``[tiles, steps]``."""
+    rows, columns = tiles(layout)
+    tile = torch.arange(rows * columns)[:, None]
+    y, x = tile // columns + steps.y, tile % columns + steps.x
+    exists = (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
+    return torch.where(exists, y * columns + x, 0), exists
+
+
+def _complete(layout: TokenLayout) -> Tensor:
+    """Return which tiles lie wholly in the grid, ``[tiles]``."""
+    rows, columns = tiles(layout)
+    tile = torch.arange(rows * columns)
+    y, x = tile // columns + 1, tile % columns + 1
+    return (y * TILE_ROWS <= layout.height) & (x * TILE_COLUMNS <= layout.width)
+
+
+def _shared(layout: TokenLayout) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the blocks of shared keys, which hold any key, and which are full; ``[blocks]`` each.
+
+    There is always one: query and key blocks of equal number would be one size to torch's compiler.
+    """
+    rows, columns = tiles(layout)
+    block = torch.arange(max(1, -(-layout.extra // BLOCK)))
+    return rows * columns + block, block * BLOCK < layout.extra, (block + 1) * BLOCK <= layout.extra
+
+
+def _positions(layout: TokenLayout, window: Window) -> tuple[Tensor, Tensor, Tensor]:
+    """Return y, x and limit of the keys."""
+    rows, columns = tiles(layout)
+    y = torch.arange(rows * TILE_ROWS).repeat_interleave(columns * TILE_COLUMNS)
+    x = torch.arange(columns * TILE_COLUMNS).repeat(rows * TILE_ROWS)
+    reached = min(window.radius**2, EVERYWHERE)
+    limit = torch.where((y < layout.height) & (x < layout.width), reached, 0)
+    whole = TokenLayout(0, rows * TILE_ROWS, columns * TILE_COLUMNS)
+    y, x, limit = (to_tiles(p[None, None, :, None], whole).flatten() for p in (y, x, limit))
+    fill = len(_shared(layout)[0]) * BLOCK
+    shared = torch.where(torch.arange(fill) < layout.extra, EVERYWHERE, 0)
+    keys = F.pad(y, (0, fill)), F.pad(x, (0, fill)), torch.cat((limit, shared))
+    y, x, limit = (p.int().view(-1, BLOCK) for p in keys)
+    return y, x, limit
+
+
+def _key_blocks(layout: TokenLayout, steps: _Steps) -> Blocks:
+    tile, exists = _neighbours(layout, steps)
+    shared, any_key, full = (row.expand(len(tile), -1) for row in _shared(layout))
+    return _lists(
+        torch.cat((tile, shared), 1),
+        seen=torch.cat((exists, any_key), 1),
+        full=torch.cat((exists & steps.whole & _complete(layout)[tile], full), 1),
+    )
+
+
+def _query_blocks(layout: TokenLayout, steps: _Steps) -> Blocks:
+    tile, exists = _neighbours(layout, steps)
+    everyone = torch.arange(len(tile)).expand(len(_shared(layout)[0]), -1)
+    _, any_key, full = (column[:, None].expand_as(everyone) for column in _shared(layout))
+    return _lists(
+        _stack(tile, everyone),
+        seen=_stack(exists, any_key),
+        full=_stack(exists & steps.whole & _complete(layout)[:, None], full),
+    )
+
+
+def _stack(top: Tensor, bottom: Tensor) -> Tensor:
+    """Put one table below the other, filled up with zeros to the wider one's width."""
+    width = max(top.shape[1], bottom.shape[1])
+    return torch.cat([F.pad(table, (0, width - table.shape[1])) for table in (top, bottom)])
+
+
+def _lists(candidates: Tensor, *, seen: Tensor, full: Tensor) -> Blocks:
+    return Blocks(*_list(candidates, seen & ~full), *_list(candidates, full))
+
+
+def _list(candidates: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the chosen ones of each row to its front; return their number and the rows."""
+    order = chosen.byte().argsort(dim=1, descending=True, stable=True)
+    rows = torch.where(chosen, candidates, 0).gather(1, order)
+    return chosen.sum(1).int()[None, None], rows.int()[None, None]

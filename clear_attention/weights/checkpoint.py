@@ -1,0 +1,214 @@
+"""CLEAR checkpoints as files: what one holds, which window it is for, and how to write one.
+
+Two forms are read. The published files have no metadata: their names tell the radius. Ours say it
+themselves, under the metadata keys ``clear.radius``, ``clear.pool_factor`` and ``clear.base``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from . import mistakes
+from .errors import CheckpointError, quoted, some
+from .flux import FLUX
+from .header import TensorInfo, read_header
+from .measure import measure
+from .settings import BASE, POOL_FACTOR, RADIUS, check_pool_factor, check_radius, find_radius
+from .table import NameTable, Size
+
+TABLES: tuple[NameTable, ...] = (FLUX,)
+"""The model families whose checkpoints are read; the first that knows the names is taken."""
+
+FLOATS = ("BF16", "F16", "F32", "F64", "F8_E4M3", "F8_E5M2")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds; its tensors are still in the file.
+
+    Attributes:
+        path: The file.
+        tensors: Shape and dtype of each tensor, by its name in the file.
+        radius: Radius of the window in tokens.
+        pool_factor: Edge of a pooled cell in tokens; 0 without a pooled branch.
+        base: What the weights were distilled from, as the file says; None if it does not.
+        table: The names of the model family that it is for.
+        size: Width and number of blocks of the model that it is for.
+        metadata: All of the file's metadata.
+    """
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    radius: int
+    pool_factor: int
+    base: str | None
+    table: NameTable
+    size: Size
+    metadata: Mapping[str, str]
+
+    @property
+    def family(self) -> str:
+        """The model family that it is for, such as ``flux``."""
+        return self.table.family
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether the file says itself what it is for; published files do not."""
+        return RADIUS in self.metadata
+
+
+def read(path: str | os.PathLike[str], radius: int | None = None) -> Checkpoint:
+    """Read what a checkpoint holds from its header, without loading tensors.
+
+    Args:
+        path: A .safetensors file.
+        radius: Radius of the window in tokens, in place of what the file or its name says.
+
+    Raises:
+        CheckpointError: The file is not a usable CLEAR checkpoint, or its radius is not known.
+    """
+    path = Path(path)
+    header = read_header(path)
+    names = header.tensors.keys()
+    mistake = mistakes.by_tensor_names(names)
+    if mistake:
+        raise CheckpointError(f"{path.name} {mistake}.")
+    names_of = _table_for(list(names), path.name)
+    for name, info in header.tensors.items():
+        if info.dtype not in FLOATS:
+            raise CheckpointError(
+                f"{path.name}: {quoted(name)} must hold floating-point numbers "
+                f"({', '.join(FLOATS)}), got {quoted(info.dtype)}."
+            )
+    shapes = {name: info.shape for name, info in header.tensors.items()}
+    size = measure(names_of, shapes, path.name)
+    check_pool_factor(size.pool_factor, header.metadata, path.name)
+    return Checkpoint(
+        path=path,
+        tensors=header.tensors,
+        radius=find_radius(radius, header.metadata, path.name),
+        pool_factor=size.pool_factor,
+        base=header.metadata.get(BASE),
+        table=names_of,
+        size=size,
+        metadata=header.metadata,
+    )
+
+
+def load(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Load a checkpoint's tensors onto the CPU, in the file's dtype, and check them.
+
+    Raises:
+        CheckpointError: A tensor has NaN or infinite values, or the file changed since `read`.
+    """
+    try:
+        tensors = load_file(checkpoint.path, device="cpu")
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.path.name} cannot be loaded: {error}") from error
+    check_loaded(checkpoint, tensors)
+    return tensors
+
+
+def check_loaded(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
+    """Check tensors that were loaded for a checkpoint: all there, of the same shapes, finite.
+
+    Costs one pass over the values, a third of a second for 3.6 GB.
+
+    Raises:
+        CheckpointError: They are not.
+    """
+    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+    if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
+        raise CheckpointError(f"{checkpoint.path.name} was replaced while it was read: try again.")
+    _check_finite(tensors, checkpoint.path.name)
+
+
+def save(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    *,
+    radius: int,
+    pool_factor: int | None = None,
+    base: str | None = None,
+) -> None:
+    """Write a checkpoint with metadata; `read` understands whatever this writes.
+
+    The file is there as a whole or not at all.
+
+    Args:
+        path: The file to write; one that is there is replaced.
+        tensors: Every tensor of a checkpoint, by its published name.
+        radius: Radius of the window in tokens.
+        pool_factor: Edge of a pooled cell in tokens, 0 for no pooling; must agree with the pooling
+            weights, from which None takes it.
+        base: What the weights were distilled from.
+
+    Raises:
+        CheckpointError: The tensors are no whole checkpoint, or have NaN or infinite values.
+        OSError: The file cannot be written.
+    """
+    path = Path(path)
+    names_of = _table_for(list(tensors), path.name)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    size = measure(names_of, shapes, path.name)
+    metadata = {"format": "pt", RADIUS: str(check_radius(radius, path.name))}
+    if base is not None:
+        metadata[BASE] = base
+    if pool_factor is not None:
+        metadata[POOL_FACTOR] = str(pool_factor)
+        check_pool_factor(size.pool_factor, metadata, path.name)
+    metadata[POOL_FACTOR] = str(size.pool_factor)
+    _check_finite(tensors, path.name)
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        # The format wants each tensor by itself; slices of a fused tensor are not.
+        save_file({name: _alone(tensor) for name, tensor in tensors.items()}, part, metadata)
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+
+
+def _table_for(names: list[str], source: str) -> NameTable:
+    if not names:
+        raise CheckpointError(f"{source} holds no tensors: {mistakes.DOWNLOAD_AGAIN}.")
+    for names_of in TABLES:
+        kinds = {place.kind.name for place in map(names_of.place, names) if place}
+        if len(kinds) == len(names_of.kinds):
+            return names_of
+        if "double" in kinds:
+            raise CheckpointError(
+                f"{source} has no single_transformer_blocks: it is made for another model, such as "
+                f"SD3, and only {' and '.join(known.title for known in TABLES)} is supported."
+            )
+    raise CheckpointError(
+        f"{source} is not a CLEAR checkpoint: its tensors are named {some(names)}."
+    )
+
+
+def _check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    for name, tensor in tensors.items():
+        # 8-bit floats have no arithmetic. aminmax hands NaN on, ten times faster than isfinite.
+        values = tensor.float() if tensor.element_size() == 1 else tensor
+        if not all(math.isfinite(float(extreme)) for extreme in torch.aminmax(values)):
+            raise CheckpointError(
+                f"{source}: {quoted(name)} holds NaN or infinite values, "
+                f"the file is damaged; {mistakes.DOWNLOAD_AGAIN}."
+            )
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """Return a contiguous tensor that owns its memory."""
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor.detach().contiguous() if whole else tensor.detach().clone()

@@ -1,0 +1,82 @@
+"""What a checkpoint was distilled for: radius and pooling factor, from its metadata or its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from .errors import CheckpointError, quoted
+
+RADIUS, POOL_FACTOR, BASE = "clear.radius", "clear.pool_factor", "clear.base"
+
+# As in clear_local_16_down_4.safetensors, with whatever people put before and after.
+PUBLISHED_NAME = re.compile(
+    r"clear[-_. ]?local[-_. ](?P<radius>\d{1,4})(?!\d)"
+    r"(?:[-_. ]down[-_. ](?P<factor>\d{1,3})(?!\d))?",
+    re.IGNORECASE,
+)
+NO_POOLING = ("", "0", "1", "none")
+
+
+def find_radius(given: int | None, metadata: Mapping[str, str], name: str) -> int:
+    """Return the radius in tokens: the given one, else the metadata's, else the file name's.
+
+    Raises:
+        CheckpointError: Nobody says a radius, or it is no positive integer.
+    """
+    if given is not None:
+        return check_radius(given, name)
+    if RADIUS in metadata:
+        text = metadata[RADIUS].strip()
+        return check_radius(int(text) if _is_count(text) else text, name)
+    published = PUBLISHED_NAME.search(name)
+    if published:
+        return check_radius(int(published["radius"]), name)
+    raise CheckpointError(
+        f"{name} does not say which radius it was distilled for: set the radius input, "
+        "or give the file back its published name, such as clear_local_16.safetensors."
+    )
+
+
+def check_radius(radius: object, name: str) -> int:
+    """Return a radius that is a positive integer.
+
+    Raises:
+        CheckpointError: It is not.
+    """
+    if isinstance(radius, int) and not isinstance(radius, bool) and radius > 0:
+        return radius
+    raise CheckpointError(
+        f"{name}: the radius must be a positive whole number of tokens, "
+        f"got {quoted(radius) if isinstance(radius, str) else radius!r}."
+    )
+
+
+def check_pool_factor(found: int, metadata: Mapping[str, str], name: str) -> None:
+    """Check that the metadata, or else the published name, agrees with the pooling weights.
+
+    Args:
+        found: The factor that the pooling weights' shape shows; 0 if there are none.
+        metadata: The file's metadata.
+        name: The file's name.
+
+    Raises:
+        CheckpointError: They contradict each other.
+    """
+    published = PUBLISHED_NAME.search(name)
+    if POOL_FACTOR in metadata:
+        where, claim = "metadata", metadata[POOL_FACTOR].strip().lower()
+    elif RADIUS not in metadata and published and published["factor"]:
+        where, claim = "name", published["factor"]
+    else:
+        return  # silence contradicts nothing: a name may have been shortened
+    claimed = 0 if claim in NO_POOLING else int(claim) if _is_count(claim) else None
+    if claimed != found:
+        raise CheckpointError(
+            f"{name}: its {where} says pooling factor {quoted(claim)}, "
+            f"its pooling weights say {found or 'none'}; the file was mixed up or stripped."
+        )
+
+
+def _is_count(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,6}", text) is not None

@@ -1,0 +1,1 @@
+"""Commands for developers: set up, check, test and try the pack. Using it needs none of them."""

@@ -1,0 +1,61 @@
+"""Check lint, format, types and the direction of imports; ``--fix`` repairs what it can first."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.environment import BASE, python_in, reexec_in_venv
+from tools.host import ROOT
+
+FIXES = (("ruff", "check", "--fix-only", "--quiet"), ("ruff", "format", "--quiet"))
+CHECKS = {
+    "lint": ("ruff", "check", "--quiet"),
+    "format": ("ruff", "format", "--check", "--quiet"),
+    "types": ("basedpyright", "--warnings"),
+    "imports": ("lint-imports", "--no-cache"),
+}
+
+
+def run_checks() -> list[str]:
+    """Run every check, print a line about each, and return the names of those that failed."""
+    return [name for name, command in CHECKS.items() if not passes(name, *command)]
+
+
+def passes(name: str, tool: str, *arguments: str) -> bool:
+    """Run one check of the base environment; what it says is shown only if it fails."""
+    started = time.monotonic()
+    result = subprocess.run(
+        [program(tool), *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+    verdict = "FAILED" if result.returncode else "ok"
+    print(f"{name:8} {verdict:6} {time.monotonic() - started:5.1f} s", flush=True)
+    if result.returncode:
+        print(result.stdout, flush=True)
+    return result.returncode == 0
+
+
+def program(name: str) -> str:
+    """Find a command of the base environment."""
+    found = shutil.which(name, path=str(python_in(BASE).parent))
+    if found is None:
+        raise SystemExit(f"{name} is missing in {BASE.name}; delete that folder and try again.")
+    return found
+
+
+if __name__ == "__main__":
+    reexec_in_venv()
+    if "--fix" in sys.argv[1:]:
+        for tool, *arguments in FIXES:
+            subprocess.run([program(tool), *arguments], cwd=ROOT)
+    raise SystemExit(1 if run_checks() else 0)

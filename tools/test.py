@@ -1,0 +1,44 @@
+"""Check and test the pack; arguments go to pytest (``python3 tools/test.py -k window -x``)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.checks import run_checks
+from tools.environment import reexec_in_venv
+from tools.host import ROOT
+
+
+def main(arguments: list[str]) -> int:
+    """Run the checks, then pytest, and return an exit code that is zero if all went well."""
+    print(f"ComfyUI: {reexec_in_venv()}", flush=True)
+    failed = run_checks()
+    code = run_pytest(arguments)
+    if failed:
+        print(f"Failed before the tests, see above: {', '.join(failed)}")
+    return int(code or bool(failed))
+
+
+def run_pytest(arguments: list[str]) -> int:
+    """Run pytest here, in this process.
+
+    ``python -m pytest`` would put the repository first on the path, where its ``nodes`` hides
+    ComfyUI's; so do the entries that brought this script here.
+    """
+    import pytest
+
+    from tools.reporting import Reporting
+
+    os.chdir(ROOT)
+    hidden = {"", str(ROOT), str(ROOT / "tools")}
+    sys.path[:] = [entry for entry in sys.path if entry not in hidden]
+    return int(pytest.main(arguments, plugins=[Reporting(strict=os.environ.get("CI") == "true")]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
