@@ -159,7 +159,7 @@ def _complete(layout: TokenLayout) -> Tensor:
 def _shared(layout: TokenLayout) -> tuple[Tensor, Tensor, Tensor]:
     """Return the blocks of shared keys, which hold any key, and which are full; ``[blocks]`` each.
 
-    There is always one: query and key blocks of equal number would be one size to torch's compiler.
+    There is always one, so that no list of blocks is one long: torch compiles a 1 anew.
     """
     rows, columns = tiles(layout)
     block = torch.arange(max(1, -(-layout.extra // BLOCK)))

@@ -13,10 +13,11 @@ there: dense, for checking.
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,9 @@ from ..precision import accumulation_dtype
 from .blocks import BLOCK, Plan, from_tiles, plan_blocks, to_tiles
 from .call import Call
 from .everyone import attend_everywhere, shared_keys
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 def why_not(q: Tensor, call: Call) -> str | None:
@@ -72,9 +76,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
 
 def _torch_is_recent() -> bool:
     """Tell whether FlexAttention returns the log-sum-exp and takes block lists of any length."""
-    if importlib.util.find_spec("torch.nn.attention.flex_attention") is None:
+    try:
+        flex = importlib.import_module("torch.nn.attention.flex_attention")
+    except ImportError:
         return False
-    return hasattr(importlib.import_module("torch.nn.attention.flex_attention"), "AuxRequest")
+    return hasattr(flex, "AuxRequest")
 
 
 def _why_not_compiled(q: Tensor) -> str | None:
@@ -97,20 +103,77 @@ def _keys(tokens: Tensor, shared: Tensor, call: Call) -> Tensor:
 def _uncompiled(
     q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: Plan
 ) -> tuple[Tensor, Tensor]:
-    """Run the operator itself: the public function refuses gradients on the CPU."""
+    """Call the operator itself: the public function refuses gradients on the CPU."""
     from torch._higher_order_ops.flex_attention import flex_attention
 
-    score_mod, block_mask = _modifications(q, k, scale, plan)
-    wide = (x.to(scale.dtype) for x in (q, k, v))
-    out, log2_sum, *_ = flex_attention(*wide, score_mod, block_mask.as_tuple(), 1.0, {})
+    mask = _block_mask(plan, q.shape[2], k.shape[2]).as_tuple()
+    wide_q, wide_k, wide_v = (x.to(scale.dtype) for x in (q, k, v))
+    out, log2_sum, *_ = flex_attention(wide_q, wide_k, wide_v, _scaled(scale), mask, 1.0, {})
     return out.to(q.dtype), log2_sum * math.log(2)
 
 
 def _compiled(
     q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: Plan
-) -> tuple[Tensor, Tensor]:
-    """Run the compiled kernel, and let every length vary independently of all others."""
+) -> tuple[Tensor, Tensor | None]:
+    from torch._dynamo import maybe_mark_dynamic
+
+    # Whole blocks as a dimension of their own: the kernel need not check for a ragged end.
     q, k, v = (x.unflatten(2, (-1, BLOCK)) for x in (q, k, v))
-    for tensor, dims in ((q, 2), (k, 2), (v, 2), (plan.y, 0), (plan.x, 0), (plan.limit, 0)):
-        torch._dynamo.maybe_mark_dynamic(tensor, dims)
-    ...
+    # Torch would take lengths that happen to be equal once for one length, and compile again.
+    for x in (q, k, v, *plan.keys, *(plan.queries or ())):
+        maybe_mark_dynamic(x, tuple(range(2, min(x.ndim, 4))))
+    for x in (plan.y, plan.x, plan.limit):
+        maybe_mark_dynamic(x, 0)
+    return _kernel()(q, k, v, scale, plan, with_lse=q.device.type != "cpu")
+
+
+@functools.cache
+def _kernel() -> Callable[..., tuple[Tensor, Tensor | None]]:
+    return torch.compile(_blockwise, dynamic=True, fullgraph=True)
+
+
+def _blockwise(
+    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: Plan, with_lse: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Attend from ``[B, H, blocks, BLOCK, D]``; return ``[B, H, blocks*BLOCK, D]``."""
+    from torch.nn.attention.flex_attention import AuxRequest, flex_attention
+
+    q, k, v = (x.flatten(2, 3) for x in (q, k, v))
+    mask = _block_mask(plan, q.shape[2], k.shape[2])
+    aux = AuxRequest(lse=with_lse)
+    out, aux = flex_attention(q, k, v, _scaled(scale), mask, scale=1.0, return_aux=aux)
+    return out, aux.lse
+
+
+def _scaled(scale: Tensor) -> Callable[..., Tensor]:
+    """Return the scale as a function of the score: a number would be compiled in."""
+
+    def score_mod(score: Tensor, b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return score * scale
+
+    return score_mod
+
+
+def _block_mask(plan: Plan, queries: int, keys: int) -> BlockMask:
+    from torch.nn.attention.flex_attention import BlockMask
+
+    y, x, limit = plan.y.flatten(), plan.x.flatten(), plan.limit.flatten()
+
+    def mask_mod(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        dy, dx = y[query] - y[key], x[query] - x[key]
+        return dy * dy + dx * dx < limit[key]
+
+    rows, columns = plan.keys, plan.queries
+    return BlockMask(
+        seq_lengths=(queries, keys),
+        kv_num_blocks=rows.partial_count,
+        kv_indices=rows.partial,
+        full_kv_num_blocks=rows.full_count,
+        full_kv_indices=rows.full,
+        q_num_blocks=columns.partial_count if columns else None,
+        q_indices=columns.partial if columns else None,
+        full_q_num_blocks=columns.full_count if columns else None,
+        full_q_indices=columns.full if columns else None,
+        BLOCK_SIZE=(BLOCK, BLOCK),
+        mask_mod=mask_mod,
+    )
