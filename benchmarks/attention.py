@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -44,7 +45,7 @@ class Case:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--memory", type=int, nargs=2, metavar=("GRID", "RADIUS"))
     arguments.add_argument("--repeat", type=int, default=5)
     options = arguments.parse_args()
@@ -111,7 +112,9 @@ def row(full: Callable[..., object], grid: int, repeat: int) -> Row:
 
     q, k, v, layout = tensors(Case(grid, 1))
     runs: dict[str, Callable[[], object]] = {
-        str(radius): lambda radius=radius: attention(q, k, v, layout, Window(radius), backend="tiled")
+        str(radius): lambda radius=radius: attention(
+            q, k, v, layout, Window(radius), backend="tiled"
+        )
         for radius in RADII
     }
     if grid <= LARGEST_FULL_GRID:
@@ -128,7 +131,7 @@ def row(full: Callable[..., object], grid: int, repeat: int) -> Row:
     return Row(grid, best.get("host"), best.get("torch"), [best[str(radius)] for radius in RADII])
 
 
-def tensors(case: Case) -> tuple:
+def tensors(case: Case) -> tuple[Any, Any, Any, Any]:
     """Return seeded q, k, v ``[1, HEADS, L, HEAD_DIM]`` and their layout."""
     import torch
 
@@ -137,7 +140,8 @@ def tensors(case: Case) -> tuple:
     layout = TokenLayout(TEXT, case.grid, case.grid)
     generator = torch.Generator().manual_seed(0)
     shape = (1, HEADS, layout.tokens, HEAD_DIM)
-    return *(torch.randn(shape, generator=generator) for _ in range(3)), layout
+    q, k, v = (torch.randn(shape, generator=generator) for _ in range(3))
+    return q, k, v, layout
 
 
 def check_exactness() -> None:
@@ -149,7 +153,8 @@ def check_exactness() -> None:
     for radius in RADII:
         q, k, v, layout = tensors(Case(CHECKED_GRID, radius))
         tiled, reference = (
-            attention(q, k, v, layout, Window(radius), backend=name) for name in ("tiled", "reference")
+            attention(q, k, v, layout, Window(radius), backend=name)
+            for name in ("tiled", "reference")
         )
         torch.testing.assert_close(tiled, reference, atol=1e-5, rtol=1e-5)
 
@@ -187,10 +192,10 @@ def extra_memory(case: Case) -> float:
     from clear_attention import Window, attention
 
     q, k, v, layout = tensors(case)
-    small, *rest = (x[:, :, : TEXT + 32 * 32].clone() for x in (q, k, v))
     with torch.inference_mode():
         # Libraries allocate their own buffers at the first call.
-        attention(small, *rest, type(layout)(TEXT, 32, 32), Window(case.radius), backend="tiled")
+        *warm, small = tensors(Case(32, case.radius))
+        attention(warm[0], warm[1], warm[2], small, Window(case.radius), backend="tiled")
         before = peak_bytes()
         attention(q, k, v, layout, Window(case.radius), backend="tiled")
     return (peak_bytes() - before) / (q.numel() * q.element_size())

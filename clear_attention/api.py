@@ -93,8 +93,14 @@ def _additive(mask: Tensor | None, q: Tensor) -> Tensor | None:
     if mask is None:
         return None
     tokens = q.shape[2]
-    mask = mask.expand(*mask.shape[:-2], tokens, tokens) if mask.ndim > 1 else mask.expand(tokens, tokens)
+    mask = (
+        mask.expand(*mask.shape[:-2], tokens, tokens)
+        if mask.ndim > 1
+        else mask.expand(tokens, tokens)
+    )
     mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
     if mask.dtype == torch.bool:
-        return torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(~mask, -torch.inf)
+        return torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(
+            ~mask, -torch.inf
+        )
     return mask.to(q.dtype)

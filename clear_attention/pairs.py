@@ -22,8 +22,4 @@ def visible_pairs(layout: TokenLayout, window: Window, pooling: Pooling | None =
     if pooling is not None:
         seen_by_all += pooling.cells(layout.height, layout.width)
     everything = (layout.text + layout.extra) * layout.tokens
-    return (
-        everything
-        + layout.image * seen_by_all
-        + window.pairs(layout.height, layout.width)
-    )
+    return everything + layout.image * seen_by_all + window.pairs(layout.height, layout.width)

@@ -33,7 +33,7 @@ class CLEARAttention(io.ComfyNode):
                     max=512,
                     tooltip=(
                         "Radius of the window in tokens of 16 pixels. Smaller is faster, larger is "
-                        "closer to full attention; a radius larger than the picture changes nothing."
+                        "closer to full attention; one larger than the picture changes nothing."
                     ),
                 ),
                 io.Int.Input(
@@ -52,7 +52,10 @@ class CLEARAttention(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.001,
-                    tooltip="Share of the sampling schedule before which attention stays full. 0 is from the start.",
+                    tooltip=(
+                        "Share of the sampling schedule before which attention stays full. 0 is "
+                        "from the start."
+                    ),
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -60,7 +63,10 @@ class CLEARAttention(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.001,
-                    tooltip="Share of the sampling schedule after which attention is full again. 1 is to the end.",
+                    tooltip=(
+                        "Share of the sampling schedule after which attention is full again. 1 is "
+                        "to the end."
+                    ),
                 ),
                 io.String.Input(
                     "dense_blocks",

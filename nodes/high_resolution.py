@@ -29,14 +29,17 @@ class CLEARHighRes(io.ComfyNode):
                     min=0.1,
                     max=100.0,
                     step=0.1,
-                    tooltip="Factor on the base of the rotary positions. 10 is the CLEAR authors' value; 1 changes nothing.",
+                    tooltip=(
+                        "Factor on the base of the rotary positions. 10 is the CLEAR authors' "
+                        "value; 1 changes nothing."
+                    ),
                 ),
                 io.Boolean.Input(
                     "proportional_attention",
                     default=True,
                     tooltip=(
-                        "Lets the softmax scale grow with the logarithm of the number of tokens, so "
-                        "that large pictures stay sharp. Off changes nothing."
+                        "Lets the softmax scale grow with the logarithm of the number of tokens, "
+                        "so that large pictures stay sharp. Off changes nothing."
                     ),
                 ),
             ],

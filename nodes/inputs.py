@@ -9,7 +9,9 @@ CATEGORY = "model/patch/CLEAR"
 
 def model_input() -> io.Model.Input:
     """Return the input for the model to patch."""
-    return io.Model.Input("model", tooltip="The diffusion model. It stays as it is; a patched copy is returned.")
+    return io.Model.Input(
+        "model", tooltip="The diffusion model. It stays as it is; a patched copy is returned."
+    )
 
 
 def backend_input() -> io.Combo.Input:

@@ -27,7 +27,10 @@ class CLEARLoader(io.ComfyNode):
                 io.Combo.Input(
                     "clear_name",
                     options=clear_files(),
-                    tooltip="A CLEAR file in the folder models/clear, such as clear_local_16.safetensors.",
+                    tooltip=(
+                        "A CLEAR file in the folder models/clear, such as "
+                        "clear_local_16.safetensors."
+                    ),
                 ),
                 io.Float.Input(
                     "strength",
@@ -36,8 +39,8 @@ class CLEARLoader(io.ComfyNode):
                     max=10.0,
                     step=0.01,
                     tooltip=(
-                        "Share of the distilled weights: base + strength x (CLEAR - base). 1 is the "
-                        "file as distilled; 0 switches the node off, window included."
+                        "Share of the distilled weights: base + strength x (CLEAR - base). 1 is "
+                        "the file as distilled; 0 switches the node off, window included."
                     ),
                 ),
                 io.Int.Input(

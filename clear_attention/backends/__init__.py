@@ -37,4 +37,3 @@ def choose_name(q: Tensor, call: Call) -> str:
         if backend.why_not(q, call) is None and backend.why_not_auto(q, call) is None:
             return name
     raise AssertionError("The masked backend accepts every call.")
-

@@ -11,7 +11,7 @@ from .call import Call
 
 
 def shared_keys(tokens: Tensor, call: Call) -> Tensor:
-    """Return the keys or values that every image query sees, ``[B, H, text + extra + cells, D]``."""
+    """Return the keys or values that all image queries see, ``[B, H, text + extra + cells, D]``."""
     layout = call.layout
     shared = [tokens[:, :, layout.text_slice], tokens[:, :, layout.extra_slice]]
     if call.pooling is not None:

@@ -34,7 +34,11 @@ def why_not_auto(q: Tensor, call: Call) -> str | None:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
     layout = call.layout
-    if call.mask is None and call.pooling is None and call.window.covers(layout.height, layout.width):
+    if (
+        call.mask is None
+        and call.pooling is None
+        and call.window.covers(layout.height, layout.width)
+    ):
         return attend_part(q, k, v, scale=call.scale)
     text, extra = attend_everywhere(q, k, v, call)
     shared = shared_keys(k, call), shared_keys(v, call)
@@ -44,7 +48,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
         for top in range(0, layout.height, step)
     ]
     parts = [text, *bands, extra]
-    return Part(torch.cat([part.out for part in parts], 2), torch.cat([part.lse for part in parts], 2))
+    return Part(
+        torch.cat([part.out for part in parts], 2), torch.cat([part.lse for part in parts], 2)
+    )
 
 
 def _band_rows(call: Call) -> int:
@@ -55,7 +61,13 @@ def _band_rows(call: Call) -> int:
 
 
 def _band(
-    q: Tensor, k: Tensor, v: Tensor, shared: tuple[Tensor, Tensor], call: Call, top: int, bottom: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    shared: tuple[Tensor, Tensor],
+    call: Call,
+    top: int,
+    bottom: int,
 ) -> Part:
     layout, reach = call.layout, call.window.reach
     queries = _grid_rows(call, top, bottom)
@@ -99,4 +111,3 @@ def _shared_and_keys(mask: Tensor, call: Call, keys: slice) -> Tensor:
         grid = mask[..., layout.image_slice]
         columns.append(call.pooling.pool_bias(grid, layout.height, layout.width))
     return torch.cat([*columns, mask[..., keys]], -1)
-

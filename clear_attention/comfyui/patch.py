@@ -63,7 +63,9 @@ def _install(model: ModelPatcher) -> None:
         (WrappersMP.OUTER_SAMPLE, report_run),
         (WrappersMP.APPLY_MODEL, direct_attention),
     ):
-        add_wrapper_with_key(kind, SETTINGS_KEY, wrapper, model.model_options, is_model_options=True)
+        add_wrapper_with_key(
+            kind, SETTINGS_KEY, wrapper, model.model_options, is_model_options=True
+        )
     make_positions_exact(model)
 
 

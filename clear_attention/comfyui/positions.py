@@ -27,7 +27,7 @@ def scale_theta(model: ModelPatcher, ntk_factor: float) -> None:
     """
     if ntk_factor <= 0:
         raise ValueError(f"ntk_factor must be positive, got {ntk_factor}. 1 changes nothing.")
-    # Another node may have put its own embedder there: scale that one. Of two of ours the last wins.
+    # Another node may have put its own embedder there: scale that. Of two of ours the last wins.
     current = model.get_model_object(EMBEDDER)
     unscaled = getattr(current, "clear_unscaled", current)
     if ntk_factor == 1 and unscaled is current:

@@ -12,6 +12,10 @@ from ..layout import TokenLayout
 
 logger = logging.getLogger(__name__)
 
+NOTHING_SEEN = (
+    "no attention call reached CLEAR: the model did not run, or another node replaced its attention"
+)
+
 
 @dataclass(frozen=True)
 class Path:
@@ -65,7 +69,7 @@ class RunReport:
 
     def publish(self, node_ids: tuple[str, ...]) -> None:
         """Write the report to the log, onto the nodes and into the running prompt's metadata."""
-        lines = self.lines() or ["no attention call reached CLEAR: the model was not run, or another node replaced its attention"]
+        lines = self.lines() or [NOTHING_SEEN]
         for line in lines:
             logger.info("CLEAR: %s", line)
         text = "\n".join(lines)

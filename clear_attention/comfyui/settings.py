@@ -63,9 +63,7 @@ def parse_blocks(text: str) -> frozenset[Block]:
     for entry in filter(None, (part.strip() for part in text.split(","))):
         match = re.fullmatch(r"(double|single)[\s._:]*(\d+)(?:\s*-\s*(\d+))?", entry.lower())
         if match is None:
-            raise ValueError(
-                f'Dense blocks must look like "double 0-3, single 37", got {entry!r}.'
-            )
+            raise ValueError(f'Dense blocks must look like "double 0-3, single 37", got {entry!r}.')
         stream, first, last = match[1], int(match[2]), int(match[3] or match[2])
         if last < first:
             raise ValueError(f"A range of blocks must not run backwards, got {entry!r}.")

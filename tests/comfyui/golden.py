@@ -10,7 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 FOLDER = Path(__file__).parent.parent / "golden"
-MODEL_CASES: list[dict[str, Any]] = json.loads((FOLDER / "manifest.json").read_text())["model_cases"]
+MODEL_CASES: list[dict[str, Any]] = json.loads((FOLDER / "manifest.json").read_text())[
+    "model_cases"
+]
 
 
 def case_tensors(case: dict[str, Any]) -> dict[str, Tensor]:

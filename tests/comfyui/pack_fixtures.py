@@ -67,6 +67,7 @@ def clear_folder(host: Path, pack: ModuleType, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def run(host: Path) -> Callable[..., Tensor]:
     """One velocity of a patched model, through `apply_model` and all its wrappers."""
+
     def velocity(model: Any, x: Tensor, timestep: Tensor, context: Tensor, **kwargs: Any) -> Tensor:
         model.patch_model()
         options = model.model_options.get("transformer_options", {})

@@ -31,14 +31,12 @@ def test_of_two_ntk_factors_the_last_one_wins(flux_model, nodes):
     model = flux_model("a")
     once = nodes.CLEARHighRes(model, 10.0, False)
     twice = nodes.CLEARHighRes(once, 2.0, False)
-    theta = [
-        m.get_model_object("diffusion_model.pe_embedder").theta for m in (model, once, twice)
-    ]
+    theta = [m.get_model_object("diffusion_model.pe_embedder").theta for m in (model, once, twice)]
     assert theta == [10000, 100000, 20000]
 
 
 def test_ntk_without_an_embedder_to_scale_is_explained(flux_model, nodes):
     model = flux_model("a").clone()
     model.add_object_patch("diffusion_model.pe_embedder", torch.nn.Identity())
-    with pytest.raises(ValueError, match="Identity .* has no theta to scale"):
+    with pytest.raises(ValueError, match=r"Identity .* has no theta to scale"):
         nodes.CLEARHighRes(model, 10.0, True)

@@ -50,7 +50,9 @@ def sample(host):
 def lines(caplog):
     """The report's lines in the log."""
     caplog.set_level(logging.INFO)
-    return lambda: [r.getMessage()[7:] for r in caplog.records if r.getMessage().startswith("CLEAR:")]
+    return lambda: [
+        r.getMessage()[7:] for r in caplog.records if r.getMessage().startswith("CLEAR:")
+    ]
 
 
 def test_prompts_of_different_length_run_and_are_reported(flux_model, nodes, sample, lines):
@@ -115,7 +117,9 @@ def test_sampling_leaves_the_model_as_it_was(flux_model, nodes, sample):
     assert not torch.equal(before, first)
 
 
-def test_the_report_reaches_its_node_and_the_prompt(flux_model, nodes, node_classes, sample, monkeypatch):
+def test_the_report_reaches_its_node_and_the_prompt(
+    flux_model, nodes, node_classes, sample, monkeypatch
+):
     import comfy_execution.progress as progress
     from comfy_execution.graph import DynamicPrompt
 
@@ -173,7 +177,9 @@ def test_a_node_after_torch_compile_finds_the_model(flux_model, nodes, run):
     from .test_attention_override import inputs
 
     model = flux_model("a").clone()
-    model.add_object_patch("diffusion_model", torch.compile(model.model.diffusion_model, backend="eager"))
+    model.add_object_patch(
+        "diffusion_model", torch.compile(model.model.diffusion_model, backend="eager")
+    )
     expected = run(nodes.CLEARAttention(flux_model("a"), RADIUS), **inputs())
     local = nodes.CLEARAttention(model, RADIUS)
     torch.testing.assert_close(run(local, **inputs()), expected, atol=1e-5, rtol=1e-5)

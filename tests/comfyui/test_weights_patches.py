@@ -1,4 +1,4 @@
-"""A CLEAR checkpoint on a model of the real host: which weights come out, whatever else is on it."""
+"""A CLEAR checkpoint on a model of the real host: which weights come out, whatever is on it."""
 
 from __future__ import annotations
 
@@ -143,9 +143,9 @@ def test_fp8_models_get_the_nearest_values_on_either_side(strength, flux_model, 
     model = flux_model("a", torch.float8_e4m3fn)
     base = plain_weights(model)
     assert base[QKV].dtype == torch.float8_e4m3fn
-    patched = patched_weights(weights.apply_clear(model, clear("a-local"), strength))
-    target = fused(base, "a-local")
-    for name in {rows.key for rows in clear("a-local").patches}:
+    patched = patched_weights(weights.apply_clear(model, clear("b-pooled"), strength))
+    target = fused(base, "b-pooled")
+    for name in {rows.key for rows in clear("b-pooled").patches}:
         exact = base[name].double() + strength * (target[name] - base[name].double())
         # Stochastic rounding: within one step, 1/8 of the value or the smallest subnormal.
         step = torch.clamp(exact.abs() / 8, min=2**-9)
@@ -193,15 +193,15 @@ def loras(model):
 @pytest.mark.parametrize("strength", [0.3, 1.0])
 @pytest.mark.parametrize("name", ["diffusers", "fused", "diff"])
 def test_a_lora_before_is_a_lora_after(name, strength, flux_model, weights, clear):
-    model = flux_model("a")
+    model = flux_model("b")
     lora = loras(model)[name]
     base = plain_weights(model)
-    before = patched_weights(weights.apply_clear(lora(model), clear("a-local"), strength))
-    after = patched_weights(lora(weights.apply_clear(model, clear("a-local"), strength)))
+    before = patched_weights(weights.apply_clear(lora(model), clear("b-pooled"), strength))
+    after = patched_weights(lora(weights.apply_clear(model, clear("b-pooled"), strength)))
     assert_same_bits(before, after)
 
     alone = patched_weights(lora(model))
-    target = fused(base, "a-local")
+    target = fused(base, "b-pooled")
     expected = {
         key: base[key].double() * (1 - strength)
         + strength * target[key]
@@ -213,15 +213,15 @@ def test_a_lora_before_is_a_lora_after(name, strength, flux_model, weights, clea
 
 
 def test_loras_keep_their_own_order(flux_model, weights, clear):
-    model = flux_model("a")
+    model = flux_model("b")
     model = loras(model)["fused"](loras(model)["diff"](model))
     entries = list(model.patches[LINEAR1])
-    patched = weights.apply_clear(model, clear("a-local"))
+    patched = weights.apply_clear(model, clear("b-pooled"))
     assert patched.patches[LINEAR1][3:] == entries
     assert [entry[3] for entry in patched.patches[LINEAR1][:3]] == [
-        (0, 0, 256),
-        (0, 256, 256),
-        (0, 512, 256),
+        (0, 0, 128),
+        (0, 128, 128),
+        (0, 256, 128),
     ]
 
 
@@ -265,9 +265,9 @@ def test_the_given_model_and_its_clones_stay_as_they_are(flux_model, weights, cl
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn], ids=str)
 def test_unpatching_restores_every_byte(dtype, flux_model, weights, clear):
-    model = flux_model("a", dtype)
+    model = flux_model("b", dtype)
     before = plain_weights(model)
-    patched = weights.apply_clear(model, clear("a-local"), 0.7)
+    patched = weights.apply_clear(model, clear("b-pooled"), 0.7)
     patched_weights(patched)
     assert_same_bits(plain_weights(model), before)
     assert_same_bits(patched_weights(model), before)
@@ -275,10 +275,9 @@ def test_unpatching_restores_every_byte(dtype, flux_model, weights, clear):
 
 @pytest.mark.parametrize("strength", [1.0, 0.3])
 def test_streamed_weights_are_the_same(strength, flux_model, weights, clear):
-    """Low VRAM: weights stay where they are, and the host patches a copy of each when it is used."""
-    model = weights.apply_clear(
-        loras(flux_model("a"))["fused"](flux_model("a")), clear("a-local"), strength
-    )
+    """Low VRAM: weights stay where they are, and the host patches a copy of each on its way."""
+    model = flux_model("b")
+    model = weights.apply_clear(loras(model)["fused"](model), clear("b-pooled"), strength)
     expected = patched_weights(model)
     model.patch_model(device_to=CPU, lowvram_model_memory=1)
     streamed = 0
@@ -322,17 +321,17 @@ def merge(first, second, ratio=0.25):
 
 
 def other_model(flux_model):
-    other = flux_model("a")
+    other = flux_model("b")
     for tensor in other.model.parameters():
         tensor.data.mul_(-0.5)
     return other
 
 
 def test_a_model_with_clear_can_be_merged(flux_model, weights, clear):
-    model, other = flux_model("a"), other_model(flux_model)
+    model, other = flux_model("b"), other_model(flux_model)
     base = plain_weights(model)
-    merged = merge(weights.apply_clear(model, clear("a-local")), other)
-    target = fused(base, "a-local")
+    merged = merge(weights.apply_clear(model, clear("b-pooled")), other)
+    target = fused(base, "b-pooled")
     expected = {k: 0.25 * target[k] - 0.75 * 0.5 * base[k].double() for k in base}
     expected |= {k: v.double() for k, v in base.items() if not k.startswith("diffusion_model.")}
     assert_close(patched_weights(merged), expected)
@@ -340,18 +339,18 @@ def test_a_model_with_clear_can_be_merged(flux_model, weights, clear):
 
 @pytest.mark.parametrize("strength", [1.0, 0.3])
 def test_clear_goes_onto_the_merged_model_but_under_its_loras(strength, flux_model, weights, clear):
-    model, other = flux_model("a"), other_model(flux_model)
+    model, other = flux_model("b"), other_model(flux_model)
     base = plain_weights(model)
     lora = loras(model)["diff"]
     merged = merge(model, other)
     start = patched_weights(merged)
-    target = fused(start, "a-local")
+    target = fused(start, "b-pooled")
     added = {k: v.double() - base[k].double() for k, v in patched_weights(lora(model)).items()}
     expected = {
         k: (1 - strength) * start[k].double() + strength * target[k] + added[k] for k in base
     }
     assert_close(
-        patched_weights(weights.apply_clear(lora(merged), clear("a-local"), strength)), expected
+        patched_weights(weights.apply_clear(lora(merged), clear("b-pooled"), strength)), expected
     )
 
 

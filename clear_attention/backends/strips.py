@@ -1,0 +1,130 @@
+"""Columns of query tiles, and the windows of keys that each tile sees, as overlapping views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..layout import TokenLayout
+from ..partial import aligned_zeros
+from ..window import Window
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A column of tiles and the keys that their windows reach.
+
+    Attributes:
+        layout: the whole sequence.
+        window: the disc.
+        tile: rows of one tile, in tokens.
+        left: first column of the queries.
+        right: column behind the last one.
+    """
+
+    layout: TokenLayout
+    window: Window
+    tile: int
+    left: int
+    right: int
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.layout.height // self.tile)
+
+    @property
+    def key_columns(self) -> slice:
+        reach = self.window.reach
+        return slice(max(0, self.left - reach), min(self.layout.width, self.right + reach))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """What the mask depends on; inner strips have it in common."""
+        keys = self.key_columns
+        return self.right - self.left, self.left - keys.start, keys.stop - keys.start
+
+    def queries(self, tokens: Tensor, fill: float = 0.0) -> Tensor:
+        """Copy ``[B, H, height*width, ...]`` in tile order, ``[tiles, B*H, tile*columns, ...]``."""
+        grid = tokens.unflatten(2, (self.layout.height, self.layout.width))
+        strip = grid[:, :, :, self.left : self.right]
+        padded = tokens.new_full(
+            (*tokens.shape[:2], self.tiles * self.tile, *strip.shape[3:]), fill
+        )
+        padded[:, :, : self.layout.height] = strip
+        columns = self.right - self.left
+        tiled = padded.view(-1, self.tiles, self.tile * columns, *tokens.shape[3:])
+        return tiled.transpose(0, 1)
+
+    def write_queries(self, tokens: Tensor, tiled: Tensor) -> None:
+        """Write ``[tiles, B*H, tile*columns, ...]`` back into ``[B, H, height*width, ...]``."""
+        grid = tokens.unflatten(2, (self.layout.height, self.layout.width))
+        columns = self.right - self.left
+        rows = tiled.transpose(0, 1).reshape(
+            *grid.shape[:2], self.tiles * self.tile, columns, *grid.shape[4:]
+        )
+        grid[:, :, :, self.left : self.right] = rows[:, :, : self.layout.height]
+
+    def windows(self, tokens: Tensor) -> Tensor:
+        """Copy the strip and its halo, and return each tile's window as a view into it.
+
+        ``[tiles, B*H, (tile + 2*reach)*key_columns, D]``; rows outside the grid are zero.
+        """
+        keys, reach = self.key_columns, self.window.reach
+        columns, depth = keys.stop - keys.start, tokens.shape[3]
+        grid = tokens.unflatten(2, (self.layout.height, self.layout.width))
+        rows = self.tiles * self.tile + 2 * reach
+        halo = tokens.new_zeros(*tokens.shape[:2], rows, columns, depth)
+        halo[:, :, reach : reach + self.layout.height] = grid[:, :, :, keys]
+        return halo.as_strided(
+            (self.tiles, tokens.shape[0] * tokens.shape[1], self._window_tokens, depth),
+            (self.tile * columns * depth, rows * columns * depth, depth, 1),
+        )
+
+    def add_windows(self, tokens: Tensor, windows: Tensor) -> None:
+        """Add ``[tiles, B*H, window tokens, D]`` back into ``[B, H, height*width, D]``."""
+        grid = tokens.unflatten(2, (self.layout.height, self.layout.width))
+        keys, reach = self.key_columns, self.window.reach
+        rows = self.tile + 2 * reach
+        parts = windows.unflatten(2, (rows, keys.stop - keys.start)).unflatten(1, grid.shape[:2])
+        for index, part in enumerate(parts):
+            first = index * self.tile - reach
+            top, bottom = max(0, first), min(self.layout.height, first + rows)
+            grid[:, :, top:bottom, keys] += part[:, :, top - first : bottom - first]
+
+    def bias(self, like: Tensor) -> Tensor:
+        """Return the mask of every tile, ``[tiles, 1, tile*columns, window tokens]``."""
+        reach, keys, device = self.window.reach, self.key_columns, like.device
+        query_y = torch.arange(self.tile, device=device)
+        key_y = torch.arange(-reach, self.tile + reach, device=device)
+        query_x = torch.arange(self.left, self.right, device=device)
+        key_x = torch.arange(keys.start, keys.stop, device=device)
+        sees = self.window.sees(
+            (query_y[:, None] - key_y)[:, None, :, None], (query_x[:, None] - key_x)[:, None]
+        ).flatten(2)
+        first_row = torch.arange(self.tiles, device=device) * self.tile
+        row = first_row[:, None] + key_y
+        inside = ((row >= 0) & (row < self.layout.height)).repeat_interleave(len(key_x), 1)
+        hidden = ~(sees.flatten(0, 1)[None, None] & inside[:, None, None])
+        return aligned_zeros(hidden.shape, like).masked_fill_(hidden, -torch.inf)
+
+    @property
+    def _window_tokens(self) -> int:
+        keys = self.key_columns
+        return (self.tile + 2 * self.window.reach) * (keys.stop - keys.start)
+
+
+def strips(layout: TokenLayout, window: Window, device: torch.device) -> Iterator[Strip]:
+    """Cut the grid into strips, left to right."""
+    rows, columns = tile_size(window, device)
+    for left in range(0, layout.width, columns):
+        yield Strip(layout, window, rows, left, min(layout.width, left + columns))
+
+
+def tile_size(window: Window, device: torch.device) -> tuple[int, int]:
+    """Return the rows and columns of a tile: small ones compute less, large ones fill a GPU."""
+    if device.type == "cpu":
+        return (4, 8)
+    return (8, 8) if window.radius <= 8 else (16, 16)
