@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -49,11 +50,7 @@ class Window:
 
     def pairs(self, height: int, width: int) -> int:
         """Count the query-key pairs of the grid, border effects included."""
-        return sum(
-            max(0, height - abs(dy)) * max(0, width - abs(dx))
-            for dy in range(-self.reach, self.radius)
-            for dx in range(-self.half_width(dy), self.half_width(dy) + 1)
-        )
+        return _pairs(self, height, width)
 
     def sees(self, dy: Tensor, dx: Tensor) -> Tensor:
         """Return a boolean tensor: which offsets lie inside the disc. Shapes broadcast."""
@@ -67,3 +64,12 @@ class Window:
         y = torch.arange(height, device=device).repeat_interleave(width)
         x = torch.arange(width, device=device).repeat(height)
         return self.sees(y[:, None] - y, x[:, None] - x)
+
+
+@functools.lru_cache(maxsize=256)
+def _pairs(window: Window, height: int, width: int) -> int:
+    return sum(
+        max(0, height - abs(dy)) * max(0, width - abs(dx))
+        for dy in range(-window.reach, window.radius)
+        for dx in range(-window.half_width(dy), window.half_width(dy) + 1)
+    )

@@ -43,7 +43,7 @@ class CLEARAttention(io.ComfyNode):
                     max=32,
                     tooltip=(
                         "Lets every image token also see a copy of the picture that is coarser by "
-                        "this factor. It costs work quadratic in the pixels. 0 switches it off."
+                        "this factor. It costs work quadratic in the pixels. 0 and 1 switch it off."
                     ),
                 ),
                 io.Float.Input(

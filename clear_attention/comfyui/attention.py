@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from ..layout import TokenLayout
 from ..pairs import all_pairs, visible_pairs
 from ..pooling import Pooling
 from ..scale import proportional_scale
+from ..window import Window
 from .blocks import running_block
 from .geometry import Geometry
 from .report import Path, RunReport
@@ -100,7 +100,7 @@ def _read(
     **_: object,
 ) -> HostCall:
     def split(x: Tensor) -> Tensor:
-        return x if x.ndim == 4 else x.unflatten(-1, (heads, -1)).transpose(1, 2)
+        return x if skip_reshape else x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 
     return HostCall(split(q), split(k), split(v), _four_dimensional(mask), scale)
 
@@ -131,8 +131,8 @@ def _why_dense(
         )
     if layout is None:
         return f"{host_call.q.shape[2]} tokens cannot hold the picture's grid"
-    if block in model_call.settings.dense_blocks:
-        return f"block {block[0]} {block[1]} is kept dense" if block else None
+    if block is not None and block in model_call.settings.dense_blocks:
+        return f"block {block[0]} {block[1]} is kept dense"
     return None
 
 
@@ -145,7 +145,7 @@ def _local(
     call = Call(layout, settings.window, pooling, scale, host_call.mask)
     backend, why = _backend(q, call, settings.backend)
     if model_call.report is not None:
-        model_call.report.add(_local_path(backend, layout, settings, why))
+        model_call.report.add(_local_path(backend, layout, settings.window, pooling, why))
     out = attention(
         q,
         host_call.k,
@@ -199,22 +199,20 @@ def _scale(model_call: ModelCall, host_call: HostCall, layout: TokenLayout, pool
     return scale * proportional_scale(layout.tokens, depth, pooled=pooled) * depth**0.5
 
 
-@functools.lru_cache(maxsize=64)
 def _dense_path(layout: TokenLayout | None, why: str) -> Path:
     pairs = 0 if layout is None else all_pairs(layout)
     return Path("dense", layout, computed=pairs, possible=pairs, why=why)
 
 
-def _local_path(backend: str, layout: TokenLayout, settings: Settings, why: str) -> Path:
-    assert settings.window is not None
-    factor = settings.pool_factor if settings.pool_factor > 1 else 0
-    computed = _visible_pairs(layout, settings.window.radius, factor)
-    possible = all_pairs(layout)
-    return Path(backend, layout, settings.window.radius, factor, computed, possible, why)
-
-
-@functools.lru_cache(maxsize=64)
-def _visible_pairs(layout: TokenLayout, radius: int, factor: int) -> int:
-    from ..window import Window
-
-    return visible_pairs(layout, Window(radius), Pooling(factor) if factor else None)
+def _local_path(
+    backend: str, layout: TokenLayout, window: Window, pooling: Pooling | None, why: str
+) -> Path:
+    return Path(
+        backend,
+        layout,
+        window.radius,
+        pooling.factor if pooling else 0,
+        visible_pairs(layout, window, pooling),
+        all_pairs(layout),
+        why,
+    )

@@ -39,9 +39,14 @@ FLUX = Family(
 FAMILIES: tuple[Family, ...] = (FLUX,)
 
 
+def plain_module(diffusion_model: nn.Module) -> nn.Module:
+    """Return the module that torch.compile has wrapped, or the module itself."""
+    return getattr(diffusion_model, "_orig_mod", diffusion_model)
+
+
 def family_of(diffusion_model: nn.Module) -> Family | None:
-    """Return the family of a diffusion model, seen through torch.compile, or None."""
-    plain = getattr(diffusion_model, "_orig_mod", diffusion_model)
+    """Return the family of a diffusion model, compiled or not, or None."""
+    plain = plain_module(diffusion_model)
     return next((family for family in FAMILIES if family.matches(plain)), None)
 
 
@@ -55,7 +60,7 @@ def require_family(model: ModelPatcher) -> Family:
     family = family_of(diffusion_model)
     if family is not None:
         return family
-    plain = getattr(diffusion_model, "_orig_mod", diffusion_model)
+    plain = plain_module(diffusion_model)
     if "nunchaku" in f"{type(plain).__module__}.{type(plain).__name__}".lower():
         raise ValueError(
             "CLEAR cannot be combined with nunchaku models: their attention runs inside nunchaku's "

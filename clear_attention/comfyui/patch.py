@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import host
 from .attention import CALL_KEY, ModelCall, override
-from .blocks import name_blocks
+from .blocks import block_counts, name_blocks
 from .families import family_of, require_family
 from .geometry import Geometry, geometry_of
 from .positions import make_positions_exact
@@ -40,7 +40,7 @@ def with_settings(model: ModelPatcher, node_id: str | None = None, **changes: An
 
     Raises:
         RuntimeError: the host is too old.
-        ValueError: the model's architecture is not supported, or a setting has no sense.
+        ValueError: the model's architecture is not supported, or a setting can have no effect.
     """
     host.require_usable()
     require_family(model)
@@ -48,10 +48,9 @@ def with_settings(model: ModelPatcher, node_id: str | None = None, **changes: An
     if node_id is not None:
         others = tuple(other for other in settings.node_ids if other != node_id)
         settings = dataclasses.replace(settings, node_ids=(*others, node_id))
+    settings.check(block_counts(model))
     model = model.clone()
-    options = model.model_options["transformer_options"] = dict(
-        model.model_options.get("transformer_options", {})
-    )
+    options = model.model_options.setdefault("transformer_options", {})
     if SETTINGS_KEY not in options:
         _install(model)
     options[SETTINGS_KEY] = settings
@@ -112,7 +111,7 @@ def direct_attention(
         )
         options[OVERRIDE_KEY] = override
         if settings.needs_block:
-            name_blocks(options, getattr(model.diffusion_model, "_orig_mod", model.diffusion_model))
+            name_blocks(options, model.diffusion_model)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..pooling import Pooling
@@ -44,6 +45,25 @@ class Settings:
     def needs_block(self) -> bool:
         """Whether the attention must know which block is running."""
         return bool(self.pool_weights or self.dense_blocks)
+
+    def check(self, block_counts: Mapping[str, int]) -> None:
+        """Raise a ValueError for settings that could have no effect on a model.
+
+        Args:
+            block_counts: number of blocks of each stream of the model.
+        """
+        if self.start_percent >= self.end_percent:
+            raise ValueError(
+                f"start_percent must be smaller than end_percent, got {self.start_percent:g} and "
+                f"{self.end_percent:g}."
+            )
+        unknown = [b for b in self.dense_blocks if b[1] >= block_counts.get(b[0], 0)]
+        if unknown:
+            has = ", ".join(f"{stream} 0-{count - 1}" for stream, count in block_counts.items())
+            raise ValueError(
+                f"Dense blocks must be blocks of the model, which has {has}, got "
+                f"{' '.join(map(str, min(unknown)))}."
+            )
 
     def pooling(self, block: Block | None) -> Pooling | None:
         """Return the pooled branch of a block, or None."""

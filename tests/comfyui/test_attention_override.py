@@ -165,7 +165,7 @@ def test_another_override_gets_what_is_declined(order, flux_model, nodes, run):
         return func(*args, **kwargs)
 
     def dense_doubles(model):
-        return nodes.CLEARAttention(model, RADIUS, dense_blocks="double 0-99")
+        return nodes.CLEARAttention(model, RADIUS, dense_blocks="double 0-1")
 
     model = flux_model("b")
     if order == "before":
@@ -245,11 +245,21 @@ def test_a_clone_of_a_patched_model_is_patched_alike(flux_model, nodes, clear_fo
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("0-3", "must look like"), ("double x", "must look like"), ("single 5-2", "backwards")],
+    [
+        ("0-3", "must look like"),
+        ("double x", "must look like"),
+        ("single 5-2", "backwards"),
+        ("double 0, single 1-3", "which has double 0-0, single 0-0, got single 1"),
+    ],
 )
 def test_unreadable_dense_blocks_are_explained(text, complaint, flux_model, nodes):
     with pytest.raises(ValueError, match=complaint):
         nodes.CLEARAttention(flux_model("a"), RADIUS, dense_blocks=text)
+
+
+def test_an_empty_share_of_the_schedule_is_refused(flux_model, nodes):
+    with pytest.raises(ValueError, match="must be smaller than end_percent, got 0.6 and 0.4"):
+        nodes.CLEARAttention(flux_model("a"), RADIUS, start_percent=0.6, end_percent=0.4)
 
 
 def test_other_architectures_are_refused_in_one_sentence(flux_model, nodes):
