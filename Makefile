@@ -17,7 +17,8 @@ check:
 	$(PYTHON) tools/checks.py
 
 bench:
-	$(PYTHON) benchmarks/run.py $(ARGS)
+	$(PYTHON) benchmarks/attention.py $(ARGS)
+	$(PYTHON) benchmarks/host.py
 
 format:
 	$(PYTHON) tools/checks.py --fix

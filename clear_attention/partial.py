@@ -164,6 +164,8 @@ class Xformers:
     def why_not(q: Tensor, bias: Tensor | None) -> str | None:
         if q.device.type != "cuda":
             return "the tensors are not on a CUDA or ROCm device"
+        if torch.is_grad_enabled():
+            return "it has no gradient"
         if Xformers._module() is None:
             return "xformers is not installed"
         return _alignment(q, bias)
@@ -217,8 +219,9 @@ SOURCES: tuple[type[Source], ...] = (FlashCPU, EfficientCUDA, Xformers, Plain)
 
 
 def scaled_scores(q: Tensor, k: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    """Return ``[B, H, M, N]`` scores in the accumulation dtype."""
-    scores = (q @ k.transpose(-1, -2)).to(accumulation_dtype(q.dtype)) * scale
+    """Return ``[B, H, M, N]`` scores, computed in the accumulation dtype."""
+    dtype = accumulation_dtype(q.dtype)
+    scores = q.to(dtype) @ k.to(dtype).transpose(-1, -2) * scale
     return scores if bias is None else scores + bias
 
 

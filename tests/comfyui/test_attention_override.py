@@ -258,7 +258,7 @@ def test_unreadable_dense_blocks_are_explained(text, complaint, flux_model, node
 
 
 def test_an_empty_share_of_the_schedule_is_refused(flux_model, nodes):
-    with pytest.raises(ValueError, match="must be smaller than end_percent, got 0.6 and 0.4"):
+    with pytest.raises(ValueError, match=r"smaller than end_percent, got 0\.6 and 0\.4"):
         nodes.CLEARAttention(flux_model("a"), RADIUS, start_percent=0.6, end_percent=0.4)
 
 

@@ -140,7 +140,7 @@ def test_half_precision_models_get_the_files_values(dtype, flux_model, weights, 
 
 @pytest.mark.parametrize("strength", [1.0, 0.3])
 def test_fp8_models_get_the_nearest_values_on_either_side(strength, flux_model, weights, clear):
-    model = flux_model("a", torch.float8_e4m3fn)
+    model = flux_model("b", torch.float8_e4m3fn)
     base = plain_weights(model)
     assert base[QKV].dtype == torch.float8_e4m3fn
     patched = patched_weights(weights.apply_clear(model, clear("b-pooled"), strength))

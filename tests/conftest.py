@@ -1,0 +1,34 @@
+"""The real ComfyUI server that the tests over HTTP and in the browser share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tools.server import Server
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running ComfyUI with this pack, the demo's nodes and the demo's CLEAR file."""
+    host = Path(os.environ.get("COMFYUI_HOST", ROOT / ".host" / "ComfyUI-0.3.75"))
+    if not (host / "main.py").is_file():
+        pytest.skip(f"needs a ComfyUI: {host} has none, set COMFYUI_HOST to its folder")
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))  # behind the host, whose `nodes` must stay in front of ours
+    from demo.nodes.checkpoint import write_clear_file
+    from tools.server import Server
+
+    base = tmp_path_factory.mktemp("comfyui")
+    write_clear_file(base)
+    # The tensors are tiny: on a busy machine, threads wait for each other longer than they compute.
+    with Server(host, base, environment={"OMP_NUM_THREADS": "1"}) as server:
+        yield server

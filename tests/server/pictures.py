@@ -1,0 +1,65 @@
+"""What the tests over HTTP ask of prompts and pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def example(name: str, shrink: int = 8) -> dict[str, Any]:
+    """Read an example workflow, with the demo model and small pictures."""
+    from tools import workflows
+
+    return workflows.with_demo_models(
+        workflows.load(workflows.FOLDER / f"{name}.json"), shrink=shrink
+    )
+
+
+def text_to_image(steps: int = 4, seed: int = 42) -> dict[str, Any]:
+    """Read the example that paints a picture from text, at 256 x 256, with few steps."""
+    workflow = example("clear_flux_text_to_image", shrink=4)
+    values = node(workflow, "KSampler")["widgets_values"]
+    values[0], values[2] = seed, steps
+    return workflow
+
+
+def node(workflow: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return the only node of a type."""
+    (found,) = [node for node in workflow["nodes"] if node["type"] == kind]
+    return found
+
+
+def prompt_of(server: Any, workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Turn a workflow into what the server runs."""
+    from tools import workflows
+
+    return workflows.to_prompt(workflow, server.object_info())
+
+
+def without_clear(workflow: dict[str, Any]) -> dict[str, Any]:
+    """Take our node out and join what it was between."""
+    clear = node(workflow, "CLEARLoader")
+    ((_, unet, slot, *_),) = [link for link in workflow["links"] if link[3] == clear["id"]]
+    links = [link for link in workflow["links"] if link[3] != clear["id"]]
+    joined = [
+        [link[0], unet, slot, *link[3:]] if link[1] == clear["id"] else link for link in links
+    ]
+    nodes = [node for node in workflow["nodes"] if node is not clear]
+    return {**workflow, "nodes": nodes, "links": joined}
+
+
+def pixels(path: Path) -> np.ndarray:
+    """Decode a picture fully."""
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def saved_report(path: Path) -> str:
+    """Read what the pack wrote into a picture's metadata."""
+    with Image.open(path) as picture:
+        prompt = json.loads(picture.info["prompt"])
+    return "\n".join(node.get("_meta", {}).get("clear_attention", "") for node in prompt.values())

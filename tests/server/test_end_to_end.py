@@ -1,0 +1,125 @@
+"""A real ComfyUI, asked over HTTP as the page asks it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .pictures import (
+    example,
+    node,
+    pixels,
+    prompt_of,
+    saved_report,
+    text_to_image,
+    without_clear,
+)
+
+EXAMPLES = sorted(path.stem for path in (Path(__file__).parents[2] / "workflows").glob("*.json"))
+NODES = ("CLEARLoader", "CLEARAttention", "CLEARHighRes")
+
+
+def test_a_prompt_reports_every_step_and_leaves_a_picture_that_says_what_clear_did(server):
+    steps = []
+    entry = server.run(
+        prompt_of(server, text_to_image(steps=6)), on_progress=lambda *step: steps.append(step)
+    )
+    (path,) = server.images(entry)
+    assert [done for _, done, _ in steps] == list(range(1, 7))
+    with Image.open(path) as picture:
+        picture.verify()
+        assert (picture.format, picture.size) == ("PNG", (256, 256))
+    assert re.search(r"radius 8, 256 text \+ 16 x 16 image tokens", saved_report(path))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_workflow_paints_on_the_demo_model(server, name):
+    entry = server.run(prompt_of(server, example(name)))
+    picture = pixels(server.images(entry)[-1])
+    assert picture.std() > 5
+    assert "clear_attention" in Image.open(saved_last(server, entry)).info["prompt"]
+
+
+def test_after_an_interruption_the_same_prompt_gives_the_same_picture(server):
+    from tools.server import ServerError
+
+    prompt = prompt_of(server, text_to_image(seed=7))
+    first = pixels(server.images(server.run(prompt))[0])
+    slow = server.queue(prompt_of(server, text_to_image(seed=7, steps=1000)))
+    with pytest.raises(ServerError, match="interrupted"):
+        server.wait(slow, on_progress=lambda *_: server.interrupt())
+    again = server.run(prompt)
+    np.testing.assert_array_equal(pixels(server.images(again)[0]), first)
+
+
+def test_a_damaged_file_fails_the_node_with_one_sentence(server):
+    from tools.server import ServerError
+
+    folder = server.base / "models" / "clear"
+    good = (folder / "clear_demo_local_8.safetensors").read_bytes()
+    (folder / "clear_local_8_cut_off.safetensors").write_bytes(good[: len(good) // 2])
+    workflow = text_to_image()
+    node(workflow, "CLEARLoader")["widgets_values"][0] = "clear_local_8_cut_off.safetensors"
+    with pytest.raises(ServerError) as error:
+        server.run(prompt_of(server, workflow))
+    sentence = str(error.value).splitlines()[0]
+    assert re.fullmatch(
+        r"CLEARLoader \(node \d+\): clear_local_8_cut_off\.safetensors .*[^.]\.", sentence
+    )
+
+
+@pytest.mark.parametrize("way", ["removed", "bypassed", "strength 0"])
+def test_without_the_node_the_picture_is_as_if_it_had_never_been_there(server, way):
+    workflow = text_to_image()
+    never = server.run(prompt_of(server, without_clear(workflow)))
+    with_node = server.run(prompt_of(server, workflow))
+    off = text_to_image()
+    if way == "removed":
+        off = without_clear(off)
+    elif way == "bypassed":
+        node(off, "CLEARLoader")["mode"] = 4
+    else:
+        node(off, "CLEARLoader")["widgets_values"][1] = 0.0
+    after = server.run(prompt_of(server, off))
+    sampler = str(node(off, "KSampler")["id"])
+    assert sampler not in cached_nodes(after), "nothing was tested: the sampler did not run again"
+    assert str(node(off, "CLEARDemoUNETLoader")["id"]) in cached_nodes(after)
+    before, between, now = (pixels(server.images(entry)[0]) for entry in (never, with_node, after))
+    np.testing.assert_array_equal(now, before)
+    assert (between != before).any()
+
+
+@pytest.mark.parametrize("node_id", NODES)
+def test_the_page_finds_a_help_page_for_each_node(server, node_id):
+    text = fetch(server, f"/extensions/clear-attention/docs/{node_id}/en.md")
+    assert text.startswith("# ")
+
+
+def test_the_template_browser_lists_the_example_workflows_with_pictures(server):
+    assert sorted(server.get("/workflow_templates")["clear-attention"]) == EXAMPLES
+    for name in EXAMPLES:
+        fetch(server, f"/api/workflow_templates/clear-attention/{name}.jpg")
+
+
+def cached_nodes(entry):
+    """List the nodes that a run took from the cache."""
+    messages = dict(entry["status"]["messages"])
+    return messages["execution_cached"]["nodes"]
+
+
+def saved_last(server, entry):
+    """Return the picture that was saved, not shown."""
+    return next(path for path in server.images(entry) if path.parent.name == "output")
+
+
+def fetch(server, path):
+    """Fetch a file from the server as text, whatever its bytes."""
+    import urllib.request
+
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(server.url + path, timeout=60) as answer:
+        return answer.read().decode("utf-8", "replace")
