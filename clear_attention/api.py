@@ -58,8 +58,10 @@ def attention(
         scale=q.shape[-1] ** -0.5 if scale is None else float(scale),
         mask=_additive(mask, q),
     )
+    # Torch's fused attention reads a strided last dimension as if it were dense, without a word.
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     part = choose(q, call, backend).attend(q, k, v, call)
-    return (part.out, part.lse) if return_lse else part.out
+    return (part.out, part.lse.detach()) if return_lse else part.out
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, mask: Tensor | None) -> None:
@@ -78,14 +80,18 @@ def _check(q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, mask: Tensor | 
             f"The layout has {layout.tokens} tokens ({layout.text} text + {layout.height} x "
             f"{layout.width} image + {layout.extra} extra), but q has {q.shape[2]}."
         )
-    if mask is None:
-        return
-    try:
-        torch.broadcast_shapes(mask.shape, (*q.shape[:3], q.shape[2]))
-    except RuntimeError:
-        raise ValueError(
-            f"mask must be broadcastable to {[*q.shape[:3], q.shape[2]]}, got {list(mask.shape)}."
-        ) from None
+    if mask is not None:
+        _check_mask(mask, (*q.shape[:3], q.shape[2]))
+
+
+def _check_mask(mask: Tensor, scores: tuple[int, ...]) -> None:
+    fits = all(
+        size in (1, full) for size, full in zip(mask.shape[::-1], scores[::-1], strict=False)
+    )
+    if mask.ndim > len(scores) or not fits:
+        raise ValueError(f"mask must broadcast to {list(scores)}, got {list(mask.shape)}.")
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise ValueError(f"mask must be boolean or floating point, got {mask.dtype}.")
 
 
 def _additive(mask: Tensor | None, q: Tensor) -> Tensor | None:
@@ -93,14 +99,7 @@ def _additive(mask: Tensor | None, q: Tensor) -> Tensor | None:
     if mask is None:
         return None
     tokens = q.shape[2]
-    mask = (
-        mask.expand(*mask.shape[:-2], tokens, tokens)
-        if mask.ndim > 1
-        else mask.expand(tokens, tokens)
-    )
-    mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
-    if mask.dtype == torch.bool:
-        return torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(
-            ~mask, -torch.inf
-        )
-    return mask.to(q.dtype)
+    mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape).expand(-1, -1, tokens, tokens)
+    if mask.dtype != torch.bool:
+        return mask.to(q.dtype)
+    return torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)

@@ -35,7 +35,7 @@ class Source(Protocol):
     """One way to compute a `Part`."""
 
     @staticmethod
-    def why_not(q: Tensor, bias: Tensor | None) -> str | None: ...
+    def why_not(q: Tensor) -> str | None: ...
 
     @staticmethod
     def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Part: ...
@@ -52,22 +52,22 @@ def attend_part(
         v: ``[B, H, N, D]``, likewise.
         scale: factor on the scores.
         bias: added to the scaled scores, broadcastable to ``[B, H, M, N]``, in the dtype of `q`.
-            For the fast CUDA source its rows must lie a multiple of 8 elements apart.
+            Best made by `aligned_zeros`: CUDA's fused kernels need a copy otherwise.
 
     A query for which every key is masked gets an undefined row.
     """
     for source in SOURCES:
-        if source.why_not(q, bias) is None:
+        if source.why_not(q) is None:
             return source.attend(q, k, v, bias, scale)
     raise AssertionError("The plain source accepts every call.")
 
 
 def merge_parts(one: Part, other: Part) -> Part:
     """Merge attention over two disjoint key sets into attention over their union."""
-    lse = torch.logaddexp(one.lse, other.lse)
-    share = torch.exp(other.lse - lse).unsqueeze(-1)
+    # exp(other.lse - lse) would see what lse lost in rounding.
+    share = torch.sigmoid(other.lse - one.lse).unsqueeze(-1)
     out = torch.lerp(one.out.to(share.dtype), other.out.to(share.dtype), share)
-    return Part(out.to(one.out.dtype), lse)
+    return Part(out.to(one.out.dtype), torch.logaddexp(one.lse, other.lse))
 
 
 def part_gradients(
@@ -118,7 +118,7 @@ class FlashCPU:
     """torch's fused attention for CPUs."""
 
     @staticmethod
-    def why_not(q: Tensor, bias: Tensor | None) -> str | None:
+    def why_not(q: Tensor) -> str | None:
         if q.device.type != "cpu":
             return "the tensors are not on the CPU"
         if q.numel() == 0:
@@ -137,19 +137,18 @@ class EfficientCUDA:
     """torch's memory-efficient attention, on CUDA and on ROCm where its build has it."""
 
     @staticmethod
-    def why_not(q: Tensor, bias: Tensor | None) -> str | None:
+    def why_not(q: Tensor) -> str | None:
         if q.device.type != "cuda":
             return "the tensors are not on a CUDA or ROCm device"
         if not torch.backends.cuda.mem_efficient_sdp_enabled():
             return "memory-efficient attention is switched off in torch"
         if torch.version.hip and not torch.backends.cuda.is_flash_attention_available():
             return "this ROCm build has no fused attention"
-        return _alignment(q, bias)
+        return _why_not_fused(q)
 
     @staticmethod
     def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Part:
-        if bias is not None:
-            bias = bias.expand(*q.shape[:3], k.shape[2])
+        bias = _aligned(bias, (*q.shape[:3], k.shape[2]))
         out, lse, _, _ = torch.ops.aten._scaled_dot_product_efficient_attention(
             q, k, v, bias, True, 0.0, False, scale=scale
         )
@@ -161,21 +160,20 @@ class Xformers:
     """xformers, for those who run it: `pip install clear-attention[xformers]`."""
 
     @staticmethod
-    def why_not(q: Tensor, bias: Tensor | None) -> str | None:
+    def why_not(q: Tensor) -> str | None:
         if q.device.type != "cuda":
             return "the tensors are not on a CUDA or ROCm device"
         if torch.is_grad_enabled():
             return "it has no gradient"
         if Xformers._module() is None:
             return "xformers is not installed"
-        return _alignment(q, bias)
+        return _why_not_fused(q)
 
     @staticmethod
     def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Part:
         fmha = Xformers._module()
         assert fmha is not None
-        if bias is not None:
-            bias = bias.expand(*q.shape[:3], k.shape[2])
+        bias = _aligned(bias, (*q.shape[:3], k.shape[2]))
         # xformers orders [B, M, H, D].
         out, lse = fmha.memory_efficient_attention_forward_requires_grad(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_bias=bias, scale=scale
@@ -194,7 +192,7 @@ class Plain:
     """Two matrix products with a softmax between them, in chunks of queries: any device."""
 
     @staticmethod
-    def why_not(q: Tensor, bias: Tensor | None) -> str | None:
+    def why_not(q: Tensor) -> str | None:
         return None
 
     @staticmethod
@@ -237,11 +235,18 @@ def _rows(bias: Tensor | None, start: int, rows: int) -> Tensor | None:
     return bias[..., start : start + rows, :]
 
 
-def _alignment(q: Tensor, bias: Tensor | None) -> str | None:
+def _aligned(bias: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
+    """Expand the bias to the shape of the scores, its rows a multiple of 8 elements apart."""
+    if bias is None:
+        return None
+    if bias.stride(-2) % 8 or bias.stride(-1) != 1:
+        bias = aligned_zeros((*bias.shape[:-1], shape[-1]), bias).copy_(bias)
+    return bias.expand(shape)
+
+
+def _why_not_fused(q: Tensor) -> str | None:
     if q.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         return f"{q.dtype} is not supported"
     if q.shape[-1] % 8:
         return f"head_dim {q.shape[-1]} is no multiple of 8"
-    if bias is not None and (bias.stride(-2) % 8 or bias.stride(-1) != 1):
-        return "the rows of the mask are not aligned"
     return None

@@ -1,4 +1,4 @@
-"""The real ComfyUI server that the tests over HTTP and in the browser share."""
+"""What all tests share: the library, repeatable properties in CI, and a real ComfyUI server."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tools.server import Server
 
 ROOT = Path(__file__).parents[1]
+
+# Behind everything else: the host's folder, where there is one, has a `nodes` of its own.
+sys.path += [str(ROOT), str(ROOT / "tests")]
+
+settings.register_profile("local", deadline=None, max_examples=12)
+settings.register_profile("ci", deadline=None, max_examples=12, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +30,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     host = Path(os.environ.get("COMFYUI_HOST", ROOT / ".host" / "ComfyUI-0.3.75"))
     if not (host / "main.py").is_file():
         pytest.skip(f"needs a ComfyUI: {host} has none, set COMFYUI_HOST to its folder")
-    if str(ROOT) not in sys.path:
-        sys.path.append(str(ROOT))  # behind the host, whose `nodes` must stay in front of ours
     from demo.nodes.checkpoint import write_clear_file
     from tools.server import Server
 

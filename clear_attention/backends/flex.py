@@ -17,7 +17,7 @@ import importlib
 import importlib.util
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +70,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
     text, extra = attend_everywhere(q, k, v, call)
     return Part(
         torch.cat((text.out, from_tiles(out, layout), extra.out), 2),
-        torch.cat((text.lse, from_tiles(lse, layout), extra.lse), 2).detach(),
+        torch.cat((text.lse, from_tiles(lse, layout), extra.lse), 2),
     )
 
 
@@ -94,7 +94,7 @@ def _why_not_compiled(q: Tensor) -> str | None:
 
 
 def _keys(tokens: Tensor, shared: Tensor, call: Call) -> Tensor:
-    """Return keys or values in tile order with the shared ones behind, ``[B, H, blocks*BLOCK, D]``."""
+    """Return keys or values in tile order, the shared ones behind, ``[B, H, blocks*BLOCK, D]``."""
     grid = to_tiles(tokens[:, :, call.layout.image_slice], call.layout)
     fill = max(BLOCK - shared.shape[2], -shared.shape[2] % BLOCK)
     return torch.cat((grid, F.pad(shared, (0, 0, 0, fill))), 2)
@@ -112,9 +112,7 @@ def _uncompiled(
     return out.to(q.dtype), log2_sum * math.log(2)
 
 
-def _compiled(
-    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: Plan
-) -> tuple[Tensor, Tensor | None]:
+def _compiled(q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
     from torch._dynamo import maybe_mark_dynamic
 
     # Whole blocks as a dimension of their own: the kernel need not check for a ragged end.
@@ -124,25 +122,23 @@ def _compiled(
         maybe_mark_dynamic(x, tuple(range(2, min(x.ndim, 4))))
     for x in (plan.y, plan.x, plan.limit):
         maybe_mark_dynamic(x, 0)
-    return _kernel()(q, k, v, scale, plan, with_lse=q.device.type != "cpu")
+    return _kernel()(q, k, v, scale, plan)
 
 
 @functools.cache
-def _kernel() -> Callable[..., tuple[Tensor, Tensor | None]]:
+def _kernel() -> Callable[..., tuple[Tensor, Tensor]]:
     return torch.compile(_blockwise, dynamic=True, fullgraph=True)
 
 
-def _blockwise(
-    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: Plan, with_lse: bool
-) -> tuple[Tensor, Tensor | None]:
+def _blockwise(q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
     """Attend from ``[B, H, blocks, BLOCK, D]``; return ``[B, H, blocks*BLOCK, D]``."""
     from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
     q, k, v = (x.flatten(2, 3) for x in (q, k, v))
     mask = _block_mask(plan, q.shape[2], k.shape[2])
-    aux = AuxRequest(lse=with_lse)
-    out, aux = flex_attention(q, k, v, _scaled(scale), mask, scale=1.0, return_aux=aux)
-    return out, aux.lse
+    request = AuxRequest(lse=True)
+    result: Any = flex_attention(q, k, v, _scaled(scale), mask, scale=1.0, return_aux=request)
+    return result[0], result[1].lse
 
 
 def _scaled(scale: Tensor) -> Callable[..., Tensor]:

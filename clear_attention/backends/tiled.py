@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..partial import Part, attend_part, merge_parts, part_gradients
 from .call import Call
@@ -50,6 +51,7 @@ class _Tiled(torch.autograd.Function):
         return out, lse
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         q, k, v, shared_k, shared_v, out, lse = ctx.saved_tensors
         grad_out = grad_outputs[0]

@@ -13,7 +13,7 @@ FLUX = NameTable(
             layers=(
                 Layer("transformer_blocks.{}.attn.to_q", "double_blocks.{}.img_attn.qkv", 0),
                 Layer("transformer_blocks.{}.attn.to_k", "double_blocks.{}.img_attn.qkv", 1),
-                Layer("transformer_blocks.{}.attn.to_v", "double_blocks.{}.img_attn.qkv", 1),
+                Layer("transformer_blocks.{}.attn.to_v", "double_blocks.{}.img_attn.qkv", 2),
                 Layer("transformer_blocks.{}.attn.to_out.0", "double_blocks.{}.img_attn.proj", 0),
             ),
             pooling="transformer_blocks.{}.attn.processor.spatial_weight",

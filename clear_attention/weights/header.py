@@ -110,7 +110,7 @@ def _tensor(key: str, entry: Any, name: str) -> tuple[TensorInfo, tuple[int, int
     if isinstance(dtype, str) and _are_sizes(shape) and _are_sizes(span) and len(span) == 2:
         begin, end = span
         wanted = math.prod(shape) * ITEM_SIZE.get(dtype, 0)
-        if begin <= end and (dtype not in ITEM_SIZE or end - begin == wanted):
+        if dtype not in ITEM_SIZE or end - begin == wanted:
             return TensorInfo(tuple(shape), dtype), (begin, end)
     raise CheckpointError(
         f"{name} is damaged: its header's entry for {quoted(key)} is wrong; "

@@ -66,7 +66,7 @@ def check_pool_factor(found: int, metadata: Mapping[str, str], name: str) -> Non
     published = PUBLISHED_NAME.search(name)
     if POOL_FACTOR in metadata:
         where, claim = "metadata", metadata[POOL_FACTOR].strip().lower()
-    elif RADIUS not in metadata and published and published["factor"]:
+    elif published and published["factor"]:
         where, claim = "name", published["factor"]
     else:
         return  # silence contradicts nothing: a name may have been shortened

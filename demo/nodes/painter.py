@@ -35,7 +35,7 @@ LATENT, PAINT, STILL = slice(0, 64), slice(64, 128), slice(128, 256)
 STILL_SIZE = 2.0
 NORM = math.sqrt((64 * 1.0 + 64 * 1.0 + 128 * STILL_SIZE**2) / HIDDEN)  # what layer norm divides by
 
-SPEED = 4.0
+SPEED = 5.5
 CONTRAST = 9.0  # of the logits of words over the picture
 BLUR = 0.35  # share of the blurred painting that each single block adds
 NOISE = 0.001  # random part of every weight: none is zero
@@ -100,10 +100,11 @@ def set_blurring(weights: Weights, block: str, still: Tensor) -> None:
         bias[key] += torch.where(on_axis(0), 0.0, 1.0)
         weight[key, STILL] += torch.where(on_axis(0), 1.0, 0.0)[:, None] * is_image
         weight[value, PAINT][:TOKEN_VALUES] += torch.eye(TOKEN_VALUES) * NORM
+        weight[value, STILL][:TOKEN_VALUES] -= NORM / 128  # undoes layer norm's shift of the mean
         out = weights[f"{block}.linear2.weight"][PAINT]
         out[:, head * HEAD_DIM : head * HEAD_DIM + TOKEN_VALUES] += torch.eye(TOKEN_VALUES) / HEADS
     weights[f"{block}.norm.query_norm.scale"] = torch.where(
-        on_axis(0), 2.0, 2.5 * band(first=1, last=5)
+        on_axis(0), 4.0, 6.0 * band(first=2, last=9)
     )
     weights[f"{block}.modulation.lin.bias"][2 * HIDDEN :] += BLUR
 
@@ -127,7 +128,7 @@ def band(first: int, last: int) -> Tensor:
 
 def channel_strength() -> Tensor:
     """Return how strongly words colour the 16 latent channels: mean colours, hardly any texture."""
-    return torch.tensor([0.13, 0.25, 0.25] + [0.0] * (LATENT_CHANNELS - 3))
+    return torch.tensor([0.1, 0.18, 0.18] + [0.0] * (LATENT_CHANNELS - 3))
 
 
 def random(shape: tuple[int, ...], draw: torch.Generator) -> Tensor:

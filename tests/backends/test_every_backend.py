@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,24 +14,140 @@ from attention_cases import (
     attend,
     cases,
     exactly,
+    lse_noise,
+    out_noise,
 )
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from clear_attention import Pooling, TokenLayout, Window, attention
+from clear_attention.backends import BACKENDS
 
 every_way = pytest.mark.parametrize("way", WAYS)
-local = cases(factor=0)
+
+
+def test_every_backend_is_tested():
+    assert {backend for backend, _ in WAYS.values()} | {"reference"} == set(BACKENDS)
 
 
 @every_way
 @given(case=cases())
 def test_any_size_dtype_and_stride_matches_the_reference(way, case):
     q, k, v = case.tensors()
-    rest = (case.layout, case.window)
-    options = dict(pooling=case.pooling(), return_lse=True)
-    out, lse = attend(way, q, k, v, *rest, **options)
-    coarse_out, coarse_lse = attention(q, k, v, *rest, **options, backend="reference")
-    exact_out, exact_lse = exactly(q, k, v, *rest, **options)
-    assert_as_exact_as(out, coarse_out, exact_out)
-    assert_as_exact_as(lse, coarse_lse, exact_lse)
+    options = {**case.options, "return_lse": True}
+    out, lse = attend(way, q, k, v, *case.geometry, **options)
+    coarse_out, coarse_lse = attention(q, k, v, *case.geometry, **options, backend="reference")
+    exact_out, exact_lse = exactly(q, k, v, *case.geometry, **options)
+    assert_as_exact_as(out, coarse_out, exact_out, out_noise(out, exact_out))
+    assert_as_exact_as(lse, coarse_lse, exact_lse, lse_noise(q))
+
+
+@pytest.mark.parametrize("way", ["reference", *WAYS])
+@given(data=st.data(), case=cases(factor=0))
+def test_tokens_outside_the_window_have_no_effect(way, data, case):
+    layout, window = case.geometry
+    key = data.draw(st.integers(0, layout.image - 1))
+    blind = ~window.mask(layout.height, layout.width)[:, key]
+    assume(blind.any())
+    q, k, v = case.tensors()
+    before = _attend(way, q, k, v, layout, window)[:, :, layout.image_slice]
+    k, v = k.clone(), v.clone()
+    k[:, :, layout.text + key] = 7
+    v[:, :, layout.text + key] = -1000
+    after = _attend(way, q, k, v, layout, window)[:, :, layout.image_slice]
+    assert torch.equal(before[:, :, blind], after[:, :, blind])
+    assert not torch.equal(before[:, :, key], after[:, :, key])
+
+
+@every_way
+@given(case=cases(factor=0))
+def test_a_window_over_the_whole_grid_is_plain_attention(way, case):
+    diagonal = (case.layout.height - 1) ** 2 + (case.layout.width - 1) ** 2
+    window = Window(math.isqrt(diagonal) + 1)
+    q, k, v = case.tensors()
+    out = attend(way, q, k, v, case.layout, window)
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    coarse = attention(q, k, v, case.layout, window, backend="reference")
+    assert_as_exact_as(out, coarse, exact, out_noise(out, exact))
+
+
+@every_way
+@given(case=cases(dtype=torch.float32))
+def test_text_and_extra_queries_never_see_pooled_keys(way, case):
+    assume(case.factor and case.layout.text + case.layout.extra)
+    q, k, v = case.tensors()
+    layout = case.layout
+    local = attend(way, q, k, v, *case.geometry)
+    pooled = attend(way, q, k, v, *case.geometry, pooling=case.pooling())
+    for rows in (layout.text_slice, layout.extra_slice):
+        assert torch.allclose(local[:, :, rows], pooled[:, :, rows], rtol=0, atol=1e-5)
+    assert not torch.allclose(
+        local[:, :, layout.image_slice], pooled[:, :, layout.image_slice], rtol=0, atol=1e-5
+    )
+
+
+@every_way
+@given(case=cases(batch=3))
+def test_the_sequences_of_a_batch_do_not_mix(way, case):
+    q, k, v = case.tensors()
+    before = attend(way, q, k, v, *case.geometry, **case.options)
+    others = torch.tensor([0, 2])
+    q, k, v = (x.index_fill(0, others, 0.5) for x in (q, k, v))
+    after = attend(way, q, k, v, *case.geometry, **case.options)
+    assert torch.equal(before[1], after[1])
+
+
+@every_way
+@given(case=cases(dtype=torch.float32))
+def test_gradients_match_the_reference(way, case):
+    tensors = (*case.tensors(), torch.ones(case.factor or 1, case.factor or 1) / 3)
+
+    def gradients(dtype, compute):
+        q, k, v, weight = (x.to(dtype).requires_grad_() for x in tensors)
+        pooling = Pooling(case.factor, weight) if case.factor else None
+        out = compute(q, k, v, *case.geometry, pooling=pooling, scale=case.scale)
+        generator = torch.Generator().manual_seed(5)
+        upstream = torch.randn(out.shape, generator=generator).to(dtype)
+        inputs = [q, k, v, weight] if case.factor else [q, k, v]
+        return torch.autograd.grad(out, inputs, upstream)
+
+    actual = gradients(torch.float32, lambda *a, **kw: attend(way, *a, **kw))
+    coarse = gradients(torch.float32, lambda *a, **kw: attention(*a, **kw, backend="reference"))
+    exact = gradients(torch.float64, exactly)
+    for name, *grads in zip(("q", "k", "v", "weight"), actual, coarse, exact, strict=False):
+        assert_as_exact_as(*grads, noise=_gradient_noise(grads[2])), name
+
+
+@every_way
+@pytest.mark.parametrize("factor", [0, 3], ids=["local", "pooled"])
+def test_every_output_is_written(way, factor):
+    case = Case(TokenLayout(3, 17, 19, extra=2), radius=5, factor=factor)
+    q, k, v = case.tensors()
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills torch.empty with NaN
+    try:
+        results = attend(way, q, k, v, *case.geometry, **case.options, return_lse=True)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(result.isfinite().all() for result in results)
+
+
+@every_way
+@pytest.mark.parametrize("inference", [False, True], ids=["training first", "inference first"])
+def test_inference_and_training_steps_alternate(way, inference):
+    case = Case(TokenLayout(2, 9, 20 + inference), radius=4)  # a size of its own: nothing is cached
+    for inference_step in (inference, not inference, inference):
+        with torch.inference_mode(inference_step):
+            q, k, v = (x.requires_grad_(not inference_step) for x in case.tensors())
+            out = attend(way, q, k, v, *case.geometry)
+            if not inference_step:
+                out.sum().backward()
+                assert v.grad.isfinite().all()
+
+
+def _attend(way, *args):
+    return attention(*args, backend=way) if way == "reference" else attend(way, *args)
+
+
+def _gradient_noise(exact):
+    """Return what the last bits of probabilities and of their gradients add up to."""
+    return 64 * torch.finfo(torch.float32).eps * max(1.0, exact.abs().max().item())

@@ -284,3 +284,61 @@ def test_a_host_that_is_too_old_is_named(flux_model, nodes, pack, monkeypatch):
     monkeypatch.setattr(host_module, "HOST_VERSION", "0.3.49")
     with pytest.raises(RuntimeError, match=r"needs ComfyUI 0\.3\.60 or newer .* this is 0\.3\.49"):
         nodes.CLEARAttention(flux_model("a"), RADIUS)
+
+
+def test_extra_input_channels_do_not_change_the_grid(flux_model, nodes, run):
+    model = flux_model("a")
+    generator = torch.Generator().manual_seed(5)
+    wide = torch.nn.Linear(4 * (16 + 17), 256)
+    with torch.no_grad():
+        wide.weight.normal_(std=0.05, generator=generator)
+    model.model.diffusion_model.img_in = wide
+    arguments = inputs() | {"c_concat": torch.randn(1, 17, 23, 18, generator=generator)}
+    by_hand = with_override(model, dense_override(disc_bias(40, 12, 9)))
+    local = nodes.CLEARAttention(model, RADIUS)
+    torch.testing.assert_close(
+        run(local, **arguments), run(by_hand, **arguments), atol=2e-5, rtol=2e-5
+    )
+
+
+def test_tokens_in_front_of_the_prompt_count_as_text(flux_model, nodes, run):
+    """As Redux and other image prompts add them."""
+
+    def prepend(given):
+        image_prompt = torch.ones_like(given["txt"][:, :7])
+        ids = torch.zeros_like(given["txt_ids"][:, :7])
+        return given | {
+            "txt": torch.cat((image_prompt, given["txt"]), 1),
+            "txt_ids": torch.cat((ids, given["txt_ids"]), 1),
+        }
+
+    model = flux_model("a").clone()
+    model.set_model_patch(prepend, "post_input")
+    by_hand = with_override(model, dense_override(disc_bias(47, 12, 9)))
+    local = nodes.CLEARAttention(model, RADIUS)
+    torch.testing.assert_close(
+        run(local, **inputs()), run(by_hand, **inputs()), atol=2e-5, rtol=2e-5
+    )
+
+
+def test_weights_that_are_streamed_give_the_same_picture(flux_model, nodes, clear_folder, run):
+    arguments = inputs()
+    local = nodes.CLEARLoader(flux_model("a"), "clear_a_local.safetensors", 1.0, 4)
+    expected = run(local, **arguments)
+    streamed = nodes.CLEARLoader(flux_model("a"), "clear_a_local.safetensors", 1.0, 4)
+    streamed.load(torch.device("cpu"), lowvram_model_memory=1)
+    options = streamed.model_options["transformer_options"]
+    try:
+        with torch.inference_mode():
+            denoised = streamed.model.apply_model(
+                arguments["x"],
+                arguments["timestep"],
+                c_crossattn=arguments["context"],
+                transformer_options=options,
+                y=arguments["y"],
+                guidance=arguments["guidance"],
+            )
+    finally:
+        streamed.unpatch_model()
+    velocity = (arguments["x"] - denoised) / arguments["timestep"].view(-1, 1, 1, 1)
+    torch.testing.assert_close(velocity, expected, atol=1e-5, rtol=1e-5)

@@ -147,6 +147,15 @@ def test_a_damaged_file_is_explained(weights, file):
         weights.load_clear(path.name)
 
 
+def test_values_that_are_not_finite_are_noticed(weights, file):
+    path = file()
+    content = bytearray(path.read_bytes())
+    content[-2:] = b"\xc0\x7f"  # the last bf16 value is NaN
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="NaN"):
+        weights.load_clear(path.name)
+
+
 def test_a_file_that_the_host_cannot_load_is_explained(weights, file, monkeypatch):
     import comfy.utils
 

@@ -354,6 +354,14 @@ def test_clear_goes_onto_the_merged_model_but_under_its_loras(strength, flux_mod
     )
 
 
+def test_clear_goes_over_weights_that_were_set(flux_model, weights, clear):
+    model = flux_model("b")
+    base = plain_weights(model)
+    model.add_patches({QKV: ("set", (torch.ones(3 * 128, 128),))})
+    patched = patched_weights(weights.apply_clear(model, clear("b-pooled")))
+    assert torch.equal(patched[QKV].double(), fused(base, "b-pooled")[QKV])
+
+
 @pytest.mark.parametrize(
     ("file", "name", "words"),
     [
@@ -368,6 +376,35 @@ def test_a_checkpoint_for_another_size_is_refused(file, name, words, flux_model,
         weights.apply_clear(model, clear(file))
     assert all(word in str(caught.value) for word in words)
     assert snapshot(model) == before
+
+
+def narrower(tensors):
+    return {name: tensor[(slice(128),) * tensor.ndim] for name, tensor in tensors.items()}
+
+
+def with_another_block(kind):
+    return lambda tensors: {
+        **tensors,
+        **{k.replace(".0.", ".1.", 1): v for k, v in tensors.items() if k.startswith(kind)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (narrower, "width 128 with 1 double and 1 single"),
+        (with_another_block("transformer"), "width 256 with 2 double and 1 single"),
+        (with_another_block("single"), "width 256 with 1 double and 2 single"),
+    ],
+)
+def test_width_and_blocks_must_both_fit(change, words, flux_model, weights, tmp_path):
+    tensors = load_file(FOLDER / "clear_a_local.safetensors")
+    path = tmp_path / "clear_local_8.safetensors"
+    checkpoint.save(path, change(tensors), radius=8)
+    found = checkpoint.read(path)
+    other = weights.ClearWeights(found, weights.Tensors(checkpoint.load(found)))
+    with pytest.raises(CheckpointError, match=words):
+        weights.apply_clear(flux_model("a"), other)
 
 
 def test_a_model_of_another_family_is_refused(host, weights, clear):

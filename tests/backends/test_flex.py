@@ -1,0 +1,176 @@
+"""The block lists of FlexAttention, its compiled kernel, and what it refuses."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+import torch.nn.attention.flex_attention as torch_flex
+import torch.nn.functional as F
+from attention_cases import Case
+from hypothesis import given
+from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from clear_attention import TokenLayout, Window, attention
+from clear_attention.backends import flex
+from clear_attention.backends.blocks import BLOCK, from_tiles, plan_blocks, tiles, to_tiles
+from clear_attention.backends.call import Call
+
+CPU = torch.device("cpu")
+
+layouts = st.builds(
+    TokenLayout,
+    text=st.just(0),
+    height=st.integers(1, 40),
+    width=st.integers(1, 60),
+    extra=st.sampled_from((0, 1, 127, 128, 129, 300)),
+)
+radii = st.one_of(st.integers(1, 9), st.integers(10, 80))
+
+
+def table(blocks, columns):
+    """Return which blocks meet partly and which fully, ``[2, rows, columns]``, from the lists."""
+    found = torch.zeros(2, blocks.partial.shape[2], columns, dtype=torch.bool)
+    lists = ((blocks.partial_count, blocks.partial), (blocks.full_count, blocks.full))
+    for kind, (count, indices) in enumerate(lists):
+        for row, (number, columns_of_row) in enumerate(zip(count[0, 0], indices[0, 0], strict=True)):
+            found[kind, row, columns_of_row[:number].long()] = True
+            assert found[kind, row].sum() == number, "a block is listed twice"
+    return found
+
+
+def pairs(layout, window):
+    """Return who sees whom block by block, ``[query blocks, BLOCK, key blocks, BLOCK]``.
+
+    Queries and keys that only fill a block: True where both are real, or the key is shared.
+    """
+    real = to_tiles(torch.arange(1, layout.image + 1.0)[None, None, :, None], layout).flatten()
+    token = real.long() - 1
+    sees = window.mask(layout.height, layout.width)[token][:, token]
+    sees &= (token >= 0) & (token >= 0)[:, None]
+    fill = -layout.extra % BLOCK if layout.extra else BLOCK
+    sees = F.pad(F.pad(sees, (0, layout.extra), value=True), (0, fill))
+    return sees.view(-1, BLOCK, sees.shape[1] // BLOCK, BLOCK), (token >= 0).view(-1, BLOCK)
+
+
+@given(layout=layouts, radius=radii)
+def test_listed_blocks_are_those_in_which_a_query_sees_a_key(layout, radius):
+    plan = plan_blocks(layout, Window(radius), backward=False, device=CPU)
+    sees, real = pairs(layout, Window(radius))
+    partial, full = table(plan.keys, len(plan.y))
+    needed = (sees & real[:, :, None, None]).any(3).any(1)
+    exists = real.any(1)  # a grid of one tile has a second one, empty
+    assert torch.equal((partial | full)[exists], needed[exists])
+    assert not (partial & full).any()
+    whole = (sees | ~real[:, :, None, None]).all(3).all(1)
+    assert torch.equal(full[exists] & real.all(1)[exists, None], whole[exists] & real.all(1)[exists, None])
+    assert (whole | ~full)[exists].all()
+
+
+@given(layout=layouts, radius=radii)
+def test_the_lists_of_queries_mirror_those_of_keys(layout, radius):
+    plan = plan_blocks(layout, Window(radius), backward=True, device=CPU)
+    rows, columns = tiles(layout)
+    by_query = table(plan.keys, len(plan.y))
+    by_key = table(plan.queries, rows * columns)
+    assert torch.equal(by_query.transpose(1, 2), by_key)
+
+
+@given(layout=layouts, radius=radii)
+def test_both_kinds_of_lists_lie_alike_in_memory(layout, radius):
+    plan = plan_blocks(layout, Window(radius), backward=True, device=CPU)
+    for blocks in (plan.keys, plan.queries):
+        assert blocks.partial.stride() == blocks.full.stride()
+        assert blocks.partial.shape == blocks.full.shape
+        assert all(x.dtype == torch.int32 and x.is_contiguous() for x in blocks)
+
+
+@given(layout=layouts)
+def test_tile_order_is_undone(layout):
+    grid = torch.randn(2, 3, layout.image, 4)
+    assert torch.equal(from_tiles(to_tiles(grid, layout), layout), grid)
+
+
+def test_the_lists_grow_linearly_with_the_pixels():
+    small, large = (
+        plan_blocks(TokenLayout(0, edge, edge, extra=512), Window(8), backward=False, device=CPU)
+        for edge in (64, 512)
+    )
+    assert large.keys.partial.numel() == 64 * small.keys.partial.numel()
+
+
+def test_no_size_is_compiled_into_the_kernel(monkeypatch):
+    """On the CPU, torch compiles neither log-sum-exp nor lists that are shorter than all blocks."""
+    request = torch_flex.AuxRequest
+    monkeypatch.setattr(torch_flex, "AuxRequest", lambda lse: request(lse=False))
+    counter = CompileCounterWithBackend("inductor")
+    kernel = torch.compile(flex._blockwise, dynamic=True, fullgraph=True, backend=counter)
+    monkeypatch.setattr(flex, "_kernel", lambda: kernel)
+    compiled = flex._compiled
+
+    def run(q, k, v, scale, plan):
+        missing = (0, max(0, len(plan.y) - plan.keys.partial.shape[3]))
+        lists = (F.pad(x, missing) if x.ndim == 4 else x for x in plan.keys)
+        out, _ = compiled(q, k, v, scale, plan._replace(keys=type(plan.keys)(*lists)))
+        return out, out[..., 0].float()
+
+    monkeypatch.setattr(flex, "_uncompiled", run)
+    sizes = [
+        Case(TokenLayout(5, 17, 33), radius=4),
+        Case(TokenLayout(0, 40, 20, extra=9), radius=30, factor=4, scale=0.7),
+        Case(TokenLayout(500, 9, 17), radius=9, factor=2),
+        Case(TokenLayout(0, 5, 5), radius=1),
+    ]
+    with torch.no_grad(), torch._inductor.config.patch({"cpp.vec_isa_ok": True}):
+        for case in sizes:
+            q, k, v = case.tensors()
+            out = attention(q, k, v, *case.geometry, **case.options, backend="flex")
+            expected = attention(q, k, v, *case.geometry, **case.options, backend="reference")
+            torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
+            assert counter.frame_count == 1
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that claims to lie on another device."""
+
+    kind = "cuda"
+
+    @property
+    def device(self):
+        return torch.device(self.kind)
+
+
+@pytest.fixture
+def refusal():
+    """Return why flex does not take a call on a device."""
+
+    def ask(device, dtype=torch.float16, head_dim=64, mask=None):
+        kind = type("On", (Elsewhere,), {"kind": device})
+        q = torch.zeros(1, 1, 4, head_dim, dtype=dtype).as_subclass(kind)
+        call = Call(TokenLayout(0, 2, 2), Window(2), None, 1.0, mask)
+        return flex.why_not(q, call)
+
+    return ask
+
+
+def test_what_the_kernel_cannot_do_is_said(refusal, monkeypatch):
+    assert refusal("cuda") is None
+    assert refusal("mps") == "FlexAttention does not run on mps"
+    assert refusal("cpu", mask=torch.zeros(4, 4)) == "it takes no attention mask"
+    assert refusal("cuda", torch.float64) == "its kernel does not take torch.float64"
+    assert refusal("cuda", head_dim=8) == "its kernel wants a head_dim of at least 16, not 8"
+
+
+def test_an_old_torch_is_named(refusal, monkeypatch):
+    monkeypatch.delattr(torch_flex, "AuxRequest")
+    assert refusal("cpu") == f"torch {torch.__version__} is too old, its FlexAttention came with 2.9"
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.flex_attention", None)
+    assert refusal("cpu") == f"torch {torch.__version__} is too old, its FlexAttention came with 2.9"
+
+
+def test_a_missing_compiler_is_named(refusal, monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert refusal("cuda") == "Triton, which compiles FlexAttention, is not installed"
+    assert refusal("cpu") is None

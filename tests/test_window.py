@@ -1,0 +1,64 @@
+"""Who sees whom on the grid."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clear_attention import Window
+
+sizes = st.integers(1, 14)
+radii = st.integers(1, 20)
+
+
+@pytest.mark.parametrize(
+    ("radius", "tokens"), [(1, 1), (2, 9), (4, 45), (8, 193), (16, 793), (32, 3205)]
+)
+def test_discs_have_the_published_sizes(radius, tokens):
+    assert Window(radius).tokens == tokens
+
+
+def test_the_border_of_the_disc_is_not_seen():
+    window = Window(5)
+    dy, dx = torch.tensor([3, 3, 5, 4]), torch.tensor([4, 3, 0, 2])
+    assert window.sees(dy, dx).tolist() == [False, True, False, True]
+
+
+@given(height=sizes, width=sizes, radius=radii)
+def test_the_mask_is_the_disc_around_each_token(height, width, radius):
+    mask = Window(radius).mask(height, width)
+    for query in range(height * width):
+        for key in range(height * width):
+            dy = query // width - key // width
+            dx = query % width - key % width
+            assert mask[query, key] == (dy**2 + dx**2 < radius**2)
+
+
+@given(height=sizes, width=sizes, radius=radii)
+def test_counted_pairs_are_those_of_the_mask(height, width, radius):
+    window = Window(radius)
+    assert window.pairs(height, width) == window.mask(height, width).sum()
+
+
+@given(height=sizes, width=sizes, radius=radii)
+def test_a_window_covers_the_grid_when_its_mask_hides_nothing(height, width, radius):
+    window = Window(radius)
+    assert window.covers(height, width) == bool(window.mask(height, width).all())
+
+
+@given(radius=radii)
+def test_rows_of_the_disc_are_as_wide_as_what_is_seen(radius):
+    window = Window(radius)
+    offsets = torch.arange(-radius - 1, radius + 2)
+    sees = window.sees(offsets[:, None], offsets)
+    for dy, row in zip(offsets.tolist(), sees, strict=True):
+        assert 2 * window.half_width(dy) + 1 == (int(row.sum()) or -1)
+    assert offsets[sees.any(1)].max() == window.reach
+
+
+@pytest.mark.parametrize("radius", [0, -3, 2.5, "8", True], ids=repr)
+def test_impossible_radii_are_refused(radius):
+    with pytest.raises(ValueError, match="Window.radius must be a positive integer, got"):
+        Window(radius)
