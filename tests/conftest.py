@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 # Behind everything else: the host's folder, where there is one, has a `nodes` of its own.
 sys.path += [str(ROOT), str(ROOT / "tests")]
 
-settings.register_profile("local", deadline=None, max_examples=12)
-settings.register_profile("ci", deadline=None, max_examples=12, derandomize=True)
+settings.register_profile("local", deadline=None, max_examples=25)
+settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 

@@ -114,6 +114,4 @@ def test_a_boolean_mask_is_an_additive_one_with_minus_infinity(shape, backend):
     seen[..., 0] = True
     additive = torch.zeros(shape).masked_fill(~seen, -torch.inf)
     options = dict(pooling=Pooling(2), backend=backend)
-    assert torch.equal(
-        call(q, k, v, mask=seen, **options), call(q, k, v, mask=additive, **options)
-    )
+    assert torch.equal(call(q, k, v, mask=seen, **options), call(q, k, v, mask=additive, **options))

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from clear_attention import Pooling, TokenLayout, Window, attention, proportional_scale

@@ -79,7 +79,7 @@ def test_a_cell_is_hidden_as_far_as_its_most_hidden_token():
 
 @pytest.mark.parametrize("factor", [0, -2, 1.5, None], ids=repr)
 def test_impossible_factors_are_refused(factor):
-    with pytest.raises(ValueError, match="Pooling.factor must be a positive integer, got"):
+    with pytest.raises(ValueError, match=r"Pooling\.factor must be a positive integer, got"):
         Pooling(factor)
 
 

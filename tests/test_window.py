@@ -60,5 +60,5 @@ def test_rows_of_the_disc_are_as_wide_as_what_is_seen(radius):
 
 @pytest.mark.parametrize("radius", [0, -3, 2.5, "8", True], ids=repr)
 def test_impossible_radii_are_refused(radius):
-    with pytest.raises(ValueError, match="Window.radius must be a positive integer, got"):
+    with pytest.raises(ValueError, match=r"Window\.radius must be a positive integer, got"):
         Window(radius)

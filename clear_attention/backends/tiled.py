@@ -52,7 +52,9 @@ class _Tiled(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator's types
+        ctx: Any, *grad_outputs: Any
+    ) -> Any:
         q, k, v, shared_k, shared_v, out, lse = ctx.saved_tensors
         grad_out = grad_outputs[0]
         delta = (grad_out.to(lse.dtype) * out).sum(-1)

@@ -119,6 +119,17 @@ def test_gradients_match_the_reference(way, case):
 
 
 @every_way
+def test_the_pooling_weights_can_be_trained_alone(way):
+    case = Case(TokenLayout(2, 9, 11), radius=3)
+    gradients = []
+    for compute in (attend, lambda way, *args, **kwargs: exactly(*args, **kwargs)):
+        weight = torch.full((2, 2), 0.3, requires_grad=True)
+        out = compute(way, *case.tensors(), *case.geometry, pooling=Pooling(2, weight))
+        gradients += torch.autograd.grad(out.double().square().sum(), weight)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+@every_way
 @pytest.mark.parametrize("factor", [0, 3], ids=["local", "pooled"])
 def test_every_output_is_written(way, factor):
     case = Case(TokenLayout(3, 17, 19, extra=2), radius=5, factor=factor)

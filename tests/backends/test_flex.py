@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 import pytest
@@ -35,38 +36,42 @@ def table(blocks, columns):
     found = torch.zeros(2, blocks.partial.shape[2], columns, dtype=torch.bool)
     lists = ((blocks.partial_count, blocks.partial), (blocks.full_count, blocks.full))
     for kind, (count, indices) in enumerate(lists):
-        for row, (number, columns_of_row) in enumerate(zip(count[0, 0], indices[0, 0], strict=True)):
-            found[kind, row, columns_of_row[:number].long()] = True
+        for row, number in enumerate(count[0, 0]):
+            found[kind, row, indices[0, 0, row, :number].long()] = True
             assert found[kind, row].sum() == number, "a block is listed twice"
     return found
 
 
-def pairs(layout, window):
-    """Return who sees whom block by block, ``[query blocks, BLOCK, key blocks, BLOCK]``.
+def meetings(layout, window):
+    """Return in which blocks any and in which all queries see the keys, by the grid's whole mask.
 
-    Queries and keys that only fill a block: True where both are real, or the key is shared.
+    Rows and columns are those of `table`; queries that only fill a block do not count.
     """
-    real = to_tiles(torch.arange(1, layout.image + 1.0)[None, None, :, None], layout).flatten()
-    token = real.long() - 1
-    sees = window.mask(layout.height, layout.width)[token][:, token]
-    sees &= (token >= 0) & (token >= 0)[:, None]
+    rows, columns = tiles(layout)
+    numbered = torch.arange(1.0, layout.image + 1)[None, None, :, None]
+    token = to_tiles(numbered, layout).flatten().long() - 1
+    real = token >= 0
+    sees = window.mask(layout.height, layout.width)[token][:, token] & real
     fill = -layout.extra % BLOCK if layout.extra else BLOCK
     sees = F.pad(F.pad(sees, (0, layout.extra), value=True), (0, fill))
-    return sees.view(-1, BLOCK, sees.shape[1] // BLOCK, BLOCK), (token >= 0).view(-1, BLOCK)
+    blocks = (rows * columns, BLOCK, -1, BLOCK)
+    some = (sees & real[:, None]).view(blocks).any(3).any(1)
+    every = (sees | ~real[:, None]).view(blocks).all(3).all(1)
+    return some, every, real.view(-1, BLOCK)
 
 
 @given(layout=layouts, radius=radii)
 def test_listed_blocks_are_those_in_which_a_query_sees_a_key(layout, radius):
     plan = plan_blocks(layout, Window(radius), backward=False, device=CPU)
-    sees, real = pairs(layout, Window(radius))
     partial, full = table(plan.keys, len(plan.y))
-    needed = (sees & real[:, :, None, None]).any(3).any(1)
-    exists = real.any(1)  # a grid of one tile has a second one, empty
-    assert torch.equal((partial | full)[exists], needed[exists])
+    some, every, real = meetings(layout, Window(radius))
+    rows = real.any(1)  # a grid of one tile has an empty one beside it
+    columns = F.pad(rows, (0, some.shape[1] - len(rows)), value=True)
+    assert torch.equal((partial | full)[rows][:, columns], some[rows][:, columns])
     assert not (partial & full).any()
-    whole = (sees | ~real[:, :, None, None]).all(3).all(1)
-    assert torch.equal(full[exists] & real.all(1)[exists, None], whole[exists] & real.all(1)[exists, None])
-    assert (whole | ~full)[exists].all()
+    assert not (full & ~every).any(), "a block with hidden pairs would be computed without a mask"
+    complete = real.all(1)
+    assert torch.equal(full[complete], every[complete]), "a mask would be computed in vain"
 
 
 @given(layout=layouts, radius=radii)
@@ -101,10 +106,16 @@ def test_the_lists_grow_linearly_with_the_pixels():
     assert large.keys.partial.numel() == 64 * small.keys.partial.numel()
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler: g++")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own
 def test_no_size_is_compiled_into_the_kernel(monkeypatch):
     """On the CPU, torch compiles neither log-sum-exp nor lists that are shorter than all blocks."""
-    request = torch_flex.AuxRequest
-    monkeypatch.setattr(torch_flex, "AuxRequest", lambda lse: request(lse=False))
+    flex_attention = torch_flex.flex_attention
+
+    def without_lse(*args, return_aux, **kwargs):
+        return flex_attention(*args, **kwargs), torch_flex.AuxOutput()
+
+    monkeypatch.setattr(torch_flex, "flex_attention", without_lse)
     counter = CompileCounterWithBackend("inductor")
     kernel = torch.compile(flex._blockwise, dynamic=True, fullgraph=True, backend=counter)
     monkeypatch.setattr(flex, "_kernel", lambda: kernel)
@@ -164,10 +175,11 @@ def test_what_the_kernel_cannot_do_is_said(refusal, monkeypatch):
 
 
 def test_an_old_torch_is_named(refusal, monkeypatch):
+    objection = f"torch {torch.__version__} is too old, its FlexAttention came with 2.9"
     monkeypatch.delattr(torch_flex, "AuxRequest")
-    assert refusal("cpu") == f"torch {torch.__version__} is too old, its FlexAttention came with 2.9"
+    assert refusal("cpu") == objection
     monkeypatch.setitem(sys.modules, "torch.nn.attention.flex_attention", None)
-    assert refusal("cpu") == f"torch {torch.__version__} is too old, its FlexAttention came with 2.9"
+    assert refusal("cpu") == objection
 
 
 def test_a_missing_compiler_is_named(refusal, monkeypatch):

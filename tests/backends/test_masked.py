@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clear_attention import attention
-from clear_attention.backends import masked
 
 
 @st.composite

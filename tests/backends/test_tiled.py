@@ -68,5 +68,5 @@ def test_second_derivatives_are_refused():
     q, k, v = (x.requires_grad_() for x in case.tensors())
     out = attention(q, k, v, *case.geometry, backend="tiled")
     (grad,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable|differentiate twice"):
+    with pytest.raises(RuntimeError, match="differentiate twice"):
         grad.sum().backward()

@@ -385,7 +385,7 @@ def narrower(tensors):
 def with_another_block(kind):
     return lambda tensors: {
         **tensors,
-        **{k.replace(".0.", ".1.", 1): v for k, v in tensors.items() if k.startswith(kind)},
+        **{k.replace(".0.", ".1.", 1): v.clone() for k, v in tensors.items() if k.startswith(kind)},
     }
 
 

@@ -1,0 +1,118 @@
+"""What a user does on ComfyUI's page, in words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from playwright.sync_api import ConsoleMessage, Page
+
+OURS = "/extensions/clear-attention/"
+
+READY = "window.app?.vueAppReady && window.app.graph && LiteGraph.registered_node_types.CLEARLoader"
+# Widgets of the running prompt are drawn, and every saved picture has arrived.
+PICTURES_SHOWN = """app.graph.nodes.filter(node => node.type === 'SaveImage')
+    .every(node => node.imgs?.length && node.imgs.every(img => img.naturalWidth))"""
+MISSING_TYPES = """app.graph.nodes.map(node => node.type)
+    .filter(type => !LiteGraph.registered_node_types[type])"""
+
+
+class ComfyPage:
+    """ComfyUI's page.
+
+    Attributes:
+        page: The browser's page.
+        errors: Errors that this pack's files caused, and uncaught ones from anywhere.
+    """
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.goto(url)
+        page.wait_for_function(READY, timeout=60_000)
+
+    def open_workflow(self, workflow: dict[str, Any], name: str) -> None:
+        """Open a workflow as if its file were dropped onto the page."""
+        script = "([workflow, name]) => app.loadGraphData(workflow, true, true, name)"
+        self.page.evaluate(script, [workflow, name])
+
+    def saved(self) -> dict[str, Any]:
+        """Return the workflow as the page would save it."""
+        return self._json("(await app.graphToPrompt()).workflow")
+
+    def prompt(self) -> dict[str, dict[str, Any]]:
+        """Return what the page would send to the server."""
+        return self._json("(await app.graphToPrompt()).output")
+
+    def missing_types(self) -> list[str]:
+        """List the types of nodes on the page that are not installed."""
+        return self.page.evaluate(MISSING_TYPES)
+
+    def dialog(self) -> str:
+        """Return the text of the dialog that is open, or an empty text."""
+        dialogs = self.page.locator("[role=dialog]:visible")
+        return dialogs.first.inner_text() if dialogs.count() else ""
+
+    def wait_for_dialog(self, text: str) -> str:
+        """Wait for a dialog with a text in it and return all of its text."""
+        dialog = self.page.locator("[role=dialog]:visible", has_text=text)
+        dialog.first.wait_for(timeout=20_000)
+        return dialog.first.inner_text()
+
+    def run(self) -> None:
+        """Press *Run*, and wait until the pictures are there."""
+        self.page.get_by_test_id("queue-button").get_by_role("button").first.click()
+        self.page.wait_for_function(PICTURES_SHOWN, timeout=120_000)
+
+    def picture_sizes(self) -> list[tuple[int, int]]:
+        """Return width and height of the saved pictures that the page shows."""
+        images = "app.graph.nodes.filter(n => n.type === 'SaveImage').flatMap(n => n.imgs)"
+        sizes = f"{images}.map(img => [img.naturalWidth, img.naturalHeight])"
+        return [(width, height) for width, height in self.page.evaluate(sizes)]
+
+    def node_text(self, kind: str) -> str:
+        """Return what is written on the node of a type, such as its progress text."""
+        return self.page.evaluate(
+            """kind => app.graph.nodes.filter(node => node.type === kind)
+                .flatMap(node => node.widgets ?? []).map(widget => String(widget.value)).join('\\n')""",
+            kind,
+        )
+
+    def add_node(self, kind: str) -> None:
+        """Put a single node onto an empty page and select it."""
+        self.page.evaluate(
+            """kind => {
+                app.graph.clear();
+                const node = LiteGraph.createNode(kind);
+                node.pos = [200, 300];
+                app.graph.add(node);
+                app.canvas.ds.reset();
+                app.canvas.selectNode(node);
+                app.canvas.setDirty(true, true);
+            }""",
+            kind,
+        )
+
+    def open_help(self) -> str:
+        """Press the selected node's info button and return the help that opens."""
+        self.page.locator(
+            "[data-testid=info-button], button:has(.icon-\\[lucide--info\\])"
+        ).first.click()
+        help_text = self.page.locator(".node-help-content, .markdown-content, .prose").first
+        help_text.wait_for(timeout=20_000)
+        self.page.wait_for_timeout(1_000)  # the text is fetched after the panel has opened
+        return help_text.inner_text()
+
+    def fit_view(self) -> None:
+        """Show the whole graph."""
+        self.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.page.wait_for_timeout(1_000)  # it glides there
+
+    def _json(self, expression: str) -> Any:
+        return json.loads(self.page.evaluate(f"async () => JSON.stringify({expression})"))
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and OURS in message.location.get("url", ""):
+            self.errors.append(message.text)

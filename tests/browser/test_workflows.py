@@ -1,0 +1,83 @@
+"""Every example workflow, opened and run in ComfyUI's own page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "workflows"
+EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.json"))
+NODES = ("CLEARLoader", "CLEARAttention", "CLEARHighRes")
+
+
+def load(name):
+    """Read a workflow."""
+    from tools import workflows
+
+    return workflows.load(FOLDER / f"{name}.json")
+
+
+def for_demo(name):
+    """Read a workflow with the demo model in it, at an eighth of the sizes: 4096 becomes 512."""
+    from tools import workflows
+
+    return workflows.with_demo_models(load(name), shrink=8)
+
+
+def shape(workflow):
+    """Reduce a workflow to what must survive opening and saving."""
+    nodes = {
+        (node["id"], node["type"], node.get("mode"), str(node.get("widgets_values")))
+        for node in workflow["nodes"]
+    }
+    return nodes, sorted(map(tuple, workflow["links"]))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_opening_a_workflow_changes_nothing_and_offers_the_missing_models(comfy_page, name):
+    workflow = load(name)
+    comfy_page.open_workflow(workflow, name)
+    dialog = comfy_page.wait_for_dialog("Missing Models")
+    models = [model for node in workflow["nodes"] for model in node["properties"].get("models", ())]
+    assert len(models) == 5
+    for model in models:
+        assert f"{model['directory']} / {model['name']}" in dialog
+    assert comfy_page.missing_types() == []
+    assert shape(comfy_page.saved()) == shape(workflow)
+    assert comfy_page.errors == []
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_workflow_run_from_the_page_shows_its_picture_and_what_clear_did(comfy_page, name):
+    comfy_page.open_workflow(for_demo(name), name)
+    assert comfy_page.missing_types() == []
+    comfy_page.run()
+    assert comfy_page.dialog() == ""
+    size = {"clear_flux_text_to_image": 128, "clear_flux_upscale_4k": 512}[name]
+    assert comfy_page.picture_sizes() == [(size, size)]
+    assert "radius 8" in comfy_page.node_text("CLEARLoader")
+    assert comfy_page.errors == []
+    comfy_page.fit_view()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_page_and_our_tools_make_the_same_prompt_of_a_workflow(comfy_page, server, name):
+    from tools import workflows
+
+    workflow = for_demo(name)
+    comfy_page.open_workflow(workflow, name)
+    page = {
+        node_id: {"class_type": node["class_type"], "inputs": node["inputs"]}
+        for node_id, node in comfy_page.prompt().items()
+    }
+    assert workflows.to_prompt(workflow, server.object_info()) == page
+
+
+@pytest.mark.parametrize("node_id", NODES)
+def test_the_info_button_of_a_node_opens_its_help_page(comfy_page, node_id):
+    comfy_page.add_node(node_id)
+    help_text = comfy_page.open_help()
+    heading = (FOLDER.parent / "web" / "docs" / node_id / "en.md").read_text().splitlines()[0]
+    assert heading.removeprefix("# ") in help_text
+    assert "Typical settings" in help_text or "Which file?" in help_text
