@@ -36,6 +36,11 @@ class Strip:
         return -(-self.layout.height // self.tile)
 
     @property
+    def halo_rows(self) -> int:
+        """How far the windows of a tile reach above and below it; never beyond the whole grid."""
+        return min(self.window.reach, self.layout.height - 1)
+
+    @property
     def key_columns(self) -> slice:
         reach = self.window.reach
         return slice(max(0, self.left - reach), min(self.layout.width, self.right + reach))
@@ -70,9 +75,9 @@ class Strip:
     def windows(self, tokens: Tensor) -> Tensor:
         """Copy the strip and its halo, and return each tile's window as a view into it.
 
-        ``[tiles, B*H, (tile + 2*reach)*key_columns, D]``; rows outside the grid are zero.
+        ``[tiles, B*H, (tile + 2*halo_rows)*key_columns, D]``; rows outside the grid are zero.
         """
-        keys, reach = self.key_columns, self.window.reach
+        keys, reach = self.key_columns, self.halo_rows
         columns, depth = keys.stop - keys.start, tokens.shape[3]
         grid = tokens.unflatten(2, (self.layout.height, self.layout.width))
         rows = self.tiles * self.tile + 2 * reach
@@ -86,7 +91,7 @@ class Strip:
     def add_windows(self, tokens: Tensor, windows: Tensor) -> None:
         """Add ``[tiles, B*H, window tokens, D]`` back into ``[B, H, height*width, D]``."""
         grid = tokens.unflatten(2, (self.layout.height, self.layout.width))
-        keys, reach = self.key_columns, self.window.reach
+        keys, reach = self.key_columns, self.halo_rows
         rows = self.tile + 2 * reach
         parts = windows.unflatten(2, (rows, keys.stop - keys.start)).unflatten(1, grid.shape[:2])
         for index, part in enumerate(parts):
@@ -96,7 +101,7 @@ class Strip:
 
     def bias(self, like: Tensor) -> Tensor:
         """Return the mask of every tile, ``[tiles, 1, tile*columns, window tokens]``."""
-        reach, keys, device = self.window.reach, self.key_columns, like.device
+        reach, keys, device = self.halo_rows, self.key_columns, like.device
         query_y = torch.arange(self.tile, device=device)
         key_y = torch.arange(-reach, self.tile + reach, device=device)
         query_x = torch.arange(self.left, self.right, device=device)
@@ -113,7 +118,7 @@ class Strip:
     @property
     def _window_tokens(self) -> int:
         keys = self.key_columns
-        return (self.tile + 2 * self.window.reach) * (keys.stop - keys.start)
+        return (self.tile + 2 * self.halo_rows) * (keys.stop - keys.start)
 
 
 def strips(layout: TokenLayout, window: Window, device: torch.device) -> Iterator[Strip]:

@@ -9,7 +9,7 @@ from playwright.sync_api import ConsoleMessage, Page
 
 OURS = "/extensions/clear-attention/"
 
-READY = "window.app?.vueAppReady && window.app.graph && LiteGraph.registered_node_types.CLEARLoader"
+READY = "!!(window.app?.vueAppReady && app.graph && LiteGraph.registered_node_types.CLEARLoader)"
 # Widgets of the running prompt are drawn, and every saved picture has arrived.
 PICTURES_SHOWN = """app.graph.nodes.filter(node => node.type === 'SaveImage')
     .every(node => node.imgs?.length && node.imgs.every(img => img.naturalWidth))"""
@@ -73,12 +73,10 @@ class ComfyPage:
         return [(width, height) for width, height in self.page.evaluate(sizes)]
 
     def node_text(self, kind: str) -> str:
-        """Return what is written on the node of a type, such as its progress text."""
-        return self.page.evaluate(
-            """kind => app.graph.nodes.filter(node => node.type === kind)
-                .flatMap(node => node.widgets ?? []).map(widget => String(widget.value)).join('\\n')""",
-            kind,
-        )
+        """Return what is written in the widgets of a type's nodes, such as the progress text."""
+        widgets = "app.graph.nodes.filter(n => n.type === kind).flatMap(n => n.widgets ?? [])"
+        script = f"kind => {widgets}.map(widget => String(widget.value)).join()"
+        return self.page.evaluate(script, kind)
 
     def add_node(self, kind: str) -> None:
         """Put a single node onto an empty page and select it."""
