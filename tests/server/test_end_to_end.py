@@ -53,6 +53,7 @@ def test_after_an_interruption_the_same_prompt_gives_the_same_picture(server):
     with pytest.raises(ServerError, match="interrupted"):
         server.wait(slow, on_progress=lambda *_: server.interrupt())
     again = server.run(prompt)
+    assert sampler_of(prompt) not in cached_nodes(again), "nothing was tested: it did not run again"
     np.testing.assert_array_equal(pixels(server.images(again)[0]), first)
 
 
@@ -86,11 +87,23 @@ def test_without_the_node_the_picture_is_as_if_it_had_never_been_there(server, w
         node(off, "CLEARLoader")["widgets_values"][1] = 0.0
     after = server.run(prompt_of(server, off))
     sampler = str(node(off, "KSampler")["id"])
-    assert sampler not in cached_nodes(after), "nothing was tested: the sampler did not run again"
+    assert sampler not in cached_nodes(after), "nothing was tested: it did not run again"
     assert str(node(off, "CLEARDemoUNETLoader")["id"]) in cached_nodes(after)
     before, between, now = (pixels(server.images(entry)[0]) for entry in (never, with_node, after))
     np.testing.assert_array_equal(now, before)
     assert (between != before).any()
+
+
+def test_the_report_stays_with_its_node_when_an_equal_node_ran_before(server):
+    server.run(prompt_of(server, text_to_image(seed=1)))
+    again = prompt_of(server, text_to_image(seed=2))
+    clear = next(at for at, node in again.items() if node["class_type"] == "CLEARLoader")
+    again["200"] = again.pop(clear)
+    for other in again.values():
+        for name, value in other["inputs"].items():
+            other["inputs"][name] = ["200", 0] if value == [clear, 0] else value
+    (path,) = server.images(server.run(again))
+    assert "radius 8" in saved_report(path)
 
 
 @pytest.mark.parametrize("node_id", NODES)
@@ -103,6 +116,11 @@ def test_the_template_browser_lists_the_example_workflows_with_pictures(server):
     assert sorted(server.get("/workflow_templates")["clear-attention"]) == EXAMPLES
     for name in EXAMPLES:
         fetch(server, f"/api/workflow_templates/clear-attention/{name}.jpg")
+
+
+def sampler_of(prompt):
+    """Find the id of the sampler."""
+    return next(at for at, node in prompt.items() if node["class_type"] == "KSampler")
 
 
 def cached_nodes(entry):

@@ -1,0 +1,193 @@
+"""A whole sampling step in ComfyUI, full attention against CLEAR, on the demo's small FLUX.
+
+    python3 benchmarks/host.py
+
+No server: the host's own sampler runs in this process. Full attention is PyTorch's, which is the
+fastest that ComfyUI has on a CPU. Both ways are checked before they are timed, and timed in turns;
+a time is the best of all steps after the first of a run, which also moves weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.environment import reexec_in_venv
+
+RADIUS = 8
+EDGES_PX = (512, 1024, 2048)
+PROMPT = "a lighthouse on a rocky cliff at sunset"
+TOKEN_PX = 16
+TOLERANCE = 1e-4  # of a latent of unit variance: float32 rounding through six layers
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one size costs.
+
+    Attributes:
+        edge: Of the picture, in pixels.
+        full: Seconds per step with full attention.
+        clear: Seconds per step with CLEAR.
+        share: Computed pairs over all pairs.
+    """
+
+    edge: int
+    full: float
+    clear: float
+    share: float
+
+    def markdown(self) -> str:
+        """Return the row of the table."""
+        cells = (
+            f"{self.edge} x {self.edge}",
+            f"{self.full:.3f}",
+            f"{self.clear:.3f}",
+            f"{self.full / self.clear:.1f} x",
+            f"{100 * self.share:.1f} %",
+        )
+        return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--cpu", action="store_true", help="even where there is a GPU")
+    arguments.add_argument("--edges", type=int, nargs="+", default=EDGES_PX, metavar="PIXELS")
+    arguments.add_argument("--rounds", type=int, default=3)
+    options = arguments.parse_args()
+    host = reexec_in_venv()
+    import_host(host, options.cpu)
+    from benchmarks.results_file import write
+
+    write("host", report(host, options.edges, options.rounds))
+
+
+def import_host(host: Path, cpu: bool) -> None:
+    """Put the host onto the path, before this repository, and choose its device."""
+    import torch
+
+    sys.path.insert(0, str(host))
+    import comfy.options
+
+    flags = ["--cpu", "--use-pytorch-cross-attention"]
+    arguments, sys.argv = sys.argv, sys.argv[:1]
+    if cpu or not torch.cuda.is_available():
+        sys.argv += flags
+    comfy.options.enable_args_parsing()
+    import comfy.cli_args  # noqa: F401 - reads the flags
+
+    sys.argv = arguments
+
+
+def report(host: Path, edges: list[int], rounds: int) -> str:
+    """Return the table as Markdown."""
+    from tools.host import Host
+
+    full, clear = models()
+    check(clear)
+    rows = [row(full, clear, edge, rounds) for edge in edges]
+    first, last = rows[0], rows[-1]
+    pixels = (last.edge / first.edge) ** 2
+    lines = [
+        f"ComfyUI {Host(host).version}; the demo's FLUX (2 double and 4 single blocks, 2 heads x "
+        f"128), 256 text tokens, r = {RADIUS}. Seconds per sampling step.",
+        "",
+        f"| pixels | full | CLEAR, r = {RADIUS} | faster | pairs computed |",
+        "|---|---|---|---|---|",
+        *(row.markdown() for row in rows),
+    ]
+    if len(rows) > 1:
+        exponents = (
+            math.log(last.full / first.full) / math.log(pixels),
+            math.log(last.clear / first.clear) / math.log(pixels),
+        )
+        lines += [
+            "",
+            f"Exponent of time against pixels, {first.edge} to {last.edge}: "
+            f"full {exponents[0]:.2f}, CLEAR {exponents[1]:.2f}.",
+        ]
+    return "\n".join(lines)
+
+
+def models() -> tuple[Any, Any]:
+    """Return the demo model with full attention, and with CLEAR."""
+    from clear_attention import Window
+    from clear_attention.comfyui.patch import with_settings
+    from demo.nodes.network import load_model
+
+    full = load_model()
+    return full, with_settings(full, window=Window(RADIUS))
+
+
+def check(clear: Any) -> None:
+    """Refuse to time a result that differs from the reference backend's."""
+    import torch
+
+    from clear_attention.comfyui.patch import with_settings
+
+    fast, _ = sample(clear, 512, steps=2)
+    exact, _ = sample(with_settings(clear, backend="reference"), 512, steps=2)
+    torch.testing.assert_close(fast, exact, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def row(full: Any, clear: Any, edge: int, rounds: int) -> Row:
+    """Time one size, in turns."""
+    best = {"full": math.inf, "clear": math.inf}
+    for _ in range(rounds):
+        for name, model in (("full", full), ("clear", clear)):
+            _, ends = sample(model, edge, steps=3)
+            fastest = min(end - start for start, end in itertools.pairwise(ends))
+            best[name] = min(best[name], fastest)
+    print(f"{edge} x {edge} done", file=sys.stderr)
+    return Row(edge, best["full"], best["clear"], share(edge))
+
+
+def sample(model: Any, edge: int, steps: int) -> tuple[Any, list[float]]:
+    """Run the host's sampler and return the latent and when each step ended."""
+    import comfy.sample
+    import torch
+
+    from demo.nodes.text import DemoCLIP
+
+    clip = DemoCLIP()
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT), add_dict={"guidance": 3.5})
+    latent = torch.zeros(1, 16, edge // 8, edge // 8)
+    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
+    ends: list[float] = []
+
+    def callback(*_: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        ends.append(time.perf_counter())
+
+    with torch.inference_mode():
+        out = comfy.sample.sample(
+            *(model, noise, steps, 1.0, "euler", "simple", positive, positive, latent),
+            callback=callback,
+            disable_pbar=True,
+            seed=0,
+        )
+    return out, ends
+
+
+def share(edge: int) -> float:
+    """Return the share of the pairs that CLEAR computes."""
+    from clear_attention import TokenLayout, Window
+    from clear_attention.pairs import all_pairs, visible_pairs
+    from demo.nodes.text import MIN_TOKENS
+
+    layout = TokenLayout(MIN_TOKENS, edge // TOKEN_PX, edge // TOKEN_PX)
+    return visible_pairs(layout, Window(RADIUS), None) / all_pairs(layout)
+
+
+if __name__ == "__main__":
+    main()
