@@ -83,7 +83,7 @@ def import_host(host: Path, cpu: bool) -> None:
     if cpu or not torch.cuda.is_available():
         sys.argv += flags
     comfy.options.enable_args_parsing()
-    import comfy.cli_args  # noqa: F401 - reads the flags
+    import comfy.cli_args  # reads the flags
 
     sys.argv = arguments
 

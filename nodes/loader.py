@@ -57,6 +57,8 @@ class CLEARLoader(io.ComfyNode):
             ],
             outputs=[io.Model.Output()],
             hidden=[io.Hidden.unique_id],
+            # The report goes to this very node, not to an equal one that ran before.
+            not_idempotent=True,
         )
 
     @classmethod

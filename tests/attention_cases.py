@@ -182,13 +182,17 @@ def assert_as_exact_as(actual: Tensor, coarse: Tensor, exact: Tensor, noise: flo
 
 def out_noise(out: Tensor, exact: Tensor) -> float:
     """Return what the last bits of the scores, sums of some tens of products, do to the output."""
-    accumulated = torch.float64 if out.dtype == torch.float64 else torch.float32
-    return 8 * torch.finfo(accumulated).eps * exact.abs().max().item()
+    return _last_bits(out) * exact.abs().max().item()
 
 
 def lse_noise(q: Tensor) -> float:
-    """Return the error of the CPU's fused attention: it takes exponentials as exact as its inputs.
+    """Return the last bits, and the error of the CPU's fused attention in half precision.
 
-    They enter the sum without being rounded, so that their errors cancel for the most part.
+    It takes exponentials as exact as its inputs; unlike outputs, their sum is not rounded.
     """
-    return torch.finfo(q.dtype).eps / 8
+    return _last_bits(q) + torch.finfo(q.dtype).eps / 8
+
+
+def _last_bits(like: Tensor) -> float:
+    wide = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return 8 * torch.finfo(wide).eps

@@ -73,8 +73,8 @@ def test_gradients_reach_the_weights():
 
 
 def test_a_cell_is_hidden_as_far_as_its_most_hidden_token():
-    bias = torch.tensor([0.0, -1.0, 0.0, 0.0, 0.0, -torch.inf])  # 2 rows of 3
-    assert Pooling(2).pool_bias(bias, 2, 3).tolist() == [-1.0, -torch.inf]
+    bias = torch.tensor([[0.0, -1.0, 2.0], [0.0, 0.0, 3.0], [0.0, 0.0, -torch.inf]])
+    assert Pooling(2).pool_bias(bias.flatten(), 3, 3).tolist() == [-1.0, 2.0, 0.0, -torch.inf]
 
 
 @pytest.mark.parametrize("factor", [0, -2, 1.5, None], ids=repr)

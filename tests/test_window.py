@@ -48,6 +48,11 @@ def test_a_window_covers_the_grid_when_its_mask_hides_nothing(height, width, rad
     assert window.covers(height, width) == bool(window.mask(height, width).all())
 
 
+def test_a_corner_on_the_border_of_the_disc_is_not_covered():
+    assert not Window(5).covers(4, 5)  # 3 rows and 4 columns apart
+    assert Window(6).covers(4, 5)
+
+
 @given(radius=radii)
 def test_rows_of_the_disc_are_as_wide_as_what_is_seen(radius):
     window = Window(radius)

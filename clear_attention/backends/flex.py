@@ -107,9 +107,8 @@ def _uncompiled(
     from torch._higher_order_ops.flex_attention import flex_attention
 
     mask = _block_mask(plan, q.shape[2], k.shape[2]).as_tuple()
-    wide_q, wide_k, wide_v = (x.to(scale.dtype) for x in (q, k, v))
-    out, log2_sum, *_ = flex_attention(wide_q, wide_k, wide_v, _scaled(scale), mask, 1.0, {})
-    return out.to(q.dtype), log2_sum * math.log(2)
+    out, log2_sum, *_ = flex_attention(q, k, v, _scaled(scale), mask, 1.0, {})
+    return out, log2_sum * math.log(2)
 
 
 def _compiled(q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:

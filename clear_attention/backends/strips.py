@@ -51,13 +51,11 @@ class Strip:
         keys = self.key_columns
         return self.right - self.left, self.left - keys.start, keys.stop - keys.start
 
-    def queries(self, tokens: Tensor, fill: float = 0.0) -> Tensor:
+    def queries(self, tokens: Tensor) -> Tensor:
         """Copy ``[B, H, height*width, ...]`` in tile order, ``[tiles, B*H, tile*columns, ...]``."""
         grid = tokens.unflatten(2, (self.layout.height, self.layout.width))
         strip = grid[:, :, :, self.left : self.right]
-        padded = tokens.new_full(
-            (*tokens.shape[:2], self.tiles * self.tile, *strip.shape[3:]), fill
-        )
+        padded = tokens.new_zeros(*tokens.shape[:2], self.tiles * self.tile, *strip.shape[3:])
         padded[:, :, : self.layout.height] = strip
         columns = self.right - self.left
         tiled = padded.view(-1, self.tiles, self.tile * columns, *tokens.shape[3:])

@@ -123,14 +123,8 @@ class Rows(NamedTuple):
         return Rows(*(x[:, :, rows] for x in self))
 
     def tiled(self, strip: Strip) -> Rows:
-        """Select a strip's queries in tile order."""
-        return Rows(
-            strip.queries(self.q),
-            strip.queries(self.grad_out),
-            # Rows outside the grid: an infinite log-sum-exp makes their probabilities zero.
-            strip.queries(self.lse, fill=torch.inf),
-            strip.queries(self.delta),
-        )
+        """Select a strip's queries in tile order; rows outside the grid have no gradient."""
+        return Rows(*(strip.queries(x) for x in self))
 
     def gradients(
         self, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None

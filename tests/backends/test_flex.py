@@ -10,7 +10,7 @@ import torch
 import torch.nn.attention.flex_attention as torch_flex
 import torch.nn.functional as F
 from attention_cases import Case
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -61,6 +61,7 @@ def meetings(layout, window):
 
 
 @given(layout=layouts, radius=radii)
+@example(layout=TokenLayout(0, 32, 48), radius=23)  # three tiles down and two to the right: unseen
 def test_listed_blocks_are_those_in_which_a_query_sees_a_key(layout, radius):
     plan = plan_blocks(layout, Window(radius), backward=False, device=CPU)
     partial, full = table(plan.keys, len(plan.y))
@@ -90,6 +91,12 @@ def test_both_kinds_of_lists_lie_alike_in_memory(layout, radius):
         assert blocks.partial.stride() == blocks.full.stride()
         assert blocks.partial.shape == blocks.full.shape
         assert all(x.dtype == torch.int32 and x.is_contiguous() for x in blocks)
+
+
+def test_a_plan_made_in_inference_mode_serves_training():
+    with torch.inference_mode():
+        plan = plan_blocks(TokenLayout(0, 11, 13), Window(3), backward=True, device=CPU)
+    assert not any(x.is_inference() for x in (*plan[:3], *plan.keys, *plan.queries))
 
 
 @given(layout=layouts)

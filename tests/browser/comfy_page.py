@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from playwright.sync_api import ConsoleMessage, Page
 
 OURS = "/extensions/clear-attention/"
 
-READY = "!!(window.app?.vueAppReady && app.graph && LiteGraph.registered_node_types.CLEARLoader)"
-# Widgets of the running prompt are drawn, and every saved picture has arrived.
+# The page opens with its default workflow; what is put onto it before that has come is lost.
+READY = """!!(window.app?.vueAppReady && app.graph?.nodes.length
+    && LiteGraph.registered_node_types.CLEARLoader)"""
 PICTURES_SHOWN = """app.graph.nodes.filter(node => node.type === 'SaveImage')
     .every(node => node.imgs?.length && node.imgs.every(img => img.naturalWidth))"""
+INFO_BUTTON = "[data-testid=info-button], button:has(.icon-\\[lucide--info\\])"
 MISSING_TYPES = """app.graph.nodes.map(node => node.type)
     .filter(type => !LiteGraph.registered_node_types[type])"""
 
@@ -22,14 +25,14 @@ class ComfyPage:
 
     Attributes:
         page: The browser's page.
-        errors: Errors that this pack's files caused, and uncaught ones from anywhere.
+        errors: Errors that this pack's files caused.
     """
 
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
         self.errors: list[str] = []
         page.on("console", self._note)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("pageerror", lambda error: self._keep(f"{error}\n{error.stack}"))
         page.goto(url)
         page.wait_for_function(READY, timeout=60_000)
 
@@ -55,15 +58,17 @@ class ComfyPage:
         dialogs = self.page.locator("[role=dialog]:visible")
         return dialogs.first.inner_text() if dialogs.count() else ""
 
-    def wait_for_dialog(self, text: str) -> str:
-        """Wait for a dialog with a text in it and return all of its text."""
-        dialog = self.page.locator("[role=dialog]:visible", has_text=text)
-        dialog.first.wait_for(timeout=20_000)
-        return dialog.first.inner_text()
+    def missing_models(self) -> str:
+        """Return the message about missing models: a dialog's, or from 0.19 on a short notice."""
+        dialog = self.page.locator("[role=dialog]:visible", has_text="Missing Models")
+        notice = self.page.get_by_text(re.compile(r"^\d+ errors( found)?$", re.IGNORECASE))
+        message = dialog.or_(notice).first
+        message.wait_for(timeout=20_000)
+        return message.inner_text()
 
     def run(self) -> None:
-        """Press *Run*, and wait until the pictures are there."""
-        self.page.get_by_test_id("queue-button").get_by_role("button").first.click()
+        """Queue the workflow, and wait until its pictures are there."""
+        self.page.evaluate("app.queuePrompt(0, 1)")
         self.page.wait_for_function(PICTURES_SHOWN, timeout=120_000)
 
     def picture_sizes(self) -> list[tuple[int, int]]:
@@ -84,7 +89,7 @@ class ComfyPage:
             """kind => {
                 app.graph.clear();
                 const node = LiteGraph.createNode(kind);
-                node.pos = [200, 300];
+                node.pos = [700, 500];
                 app.graph.add(node);
                 app.canvas.ds.reset();
                 app.canvas.selectNode(node);
@@ -95,9 +100,7 @@ class ComfyPage:
 
     def open_help(self) -> str:
         """Press the selected node's info button and return the help that opens."""
-        self.page.locator(
-            "[data-testid=info-button], button:has(.icon-\\[lucide--info\\])"
-        ).first.click()
+        self.page.locator(INFO_BUTTON).first.click()
         help_text = self.page.locator(".node-help-content, .markdown-content, .prose").first
         help_text.wait_for(timeout=20_000)
         self.page.wait_for_timeout(1_000)  # the text is fetched after the panel has opened
@@ -112,5 +115,9 @@ class ComfyPage:
         return json.loads(self.page.evaluate(f"async () => JSON.stringify({expression})"))
 
     def _note(self, message: ConsoleMessage) -> None:
-        if message.type == "error" and OURS in message.location.get("url", ""):
-            self.errors.append(message.text)
+        if message.type == "error":
+            self._keep(f"{message.text}\n{message.location.get('url')}")
+
+    def _keep(self, error: str) -> None:
+        if OURS in error:
+            self.errors.append(error)

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -32,8 +33,13 @@ def pack(host: Path) -> ModuleType:
 @pytest.fixture(scope="session")
 def node_classes(pack: ModuleType) -> dict[str, Any]:
     """The pack's node classes by id."""
-    extension = asyncio.run(pack.comfy_entrypoint())
-    classes = asyncio.run(extension.get_node_list())
+
+    async def node_list() -> list[Any]:
+        return await (await pack.comfy_entrypoint()).get_node_list()
+
+    # In a thread of its own: the browser tests leave an event loop running in this one.
+    with ThreadPoolExecutor(1) as thread:
+        classes = thread.submit(lambda: asyncio.run(node_list())).result()
     return {node.define_schema().node_id: node for node in classes}
 
 
