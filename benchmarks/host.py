@@ -10,6 +10,7 @@ a time is the best of all steps after the first of a run, which also moves weigh
 from __future__ import annotations
 
 import argparse
+import importlib
 import itertools
 import math
 import sys
@@ -83,8 +84,7 @@ def import_host(host: Path, cpu: bool) -> None:
     if cpu or not torch.cuda.is_available():
         sys.argv += flags
     comfy.options.enable_args_parsing()
-    import comfy.cli_args  # reads the flags
-
+    importlib.import_module("comfy.cli_args")  # reads the flags
     sys.argv = arguments
 
 

@@ -98,8 +98,8 @@ def _additive(mask: Tensor | None, q: Tensor) -> Tensor | None:
     """Return the mask as ``[B or 1, H or 1, L, L]`` to be added to the scores."""
     if mask is None:
         return None
-    tokens = q.shape[2]
-    mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape).expand(-1, -1, tokens, tokens)
-    if mask.dtype != torch.bool:
-        return mask.to(q.dtype)
-    return torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
+    mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
+    # Expanded last: a mask over the keys alone stays as small as it is.
+    return mask.to(q.dtype).expand(-1, -1, q.shape[2], q.shape[2])

@@ -28,7 +28,7 @@ class TokenLayout:
     def __post_init__(self) -> None:
         for name, least in (("text", 0), ("height", 1), ("width", 1), ("extra", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if type(value) is not int or value < least:
                 raise ValueError(
                     f"TokenLayout.{name} must be an integer of at least {least}, got {value!r}."
                 )

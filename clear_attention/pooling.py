@@ -28,7 +28,7 @@ class Pooling:
     weight: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.factor, int) or self.factor < 1:
+        if type(self.factor) is not int or self.factor < 1:
             raise ValueError(f"Pooling.factor must be a positive integer, got {self.factor!r}.")
         if self.weight is None:
             return
@@ -60,7 +60,9 @@ class Pooling:
         factor = self.factor
         weight = self._weight(tokens)
         below, right = -height % factor, -width % factor
-        grid = F.pad(tokens.unflatten(2, (height, width)), (0, 0, 0, right, 0, below))
+        grid = tokens.unflatten(2, (height, width))
+        if below or right:  # padding copies, also by nothing
+            grid = F.pad(grid, (0, 0, 0, right, 0, below))
         # [B, H, cells_y, dy, cells_x, dx, D]
         cells = grid.unflatten(3, (-1, factor)).unflatten(2, (-1, factor))
         pooled = torch.zeros_like(cells[:, :, :, 0, :, 0], dtype=weight.dtype)

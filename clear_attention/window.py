@@ -26,7 +26,7 @@ class Window:
     radius: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.radius, int) or isinstance(self.radius, bool) or self.radius < 1:
+        if type(self.radius) is not int or self.radius < 1:
             raise ValueError(f"Window.radius must be a positive integer, got {self.radius!r}.")
 
     @property

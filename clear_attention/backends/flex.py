@@ -51,12 +51,20 @@ def why_not_auto(q: Tensor, call: Call) -> str | None:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
+    # The plan is not for a caller's own torch.compile to trace. Not a decorator, which would load
+    # all of torch's compiler with the library.
+    untraced: Any = torch.compiler.disable(_attend)
+    return untraced(q, k, v, call)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
     layout = call.layout
     shared_k, shared_v = shared_keys(k, call), shared_keys(v, call)
+    trained = any(x.requires_grad for x in (q, k, v, shared_k))
     plan = plan_blocks(
         TokenLayout(0, layout.height, layout.width, extra=shared_k.shape[2]),
         call.window,
-        backward=torch.is_grad_enabled(),
+        backward=torch.is_grad_enabled() and trained,
         device=q.device,
     )
     run = _uncompiled if q.device.type == "cpu" else _compiled

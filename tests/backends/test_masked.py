@@ -20,10 +20,11 @@ def masks(draw, case):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
     seen = torch.rand(shape, generator=generator) < draw(st.sampled_from((0.2, 0.9)))
     if shape[-2:] == [tokens, tokens]:
-        seen = seen | torch.eye(tokens, dtype=torch.bool)
+        seen |= torch.eye(tokens, dtype=torch.bool)
+    elif shape[-1] == tokens and case.layout.text:
+        seen[..., 0] = True
     else:
-        seen = seen | True if shape[-1] == 1 or not case.layout.text else seen
-        seen[..., :1] = True
+        seen[:] = True
     if draw(st.booleans()):
         return seen
     bias = torch.randn(shape, generator=generator, dtype=torch.float64)

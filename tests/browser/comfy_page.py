@@ -16,6 +16,15 @@ READY = """!!(window.app?.vueAppReady && app.graph?.nodes.length
 PICTURES_SHOWN = """app.graph.nodes.filter(node => node.type === 'SaveImage')
     .every(node => node.imgs?.length && node.imgs.every(img => img.naturalWidth))"""
 INFO_BUTTON = "[data-testid=info-button], button:has(.icon-\\[lucide--info\\])"
+HELP = ".node-help-content, .markdown-content, .prose"
+ADD_NODE = """kind => {
+    app.graph.clear();
+    const node = LiteGraph.createNode(kind);
+    node.pos = [700, 500];
+    app.graph.add(node);
+    app.canvas.ds.reset();
+    app.canvas.setDirty(true, true);
+}"""
 MISSING_TYPES = """app.graph.nodes.map(node => node.type)
     .filter(type => !LiteGraph.registered_node_types[type])"""
 
@@ -83,25 +92,19 @@ class ComfyPage:
         script = f"kind => {widgets}.map(widget => String(widget.value)).join()"
         return self.page.evaluate(script, kind)
 
-    def add_node(self, kind: str) -> None:
-        """Put a single node onto an empty page and select it."""
-        self.page.evaluate(
-            """kind => {
-                app.graph.clear();
-                const node = LiteGraph.createNode(kind);
-                node.pos = [700, 500];
-                app.graph.add(node);
-                app.canvas.ds.reset();
-                app.canvas.selectNode(node);
-                app.canvas.setDirty(true, true);
-            }""",
-            kind,
-        )
-
-    def open_help(self) -> str:
-        """Press the selected node's info button and return the help that opens."""
-        self.page.locator(INFO_BUTTON).first.click()
-        help_text = self.page.locator(".node-help-content, .markdown-content, .prose").first
+    def help_of(self, kind: str) -> str:
+        """Put a node onto the page, press its info button, and return the help that opens."""
+        self.page.evaluate(ADD_NODE, kind)
+        button = self.page.locator(INFO_BUTTON).first
+        for _ in range(20):  # while the page settles, it drops selections
+            self.page.evaluate(
+                "app.canvas.deselectAll(); app.canvas.selectNode(app.graph.nodes[0])"
+            )
+            self.page.wait_for_timeout(500)
+            if button.count():
+                break
+        button.dispatch_event("click")  # 0.3.64 draws the button below its menu
+        help_text = self.page.locator(HELP).first
         help_text.wait_for(timeout=20_000)
         self.page.wait_for_timeout(1_000)  # the text is fetched after the panel has opened
         return help_text.inner_text()

@@ -75,8 +75,7 @@ def test_the_page_and_our_tools_make_the_same_prompt_of_a_workflow(comfy_page, s
 
 @pytest.mark.parametrize("node_id", NODES)
 def test_the_info_button_of_a_node_opens_its_help_page(comfy_page, node_id):
-    comfy_page.add_node(node_id)
-    help_text = comfy_page.open_help()
+    help_text = comfy_page.help_of(node_id)
     heading = (FOLDER.parent / "web" / "docs" / node_id / "en.md").read_text().splitlines()[0]
     assert heading.removeprefix("# ") in help_text
     assert "Typical settings" in help_text or "Which file?" in help_text
