@@ -67,7 +67,7 @@ def report(host: Path, repeat: int) -> str:
     rows = [row(full, grid, repeat) for grid in GRIDS]
     table = [
         f"{HEADS} heads x {HEAD_DIM}, float32, {TEXT} text tokens. Seconds per layer and, in "
-        "brackets, how many times faster than the faster of the two full attentions of the same run.",
+        "brackets, how many times faster than the faster full attention of the same run.",
         "",
         "| grid | host, full | torch SDPA, full | " + " | ".join(f"r = {r}" for r in RADII) + " |",
         "|---" * (3 + len(RADII)) + "|",
