@@ -64,17 +64,21 @@ def main() -> None:
     arguments.add_argument("--cpu", action="store_true", help="even where there is a GPU")
     arguments.add_argument("--edges", type=int, nargs="+", default=EDGES_PX, metavar="PIXELS")
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--threads", type=int, help="fewer are steadier on a busy machine")
     options = arguments.parse_args()
     host = reexec_in_venv()
-    import_host(host, options.cpu)
+    import_host(host, options.cpu, options.threads)
     from benchmarks.results_file import write
 
     write("host", report(host, options.edges, options.rounds))
 
 
-def import_host(host: Path, cpu: bool) -> None:
+def import_host(host: Path, cpu: bool, threads: int | None) -> None:
     """Put the host onto the path, before this repository, and choose its device."""
     import torch
+
+    if threads:
+        torch.set_num_threads(threads)
 
     sys.path.insert(0, str(host))
     import comfy.options
