@@ -119,11 +119,21 @@ class Strip:
         return (self.tile + 2 * self.halo_rows) * (keys.stop - keys.start)
 
 
-def strips(layout: TokenLayout, window: Window, device: torch.device) -> Iterator[Strip]:
-    """Cut the grid into strips, left to right."""
-    rows, columns = tile_size(window, device)
+def strips(layout: TokenLayout, window: Window, like: Tensor) -> Iterator[tuple[Strip, Tensor]]:
+    """Cut the grid into strips, left to right, each with its bias; inner ones share one.
+
+    Args:
+        layout: the whole sequence.
+        window: the disc.
+        like: gives the dtype and the device of the bias.
+    """
+    rows, columns = tile_size(window, like.device)
+    shape, bias = None, like
     for left in range(0, layout.width, columns):
-        yield Strip(layout, window, rows, left, min(layout.width, left + columns))
+        strip = Strip(layout, window, rows, left, min(layout.width, left + columns))
+        if strip.shape != shape:
+            shape, bias = strip.shape, strip.bias(like)
+        yield strip, bias
 
 
 def tile_size(window: Window, device: torch.device) -> tuple[int, int]:

@@ -78,13 +78,10 @@ def _forward(
     image_q, image_k, image_v, image_out, image_lse = (
         x[:, :, layout.image_slice] for x in (q, k, v, out, lse)
     )
-    biases: dict[tuple[int, int, int], Tensor] = {}
-    for strip in strips(layout, call.window, q.device):
-        if strip.shape not in biases:
-            biases = {strip.shape: strip.bias(q)}
+    for strip, bias in strips(layout, call.window, q):
         queries = strip.queries(image_q)
         windows = strip.windows(image_k), strip.windows(image_v)
-        part = attend_part(queries, *windows, scale=call.scale, bias=biases[strip.shape])
+        part = attend_part(queries, *windows, scale=call.scale, bias=bias)
         if shared_k.shape[2]:
             part = merge_parts(_shared_part(queries, shared_k, shared_v, call), part)
         strip.write_queries(image_out, part.out)
@@ -162,9 +159,9 @@ def _image_gradients(
     rows = rows.of(image)
     grad_q, grad_k, grad_v = (x[:, :, image] for x in whole)
     image_k, image_v = k[:, :, image], v[:, :, image]
-    for strip in strips(call.layout, call.window, k.device):
+    for strip, bias in strips(call.layout, call.window, k):
         dq, dk, dv = rows.tiled(strip).gradients(
-            strip.windows(image_k), strip.windows(image_v), call.scale, strip.bias(k)
+            strip.windows(image_k), strip.windows(image_v), call.scale, bias
         )
         strip.write_queries(grad_q, dq)
         strip.add_windows(grad_k, dk)
