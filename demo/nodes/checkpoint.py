@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .painter import paint_weights
@@ -39,49 +39,30 @@ def write_clear_file(base_directory: Path) -> Path:
 
     A distilled one from ``demo/models`` is preferred; without one the base model is disturbed.
     """
+    # Imported here: inside ComfyUI, where the model is loaded, the pack has another name.
+    from clear_attention.weights import checkpoint
+
     folder = base_directory / "models" / "clear"
     folder.mkdir(parents=True, exist_ok=True)
-    target, part = folder / NAME, folder / f"{NAME}.part"
+    target = folder / NAME
     if (MODELS / NAME).exists():
+        part = folder / f"{NAME}.part"
         shutil.copyfile(MODELS / NAME, part)
+        part.replace(target)
     else:
-        metadata = {
-            "clear.radius": str(RADIUS),
-            "clear.pool_factor": "0",
-            "clear.base": "CLEAR demo",
-        }
-        save_file(dict(clear_weights(base_weights())), part, metadata)
-    part.replace(target)
+        tensors = dict(clear_weights(base_weights()))
+        checkpoint.save(target, tensors, radius=RADIUS, pool_factor=0, base="CLEAR demo")
     return target
 
 
 def clear_weights(base: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors that CLEAR trains, under their published names, in bfloat16."""
+    from clear_attention.weights.flux import FLUX
+    from clear_attention.weights.table import Size
+
+    config = config_of(base)
+    blocks = {"double": config["depth"], "single": config["depth_single_blocks"]}
     draw = torch.Generator().manual_seed(8)
-    for name, tensor in trained_parts(base):
+    for name, tensor in FLUX.from_host(base, Size(config["hidden_size"], blocks, 0)).items():
         noise = torch.randn(tensor.shape, generator=draw)
         yield name, (tensor + NOISE * tensor.std() * noise).bfloat16().contiguous()
-
-
-def trained_parts(base: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Cut queries, keys, values and image outputs from the fused weights."""
-    config = config_of(base)
-    hidden = config["hidden_size"]
-    for block in range(config["depth"]):
-        ours, theirs = f"double_blocks.{block}.img_attn", f"transformer_blocks.{block}.attn"
-        yield from fused_parts(base, f"{ours}.qkv", theirs, hidden)
-        for kind in ("weight", "bias"):
-            yield f"{theirs}.to_out.0.{kind}", base[f"{ours}.proj.{kind}"]
-    for block in range(config["depth_single_blocks"]):
-        theirs = f"single_transformer_blocks.{block}.attn"
-        yield from fused_parts(base, f"single_blocks.{block}.linear1", theirs, hidden)
-
-
-def fused_parts(
-    base: dict[str, Tensor], layer: str, attention: str, hidden: int
-) -> Iterator[tuple[str, Tensor]]:
-    """Cut queries, keys and values from the first rows of one layer."""
-    for part, letter in enumerate("qkv"):
-        for kind in ("weight", "bias"):
-            rows = base[f"{layer}.{kind}"][part * hidden : (part + 1) * hidden]
-            yield f"{attention}.to_{letter}.{kind}", rows
