@@ -66,6 +66,16 @@ class Window:
         return self.sees(y[:, None] - y, x[:, None] - x)
 
 
+def radius_to_see(dy: Tensor, dx: Tensor) -> Tensor:
+    """Return the smallest radius whose window sees these offsets: the integer above the distance.
+
+    Args:
+        dy: offsets in rows, integers on the CPU (not every device has the float64 that this needs).
+        dx: offsets in columns, likewise. Shapes broadcast.
+    """
+    return (dy * dy + dx * dx).double().sqrt().long() + 1
+
+
 @functools.lru_cache(maxsize=256)
 def _pairs(window: Window, height: int, width: int) -> int:
     return sum(

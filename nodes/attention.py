@@ -73,7 +73,7 @@ class CLEARAttention(io.ComfyNode):
                     default="",
                     tooltip=(
                         'Transformer blocks that keep full attention, such as "double 0-3, '
-                        'single 37". Empty means none.'
+                        'single 37" for FLUX, "joint 0-3" for SD3. Empty means none.'
                     ),
                 ),
                 io.Int.Input(

@@ -31,7 +31,7 @@ class CLEARHighRes(io.ComfyNode):
                     step=0.1,
                     tooltip=(
                         "Factor on the base of the rotary positions. 10 is the CLEAR authors' "
-                        "value; 1 changes nothing."
+                        "value; 1 changes nothing, and is the only one for SD3, which has none."
                     ),
                 ),
                 io.Boolean.Input(

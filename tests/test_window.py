@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clear_attention import Window
+from clear_attention.window import radius_to_see
 
 sizes = st.integers(1, 14)
 radii = st.integers(1, 20)
@@ -61,6 +62,19 @@ def test_rows_of_the_disc_are_as_wide_as_what_is_seen(radius):
     for dy, row in zip(offsets.tolist(), sees, strict=True):
         assert 2 * window.half_width(dy) + 1 == (int(row.sum()) or -1)
     assert offsets[sees.any(1)].max() == window.reach
+
+
+@given(dy=st.integers(-3000, 3000), dx=st.integers(-3000, 3000))
+def test_the_radius_to_see_an_offset_is_the_smallest_that_does(dy, dx):
+    offset = torch.tensor(dy), torch.tensor(dx)
+    radius = int(radius_to_see(*offset))
+    assert Window(radius).sees(*offset)
+    assert radius == 1 or not Window(radius - 1).sees(*offset)
+
+
+def test_whole_distances_need_the_next_radius():
+    dy, dx = torch.tensor([0, 0, 3, 3, 4095, 30000]), torch.tensor([0, 2, 4, 3, 0, 40000])
+    assert radius_to_see(dy, dx).tolist() == [1, 3, 6, 5, 4096, 50001]
 
 
 @pytest.mark.parametrize("radius", [0, -3, 2.5, "8", True], ids=repr)

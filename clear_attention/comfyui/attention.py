@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,12 +19,23 @@ from ..window import Window
 from .blocks import running_block
 from .geometry import Geometry
 from .report import Path, RunReport
-from .settings import Settings
+from .settings import Block, Settings
 
 CALL_KEY = "clear_attention_call"
 """Where a model call's `ModelCall` lies in transformer_options."""
 
+RECORDER_KEY = "clear_attention_recorder"
+"""Where what is told each block's attention output lies in transformer_options, if anything."""
+
 Override = Callable[..., Tensor]
+
+
+class Recorder(Protocol):
+    """Is told the attention output of each block."""
+
+    def add(self, block: Block | None, output: Tensor) -> None:
+        """Take an output, ``[B, L, H D]`` as the host's attention gives it."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +48,7 @@ class ModelCall:
         why_dense: why the whole call keeps full attention, or None.
         previous: the override that was in the slot before, or None.
         report: collects what happened, or None outside a sampling run.
+        recorder: is given each block's attention output, or None.
     """
 
     settings: Settings
@@ -44,6 +56,7 @@ class ModelCall:
     why_dense: str | None
     previous: Override | None
     report: RunReport | None
+    recorder: Recorder | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,20 +86,24 @@ def override(func: Override, *args: Any, **kwargs: Any) -> Tensor:
     guards on the identity of what lies in them.
     """
     model_call: ModelCall = kwargs["transformer_options"][CALL_KEY]
-    host_call = _read(*args, **kwargs)
-    block = running_block(kwargs["transformer_options"])
+    host_call = read_call(*args, **kwargs)
     layout = model_call.geometry.layout(host_call.q.shape[2])
+    block = running_block(kwargs["transformer_options"], layout)
     why_dense = _why_dense(model_call, host_call, layout, block)
     if why_dense is None and layout is not None:
         out = _local(model_call, host_call, layout, model_call.settings.pooling(block))
         # [B, H, L, D] -> what the caller wants
-        return out if kwargs.get("skip_output_reshape") else out.transpose(1, 2).flatten(2)
-    if model_call.report is not None and model_call.settings.window is not None:
-        model_call.report.add(_dense_path(layout, why_dense or ""))
-    return _dense(model_call, host_call, layout, func, args, kwargs)
+        out = out if kwargs.get("skip_output_reshape") else out.transpose(1, 2).flatten(2)
+    else:
+        if model_call.report is not None and model_call.settings.window is not None:
+            model_call.report.add(_dense_path(layout, why_dense or ""))
+        out = _dense(model_call, host_call, layout, func, args, kwargs)
+    if model_call.recorder is not None:
+        model_call.recorder.add(block, out)
+    return out
 
 
-def _read(
+def read_call(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -99,6 +116,8 @@ def _read(
     scale: float | None = None,
     **_: object,
 ) -> HostCall:
+    """Read the arguments that a host gives to an override."""
+
     def split(x: Tensor) -> Tensor:
         return x if skip_reshape else x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 

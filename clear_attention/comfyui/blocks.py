@@ -8,43 +8,56 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
+from ..layout import TokenLayout
 from . import host
-from .families import plain_module
+from .families import Family, family_of, plain_module, require_family
 from .settings import Block
-
-STREAMS = ("double", "single")
 
 BlockReplace = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 
-def running_block(transformer_options: Mapping[str, Any]) -> Block | None:
-    """Return the block that calls the attention, or None where the host does not say."""
+def running_block(
+    transformer_options: Mapping[str, Any], layout: TokenLayout | None = None
+) -> Block | None:
+    """Return the block that calls the attention, or None where nobody says.
+
+    Args:
+        transformer_options: of the attention call.
+        layout: of its tokens. A joint block that attends to the image alone counts as a block of
+            its own kind, ``image``.
+    """
     if "block_index" not in transformer_options:
         return None
-    return str(transformer_options["block_type"]), int(transformer_options["block_index"])
+    kind, index = str(transformer_options["block_type"]), int(transformer_options["block_index"])
+    if kind == "joint" and layout is not None and layout.text == 0:
+        kind = "image"
+    return kind, index
 
 
 def block_counts(model: ModelPatcher) -> dict[str, int]:
-    """Count the blocks of each stream of a MODEL."""
-    return _count(model.get_model_object("diffusion_model"))
+    """Count the blocks of each kind of a MODEL."""
+    diffusion_model = plain_module(model.get_model_object("diffusion_model"))
+    return require_family(model).blocks(diffusion_model)
 
 
 def name_blocks(transformer_options: dict[str, Any], diffusion_model: nn.Module) -> None:
-    """Make an old host name its running block as newer ones do, in this call's options only."""
-    if host.version() >= host.NAMES_BLOCKS:
+    """Make a host that does not name its running block do so, in this call's options only."""
+    family = family_of(diffusion_model)
+    if family is None or _names_blocks(family):
         return
+    counts = family.blocks(plain_module(diffusion_model))
     replace = dict(transformer_options.get("patches_replace", {}))
     replace["dit"] = dict(replace.get("dit", {}))
-    for stream, count in _count(diffusion_model).items():
-        for index in range(count):
-            key = (f"{stream}_block", index)
-            replace["dit"][key] = _naming((stream, index), replace["dit"].get(key))
+    for kind, hook in family.hooks.items():
+        for index in range(counts[kind]):
+            key = (hook, index)
+            replace["dit"][key] = _naming((kind, index), replace["dit"].get(key))
     transformer_options["patches_replace"] = replace
 
 
-def _count(diffusion_model: nn.Module) -> dict[str, int]:
-    plain = plain_module(diffusion_model)
-    return {stream: len(getattr(plain, f"{stream}_blocks")) for stream in STREAMS}
+def _names_blocks(family: Family) -> bool:
+    since = family.names_blocks_since
+    return since is not None and host.version() >= since
 
 
 def _naming(block: Block, previous: BlockReplace | None) -> BlockReplace:

@@ -7,25 +7,41 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.ldm.flux.model
+import comfy.ldm.modules.diffusionmodules.mmdit
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one architecture lays out its tokens: text first, then the grid, then references.
+    """One architecture; its tokens are text first, then the grid, then references.
 
     Attributes:
         name: what users call it.
         matches: whether a diffusion model belongs to it.
         patch: edge of a token in latent pixels.
         references: latents of the reference pictures in a call's keyword arguments.
+        blocks: number of blocks of each kind; the kinds are those of its checkpoints.
+        hooks: under which name the host's ``patches_replace`` lists the blocks of a kind.
+        names_blocks_since: the first host version that tells the attention which block is running,
+            or None.
+        rotary: whether ``process_img`` and ``pe_embedder`` make rotary positions.
     """
 
     name: str
     matches: Callable[[nn.Module], bool]
-    patch: Callable[[nn.Module], int]
+    patch: Callable[[Any], int]
     references: Callable[[Mapping[str, Any]], list[Tensor]]
+    blocks: Callable[[Any], dict[str, int]]
+    hooks: Mapping[str, str]
+    names_blocks_since: tuple[int, ...] | None
+    rotary: bool
+
+
+def _sd3_blocks(model: Any) -> dict[str, int]:
+    """Count the joint blocks, and those of them, the first ones, that attend a second time."""
+    image = sum(bool(block.x_block.x_block_self_attn) for block in model.joint_blocks)
+    return {"joint": len(model.joint_blocks), **({"image": image} if image else {})}
 
 
 FLUX = Family(
@@ -34,9 +50,24 @@ FLUX = Family(
     # Hosts before FLUX.2 fix the patch at 2 without an attribute in every place.
     patch=lambda model: int(getattr(model, "patch_size", 2)),
     references=lambda kwargs: list(kwargs.get("ref_latents") or ()),
+    blocks=lambda model: {"double": len(model.double_blocks), "single": len(model.single_blocks)},
+    hooks={"double": "double_block", "single": "single_block"},
+    names_blocks_since=(0, 3, 75),
+    rotary=True,
 )
 
-FAMILIES: tuple[Family, ...] = (FLUX,)
+SD3 = Family(
+    name="SD3",
+    matches=lambda model: isinstance(model, comfy.ldm.modules.diffusionmodules.mmdit.MMDiT),
+    patch=lambda model: int(model.patch_size),
+    references=lambda kwargs: [],
+    blocks=_sd3_blocks,
+    hooks={"joint": "double_block"},
+    names_blocks_since=None,
+    rotary=False,
+)
+
+FAMILIES: tuple[Family, ...] = (FLUX, SD3)
 
 
 def plain_module(diffusion_model: nn.Module) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy.model_patcher import ModelPatcher
 
+from .families import require_family
 from .patch import with_settings
 from .positions import scale_theta
 
@@ -17,7 +18,17 @@ def for_high_resolution(
         model: a MODEL, left as it is.
         ntk_factor: factor on the rotary base; 1 changes nothing.
         proportional_attention: scale the softmax by `proportional_scale`.
+
+    Raises:
+        ValueError: the model's positions are not rotary, and ntk_factor is not 1.
     """
+    family = require_family(model)
+    if not family.rotary and ntk_factor != 1:
+        raise ValueError(
+            f"{family.name} models have no rotary positions: ntk_factor would have no effect, "
+            f"got {ntk_factor:g}. Set ntk_factor to 1; proportional_attention works."
+        )
     model = with_settings(model, proportional=proportional_attention)
-    scale_theta(model, ntk_factor)
+    if family.rotary:
+        scale_theta(model, ntk_factor)
     return model

@@ -8,8 +8,6 @@ from comfyui_version import __version__ as HOST_VERSION
 
 # The first version whose attention can be overridden per model.
 OLDEST = (0, 3, 60)
-# The first version that tells the attention which FLUX block is running.
-NAMES_BLOCKS = (0, 3, 75)
 
 
 def version() -> tuple[int, ...]:

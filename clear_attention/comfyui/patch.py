@@ -10,7 +10,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from . import host
-from .attention import CALL_KEY, ModelCall, override
+from .attention import CALL_KEY, RECORDER_KEY, ModelCall, override
 from .blocks import block_counts, name_blocks
 from .families import family_of, require_family
 from .geometry import Geometry, geometry_of
@@ -65,7 +65,8 @@ def _install(model: ModelPatcher) -> None:
         add_wrapper_with_key(
             kind, SETTINGS_KEY, wrapper, model.model_options, is_model_options=True
         )
-    make_positions_exact(model)
+    if require_family(model).rotary:
+        make_positions_exact(model)
 
 
 def report_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -108,9 +109,10 @@ def direct_attention(
             why_dense=_why_dense(settings, geometry, t, model.model_sampling),
             previous=options.get(OVERRIDE_KEY),
             report=options.get(REPORT_KEY),
+            recorder=options.get(RECORDER_KEY),
         )
         options[OVERRIDE_KEY] = override
-        if settings.needs_block:
+        if settings.needs_block or options.get(RECORDER_KEY) is not None:
             name_blocks(options, model.diffusion_model)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 

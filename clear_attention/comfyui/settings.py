@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..pooling import Pooling
 from ..window import Window
 
 Block = tuple[str, int]
-"""A transformer block by stream and index, such as ("double", 3)."""
+"""A transformer block by kind and index, such as ("double", 3)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Settings:
         """Raise a ValueError for settings that could have no effect on a model.
 
         Args:
-            block_counts: number of blocks of each stream of the model.
+            block_counts: number of blocks of each kind of the model.
         """
         if self.start_percent >= self.end_percent:
             raise ValueError(
@@ -59,7 +59,7 @@ class Settings:
             )
         unknown = [b for b in self.dense_blocks if b[1] >= block_counts.get(b[0], 0)]
         if unknown:
-            has = ", ".join(f"{stream} 0-{count - 1}" for stream, count in block_counts.items())
+            has = ", ".join(f"{kind} 0-{count - 1}" for kind, count in block_counts.items())
             raise ValueError(
                 f"Dense blocks must be blocks of the model, which has {has}, got "
                 f"{' '.join(map(str, min(unknown)))}."
@@ -74,18 +74,34 @@ class Settings:
 
 
 def parse_blocks(text: str) -> frozenset[Block]:
-    """Read a list of blocks such as "double 0-3, single 37".
+    """Read a list of blocks such as "double 0-3, single 37"; any word may be a kind.
 
     Raises:
-        ValueError: an entry is no stream with an index or a range of indices.
+        ValueError: an entry is no kind with an index or a range of indices.
     """
     blocks: set[Block] = set()
     for entry in filter(None, (part.strip() for part in text.split(","))):
-        match = re.fullmatch(r"(double|single)[\s._:]*(\d+)(?:\s*-\s*(\d+))?", entry.lower())
+        match = re.fullmatch(r"([a-z]+)[\s._:]*(\d+)(?:\s*-\s*(\d+))?", entry.lower())
         if match is None:
-            raise ValueError(f'Dense blocks must look like "double 0-3, single 37", got {entry!r}.')
-        stream, first, last = match[1], int(match[2]), int(match[3] or match[2])
+            raise ValueError(
+                f'Dense blocks must look like "double 0-3, single 37", "joint 0-3", got {entry!r}.'
+            )
+        kind, first, last = match[1], int(match[2]), int(match[3] or match[2])
         if last < first:
             raise ValueError(f"A range of blocks must not run backwards, got {entry!r}.")
-        blocks.update((stream, index) for index in range(first, last + 1))
+        blocks.update((kind, index) for index in range(first, last + 1))
     return frozenset(blocks)
+
+
+def format_blocks(blocks: Iterable[Block]) -> str:
+    """Write blocks as `parse_blocks` reads them, neighbours as ranges."""
+    runs: list[tuple[str, int, int]] = []
+    for kind, index in sorted(blocks):
+        if runs and runs[-1][0] == kind and runs[-1][2] == index - 1:
+            runs[-1] = (kind, runs[-1][1], index)
+        else:
+            runs.append((kind, index, index))
+    return ", ".join(
+        f"{kind} {first}" if first == last else f"{kind} {first}-{last}"
+        for kind, first, last in runs
+    )

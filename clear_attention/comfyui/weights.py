@@ -18,7 +18,7 @@ from torch import Tensor
 from ..weights import checkpoint
 from ..weights.checkpoint import Checkpoint
 from ..weights.errors import CheckpointError, some
-from ..weights.table import Block, BlockKind, HostSlice, Size
+from ..weights.table import Block, BlockKind, HostSlice, NameTable, Size
 
 FOLDER = "clear"
 SUFFIX = ".safetensors"
@@ -219,11 +219,12 @@ def check_fits(model: ModelPatcher, found: Checkpoint) -> None:
     blocks = {kind.name: _count_blocks(names, kind) for kind in found.table.kinds}
     # The module knows its width; the tensors' shapes may be those of packed, quantised ones.
     width = getattr(plain, "hidden_size", None)
-    if width is None or not all(blocks.values()):
+    if width is None or not all(blocks[kind.name] or kind.optional for kind in found.table.kinds):
         raise CheckpointError(
             f"{name} is made for {found.table.title}, the model is {type(plain).__name__}."
         )
-    if (width, blocks) != (size.hidden, size.blocks):
+    left_out = {kind: 0 for kind in blocks if not size.blocks[kind]}
+    if (width, {**blocks, **left_out}) != (size.hidden, size.blocks):
         model_size = Size(width, blocks, 0)
         raise CheckpointError(f"{name} is made for a model of {size}, this one has {model_size}.")
     lacking = {rows.key for rows in found.table.slices(size).values()} - names
@@ -235,6 +236,23 @@ def check_fits(model: ModelPatcher, found: Checkpoint) -> None:
 
 
 def _count_blocks(names: Collection[str], kind: BlockKind) -> int:
-    prefix = kind.layers[0].host.partition("{}")[0]
-    own = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
-    return len({name.partition(".")[0] for name in own})
+    before, _, behind = f"{kind.layers[0].host}.weight".partition("{}")
+    return sum(name.startswith(before) and name.endswith(behind) for name in names)
+
+
+def table_and_size(model: ModelPatcher) -> tuple[NameTable, Size]:
+    """Return a model's names of its attention projections, its width and its number of blocks.
+
+    Raises:
+        CheckpointError: No table has its names.
+    """
+    names = {key.removeprefix(PREFIX) for key in model.model_state_dict(PREFIX)}
+    for table in checkpoint.TABLES:
+        blocks = {kind.name: _count_blocks(names, kind) for kind in table.kinds}
+        if all(blocks[kind.name] or kind.optional for kind in table.kinds):
+            return table, Size(model.model.diffusion_model.hidden_size, blocks, 0)
+    known = " and ".join(table.title for table in checkpoint.TABLES)
+    raise CheckpointError(
+        f"CLEAR weights are known for {known}, the model is "
+        f"{type(model.model.diffusion_model).__name__}."
+    )

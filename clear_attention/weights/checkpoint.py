@@ -1,7 +1,8 @@
 """CLEAR checkpoints as files: what one holds, which window it is for, and how to write one.
 
 Two forms are read. The published files have no metadata: their names tell the radius. Ours say it
-themselves, under the metadata keys ``clear.radius``, ``clear.pool_factor`` and ``clear.base``.
+themselves, under the metadata keys ``clear.family``, ``clear.radius``, ``clear.pool_factor`` and
+``clear.base``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +25,20 @@ from .errors import CheckpointError, quoted, some
 from .flux import FLUX
 from .header import TensorInfo, read_header
 from .measure import measure
-from .settings import BASE, POOL_FACTOR, RADIUS, check_pool_factor, check_radius, find_radius
+from .sd3 import SD3
+from .settings import (
+    BASE,
+    FAMILY,
+    POOL_FACTOR,
+    RADIUS,
+    check_pool_factor,
+    check_radius,
+    find_radius,
+)
 from .table import NameTable, Size
 
-TABLES: tuple[NameTable, ...] = (FLUX,)
-"""The model families whose checkpoints are read; the first that knows the names is taken."""
+TABLES: tuple[NameTable, ...] = (FLUX, SD3)
+"""The model families whose checkpoints are read; the first whose blocks are all there is taken."""
 
 FLOATS = ("BF16", "F16", "F32", "F64", "F8_E4M3", "F8_E5M2")
 
@@ -84,7 +94,7 @@ def read(path: str | os.PathLike[str], radius: int | None = None) -> Checkpoint:
     mistake = mistakes.by_tensor_names(names)
     if mistake:
         raise CheckpointError(f"{path.name} {mistake}.")
-    names_of = _table_for(list(names), path.name)
+    names_of = _table_for(names, path.name, header.metadata.get(FAMILY))
     for name, info in header.tensors.items():
         if info.dtype not in FLOATS:
             raise CheckpointError(
@@ -159,10 +169,11 @@ def save(
         OSError: The file cannot be written.
     """
     path = Path(path)
-    names_of = _table_for(list(tensors), path.name)
+    names_of = _table_for(tensors.keys(), path.name)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     size = measure(names_of, shapes, path.name)
-    metadata = {"format": "pt", RADIUS: str(check_radius(radius, path.name))}
+    metadata = {"format": "pt", FAMILY: names_of.family}
+    metadata[RADIUS] = str(check_radius(radius, path.name))
     if base is not None:
         metadata[BASE] = base
     if pool_factor is not None:
@@ -180,20 +191,28 @@ def save(
             part.unlink()
 
 
-def _table_for(names: list[str], source: str) -> NameTable:
+def _table_for(names: Collection[str], source: str, family: str | None = None) -> NameTable:
+    """Return the names of a family: of the one that the metadata says, else by the tensors."""
     if not names:
         raise CheckpointError(f"{source} holds no tensors: {mistakes.DOWNLOAD_AGAIN}.")
+    if family is not None:
+        return _table_of(family, source)
     for names_of in TABLES:
-        kinds = {place.kind.name for place in map(names_of.place, names) if place}
-        if len(kinds) == len(names_of.kinds):
+        kinds = {place.kind for place in map(names_of.place, names) if place}
+        if all(kind in kinds or kind.optional for kind in names_of.kinds):
             return names_of
-        if "double" in kinds:
-            raise CheckpointError(
-                f"{source} has no single_transformer_blocks: it is made for another model, such as "
-                f"SD3, and only {' and '.join(known.title for known in TABLES)} is supported."
-            )
     raise CheckpointError(
         f"{source} is not a CLEAR checkpoint: its tensors are named {some(names)}."
+    )
+
+
+def _table_of(family: str, source: str) -> NameTable:
+    known = {table.family: table for table in TABLES}
+    if family in known:
+        return known[family]
+    raise CheckpointError(
+        f"{source} is made for a model of the family {quoted(family)}, "
+        f"supported are {' and '.join(known)}: update CLEAR Attention."
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from .errors import CheckpointError, quoted, some
-from .table import NameTable, Place, Size
+from .table import BlockKind, NameTable, Place, Size
 
 Shape = tuple[int, ...]
 
@@ -24,10 +24,7 @@ def measure(table: NameTable, shapes: Mapping[str, Shape], source: str) -> Size:
     places = _places(table, shapes, source)
     size = Size(
         hidden=_hidden(shapes),
-        blocks={
-            kind.name: 1 + max((p.index for p in places.values() if p.kind is kind), default=0)
-            for kind in table.kinds
-        },
+        blocks={kind.name: _blocks(kind, places.values()) for kind in table.kinds},
         pool_factor=_pool_factor(places, shapes),
     )
     missing = [name for name in table.names(size) if name not in shapes]
@@ -42,6 +39,7 @@ def measure(table: NameTable, shapes: Mapping[str, Shape], source: str) -> Size:
                 f"{source}: {quoted(name)} must have the shape {list(wanted)}, "
                 f"got {list(shapes[name])}."
             )
+    _check_depth(table, size, source)
     return size
 
 
@@ -54,6 +52,22 @@ def _places(table: NameTable, shapes: Mapping[str, Shape], source: str) -> dict[
             f"tensor(s) that none has, {some(foreign)}."
         )
     return {name: place for name, place in found.items() if place}
+
+
+def _blocks(kind: BlockKind, places: Iterable[Place]) -> int:
+    """Count up to the last block that there is; one is wanted at least, unless all may lack."""
+    fewest = 0 if kind.optional else 1
+    return max((1 + place.index for place in places if place.kind is kind), default=fewest)
+
+
+def _check_depth(table: NameTable, size: Size, source: str) -> None:
+    kind = table.kinds[0].name
+    if table.width_per_block and size.hidden != table.width_per_block * size.blocks[kind]:
+        raise CheckpointError(
+            f"{source} is incomplete: {table.title} must be {table.width_per_block} wide for each "
+            f"{kind} block, got width {size.hidden} and {size.blocks[kind]} blocks; if it is made "
+            "for FLUX.1, its single_transformer_blocks are missing."
+        )
 
 
 def _hidden(shapes: Mapping[str, Shape]) -> int:

@@ -1,4 +1,4 @@
-"""What a checkpoint was distilled for: radius and pooling factor, from its metadata or its name."""
+"""What a checkpoint was distilled for, as far as its metadata or its name says it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from .errors import CheckpointError, quoted
 
-RADIUS, POOL_FACTOR, BASE = "clear.radius", "clear.pool_factor", "clear.base"
+RADIUS, POOL_FACTOR = "clear.radius", "clear.pool_factor"
+FAMILY, BASE = "clear.family", "clear.base"
 
 # As in clear_local_16_down_4.safetensors, with whatever people put before and after.
 PUBLISHED_NAME = re.compile(

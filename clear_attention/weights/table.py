@@ -51,14 +51,16 @@ class BlockKind:
     """The trained tensors of one kind of transformer block.
 
     Attributes:
-        name: What the rest of the pack calls it: ``double``, ``single``.
+        name: What the rest of the pack calls it: ``double``, ``single``; ``joint``, ``image``.
         layers: Linear layers from hidden to hidden, each with a weight and a bias.
         pooling: Name of the pooling weights in the checkpoint, ``{}`` for the block's index.
+        optional: Whether a checkpoint may have none of these tensors.
     """
 
     name: str
     layers: tuple[Layer, ...]
     pooling: str
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,17 +88,26 @@ class Size:
     pool_factor: int
 
     def __str__(self) -> str:
-        counts = " and ".join(f"{count} {kind}" for kind, count in self.blocks.items())
+        counts = " and ".join(f"{count} {kind}" for kind, count in self.blocks.items() if count)
         return f"width {self.hidden} with {counts} blocks"
 
 
 @dataclass(frozen=True)
 class NameTable:
-    """The names of one model family."""
+    """The names of one model family.
+
+    Attributes:
+        family: What metadata and code call it.
+        title: What users call it.
+        kinds: Its kinds of transformer blocks.
+        width_per_block: By how much the model is wider for each block of the first kind, where the
+            family ties the two; 0 where it does not.
+    """
 
     family: str
     title: str
     kinds: tuple[BlockKind, ...]
+    width_per_block: int = 0
 
     @cached_property
     def _places(self) -> dict[str, tuple[BlockKind, Layer | None, str]]:

@@ -47,6 +47,7 @@ def test_metadata_is_what_the_design_says(published, tmp_path):
     with safe_open(path, "pt") as file:
         assert file.metadata() == {
             "format": "pt",
+            "clear.family": "flux",
             "clear.radius": "8",
             "clear.pool_factor": "4",
             "clear.base": "flux1-dev",

@@ -145,10 +145,6 @@ def test_other_models_are_sent_to_their_loader(name, words, inside_clear, publis
     refuse(published_file(changes={**only, name: torch.zeros(2, 2)}), words)
 
 
-def test_a_checkpoint_for_sd3(published_file):
-    refuse(published_file(single=0), "no single_transformer_blocks", "SD3")
-
-
 def test_a_checkpoint_without_double_blocks(published_file):
     refuse(published_file(double=0), "not a CLEAR checkpoint")
 

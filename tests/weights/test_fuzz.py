@@ -120,7 +120,9 @@ def test_a_good_file_with_flipped_bytes(data, check, published):
 
 @FUZZ
 @given(
-    metadata=st.dictionaries(st.sampled_from(["clear.radius", "clear.pool_factor"]), json_values)
+    metadata=st.dictionaries(
+        st.sampled_from(["clear.family", "clear.radius", "clear.pool_factor"]), json_values
+    )
 )
 def test_any_metadata(metadata, check, published, raw_file):
     content = save(published(hidden=2, double=1, single=1))

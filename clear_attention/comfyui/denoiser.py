@@ -1,0 +1,157 @@
+"""A host MODEL as the distiller's `Denoiser`: the same path through the host as when sampling."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+from torch.autograd.graph import allow_mutation_on_saved_tensors
+from torch.utils.checkpoint import checkpoint
+
+from ..distill.denoiser import Local, Recorder
+from ..distill.shards import Samples
+from ..pooling import Pooling
+from .attention import RECORDER_KEY
+from .families import plain_module
+from .patch import SETTINGS_KEY, with_settings
+from .settings import Settings
+from .weights import table_and_size
+
+
+class HostDenoiser:
+    """A MODEL, loaded whole onto its device, whose velocity can be trained."""
+
+    def __init__(self, model: ModelPatcher) -> None:
+        """Load a model.
+
+        Raises:
+            ValueError: CLEAR does not know the model's architecture.
+        """
+        self.patcher = with_settings(model)
+        self.table, self.size = table_and_size(model)
+        comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
+        self.base = self.patcher.model
+        _end_inference(self.network)
+
+    @property
+    def network(self) -> nn.Module:
+        """The host's diffusion model."""
+        return plain_module(self.base.diffusion_model)
+
+    def latent_in(self, latent: Tensor) -> Tensor:
+        """Scale latents from the VAE's range to the network's."""
+        return self.base.process_latent_in(latent)
+
+    def velocity(
+        self,
+        noisy: Tensor,
+        sigma: Tensor,
+        samples: Samples,
+        *,
+        guidance: float,
+        local: Local | None = None,
+        recorder: Recorder | None = None,
+    ) -> Tensor:
+        """Predict the velocity, see `Denoiser.velocity`."""
+        options = dict(self.patcher.model_options["transformer_options"])
+        options[SETTINGS_KEY] = _settings(local)
+        options[RECORDER_KEY] = recorder
+        # As the host makes a call's arguments from a conditioning; each family has its own.
+        conditions = self.base.extra_conds(
+            noise=noisy,
+            device=noisy.device,
+            cross_attn=samples.context,
+            pooled_output=samples.pooled,
+            guidance=guidance,
+        )
+        arguments = {
+            name: entry.process_cond(batch_size=len(noisy), device=noisy.device).cond
+            for name, entry in conditions.items()
+        }
+        denoised = self.base.apply_model(noisy, sigma, transformer_options=options, **arguments)
+        return (noisy - denoised) / sigma.view(-1, *[1] * (noisy.ndim - 1))
+
+    @contextmanager
+    def training(self, checkpointing: bool = False) -> Iterator[None]:
+        """Let gradients flow through the host's blocks, which add to their input in place."""
+        management = comfy.model_management
+        before = getattr(management, "in_training", None)
+        # Newer hosts fuse the rotary positions into an operation that has no gradient otherwise.
+        if before is not None:
+            management.in_training = True
+        try:
+            with (
+                torch.inference_mode(False),
+                torch.enable_grad(),
+                allow_mutation_on_saved_tensors(),
+                checkpointed(self._blocks() if checkpointing else ()),
+            ):
+                yield
+        finally:
+            if before is not None:
+                management.in_training = before
+
+    def _blocks(self) -> list[nn.Module]:
+        """List the transformer blocks."""
+        names = dict.fromkeys(kind.layers[0].host.partition(".")[0] for kind in self.table.kinds)
+        return [block for name in names for block in self.network.get_submodule(name).children()]
+
+
+@contextmanager
+def checkpointed(blocks: Collection[nn.Module]) -> Iterator[None]:
+    """Let blocks keep their input only, and be computed again in the backward pass.
+
+    The host's own way to replace a block hands out a function that, by the time of the backward
+    pass, calls the last block; so the blocks' `forward` is wrapped for the length of the ``with``.
+    """
+    for block in blocks:
+        block.forward = functools.partial(_checkpointed, block.forward)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.__dict__["forward"]
+
+
+def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        # The block adds to its input in place: the second time, it must find it as it was.
+        copies = {name: _copy(value) for name, value in kwargs.items()}
+        return forward(*map(_copy, args), **copies)
+
+    return checkpoint(run, *args, use_reentrant=False, **kwargs)
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _settings(local: Local | None) -> Settings:
+    if local is None:
+        return Settings()
+    weights = local.pooling_weights
+    factor = next((weight.shape[0] for weight in weights.values()), 0)
+    return Settings(
+        window=local.window,
+        pool_factor=factor,
+        pool_weights={block: Pooling(factor, weight) for block, weight in weights.items()},
+        backend=local.backend,
+    )
+
+
+def _end_inference(network: nn.Module) -> None:
+    """Replace tensors that were loaded in inference mode: autograd refuses them for ever."""
+    with torch.inference_mode(False):
+        for module in network.modules():
+            for table in (module._parameters, module._buffers):
+                for name, tensor in table.items():
+                    if tensor is not None and tensor.is_inference():
+                        copy = tensor.clone()
+                        keeps = isinstance(tensor, nn.Parameter)
+                        table[name] = nn.Parameter(copy, requires_grad=False) if keeps else copy

@@ -1,0 +1,246 @@
+"""A whole distillation in the host: data, training, pictures, and the file that CLEARLoader loads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..distill import memory
+from ..distill.batches import Batches
+from ..distill.config import Config, ConfigError
+from ..distill.shards import ShardFolder
+from ..distill.tasks import Distillation
+from ..distill.trainer import Trainer
+from ..pooling import Pooling
+from ..weights import checkpoint, low_rank
+from .denoiser import HostDenoiser
+from .generation import HELD_OUT_SEED, generate
+from .painting import Painter, Prompt, encode, interrupted
+from .patch import with_settings
+
+logger = logging.getLogger(__name__)
+
+TRAIN, HELD_OUT = "train", "held_out"
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """What a run tells its user, and asks.
+
+    Attributes:
+        progress: Told what is going on, how far it is and how far it goes.
+        losses: Told the losses after each update, by its number.
+        pictures: Told teacher's and student's latents at each validation, by its number.
+        should_stop: Asked whether to stop; what is done is kept.
+    """
+
+    progress: Callable[[str, int, int], None] = lambda what, done, of: None
+    losses: Callable[[int, Mapping[str, float]], None] = lambda step, values: None
+    pictures: Callable[[int, Tensor, Tensor], None] | None = None
+    should_stop: Callable[[], bool] = interrupted
+
+
+def distil(model: ModelPatcher, clip: Any, config: Config, watcher: Watcher) -> bool:
+    """Distil a model, from where an earlier call with the same settings stopped.
+
+    Args:
+        model: The teacher, a MODEL; it stays as it is.
+        clip: Its text encoders; None where the data is there already.
+        config: The run.
+        watcher: Told and asked what happens.
+
+    Returns:
+        Whether the end was reached and the file written.
+
+    Raises:
+        ValueError: A setting cannot be used; the message says why.
+    """
+    painter = painter_of(config, clip)
+    data = {name: open_data(config, name) for name in (TRAIN, HELD_OUT)}
+    if config.generation.prompts is not None and not generate_all(
+        model, clip, painter, config, data, watcher
+    ):
+        return False
+    denoiser = HostDenoiser(model)
+    logger.info("CLEAR: distilling holds %s", memory_of(denoiser, config))
+    with torch.inference_mode(False):
+        task = Distillation(denoiser, config.training, config.student, config.loss)
+        held_out = Batches(data[HELD_OUT], config.training, salt=1) if data[HELD_OUT] else None
+        trainer = Trainer(
+            task,
+            Batches(data[TRAIN], config.training),
+            config.training,
+            config.optimiser,
+            config.folder,
+            held_out,
+        )
+        step = trainer.resume()
+        logger.info("CLEAR: training from step %d to %d", step, config.training.steps)
+
+        def observe(step: int, values: Mapping[str, float]) -> None:
+            watcher.progress("training", step, config.training.steps)
+            watcher.losses(step, values)
+
+        def validated(step: int) -> None:
+            if watcher.pictures and data[HELD_OUT]:
+                watcher.pictures(step, *compare(task, data[HELD_OUT], painter))
+
+        finished = trainer.run(observe, watcher.should_stop, validated)
+        if finished and trainer.accelerator.is_main_process:
+            with trainer.averaged():
+                write(task, config)
+    return finished
+
+
+def open_data(config: Config, name: str) -> ShardFolder:
+    """Open one part of a run's data; it is made where prompts are given."""
+    folder = config.data_folder / name
+    if config.generation.prompts is None:
+        return ShardFolder(folder)
+    generation = asdict(config.generation)
+    # More samples, larger batches or a moved prompt file do not spoil what is there.
+    for free in ("prompts", "samples", "held_out_samples", "batch", "shard"):
+        generation.pop(free)
+    return ShardFolder(folder, {**generation, "guidance": config.training.guidance})
+
+
+def painter_of(config: Config, clip: Any) -> Painter:
+    """Return how the run's pictures are sampled."""
+    generation = config.generation
+    negative = encode(clip, "") if clip is not None and generation.cfg != 1 else None
+    return Painter(
+        generation.steps,
+        generation.sampler,
+        generation.scheduler,
+        generation.cfg,
+        config.training.guidance,
+        negative,
+    )
+
+
+def generate_all(
+    model: ModelPatcher,
+    clip: Any,
+    painter: Painter,
+    config: Config,
+    data: Mapping[str, ShardFolder],
+    watcher: Watcher,
+) -> bool:
+    """Let the teacher paint whatever data is missing; return whether all is there."""
+    generation = config.generation
+    prompts = read_prompts(generation.prompts)
+    kept = min(generation.held_out, len(prompts) - 1)
+    parts = (
+        (TRAIN, prompts[: len(prompts) - kept], generation.samples, generation.seed),
+        (HELD_OUT, prompts[len(prompts) - kept :] or prompts, generation.held_out_samples,
+         generation.seed + HELD_OUT_SEED),
+    )
+    return all(
+        generate(
+            model,
+            clip,
+            painter,
+            chosen,
+            data[name],
+            generation,
+            samples=samples,
+            first_seed=seed,
+            progress=lambda done, of, name=name: watcher.progress(f"painting {name} data", done, of),
+            should_stop=watcher.should_stop,
+        )
+        for name, chosen, samples, seed in parts
+    )
+
+
+def read_prompts(path: Path | None) -> list[str]:
+    """Read one prompt per line; empty lines do not count.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path else []
+    except OSError as error:
+        raise ConfigError(f"The prompts cannot be read: {error}.") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ConfigError(f"{path} must have a prompt on at least one line, it has none.")
+    return prompts
+
+
+def memory_of(denoiser: HostDenoiser, config: Config) -> memory.Memory:
+    """Estimate what the run holds, from the model as it is loaded."""
+    tensors = denoiser.network.state_dict().values()
+    return memory.estimate(
+        denoiser.table,
+        denoiser.size,
+        teacher_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        rank=config.student.rank,
+        optimiser=config.optimiser.name,
+        ema=config.training.ema_decay > 0,
+    )
+
+
+def write(task: Distillation, config: Config) -> None:
+    """Write the student as the file that CLEARLoader loads."""
+    config.output.parent.mkdir(parents=True, exist_ok=True)
+    facts: dict[str, Any] = dict(
+        radius=config.student.radius, pool_factor=config.student.pool_factor, base=config.base
+    )
+    if config.student.rank:
+        low_rank.save(config.output, task.student.low_rank(torch.bfloat16), **facts)
+        return
+    base = task.denoiser.network.state_dict()
+    checkpoint.save(config.output, task.student.published(base, torch.bfloat16), **facts)
+
+
+def compare(
+    task: Distillation, data: ShardFolder, painter: Painter, count: int = 4
+) -> tuple[Tensor, Tensor]:
+    """Paint held-out samples again as the teacher and as the student, from the same seeds.
+
+    Returns:
+        Latents of the two, ``[count, C, H, W]`` each, as a VAE gives them.
+    """
+    shards = data.buckets()[0]
+    samples = data.load(shards, range(min(count, sum(shard.samples for shard in shards))))
+    prompts = [
+        Prompt(context[None], pooled[None])
+        for context, pooled in zip(samples.context, samples.pooled, strict=True)
+    ]
+    size_px = (samples.latent.shape[-2] * 8, samples.latent.shape[-1] * 8)
+    seeds = [int(seed) for seed in samples.seed]
+    assert isinstance(task.denoiser, HostDenoiser)
+    model = task.denoiser.patcher
+    with torch.inference_mode():
+        of_teacher = painter.paint(model, prompts, seeds, size_px)
+        with as_student(task) as local:
+            of_student = painter.paint(local, prompts, seeds, size_px)
+    return of_teacher, of_student
+
+
+@contextmanager
+def as_student(task: Distillation) -> Iterator[ModelPatcher]:
+    """Give a clone of the teacher that samples as the student for the length of the ``with``."""
+    assert isinstance(task.denoiser, HostDenoiser)
+    weights = task.student.pooling_weights
+    factor = task.student.size.pool_factor
+    local = with_settings(
+        task.denoiser.patcher,
+        window=task.window,
+        pool_factor=factor,
+        pool_weights={block: Pooling(factor, weight) for block, weight in weights.items()},
+        backend=task.backend,
+    )
+    with task.student.attached(task.denoiser.network):
+        yield local
+
+

@@ -1,0 +1,93 @@
+"""Self-generated data: the teacher paints what the student learns from (paper, section 4.1).
+
+Real photographs train worse: they are not what the teacher would have painted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from ..distill.config import Generation
+from ..distill.shards import Samples, ShardFolder
+from .painting import Painter, Prompt, encode, stack
+
+Item = TypeVar("Item")
+Progress = Callable[[int, int], None]
+"""Told how many of how many samples there are."""
+
+HELD_OUT_SEED = 1 << 32  # far from any seed of the training data
+
+
+def generate(
+    model: ModelPatcher,
+    clip: Any,
+    painter: Painter,
+    prompts: Sequence[str],
+    data: ShardFolder,
+    generation: Generation,
+    *,
+    samples: int,
+    first_seed: int,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Paint samples into a folder of shards, except those that it has.
+
+    Args:
+        model: The teacher.
+        clip: Its text encoders.
+        painter: How to sample.
+        prompts: Taken in turn.
+        data: Where samples go.
+        generation: Sizes, and how many samples at once and per shard.
+        samples: How many the folder shall hold.
+        first_seed: Seed of the first; each next one has the next.
+        progress: Told after each shard.
+        should_stop: Asked between batches; what is painted of a shard then is lost.
+
+    Returns:
+        Whether all samples are there.
+    """
+    done = data.seeds()
+    progress(len(done), samples)
+    for number, chunk in enumerate(chunks(range(samples), generation.shard)):
+        size_px = generation.sizes_px[number % len(generation.sizes_px)]
+        todo = [index for index in chunk if first_seed + index not in done]
+        encoded = {index: encode(clip, prompts[index % len(prompts)]) for index in todo}
+        for indices in by_length(todo, encoded):
+            parts: list[torch.Tensor] = []
+            for batch in chunks(indices, generation.batch):
+                if should_stop():
+                    return False
+                seeds = [first_seed + index for index in batch]
+                parts.append(painter.paint(model, [encoded[i] for i in batch], seeds, size_px))
+            whole = stack([encoded[index] for index in indices])
+            seeds = torch.tensor([first_seed + index for index in indices])
+            data.add(Samples(torch.cat(parts).half(), half(whole.context), half(whole.pooled), seeds))
+            progress(len(data), samples)
+    return True
+
+
+def by_length(indices: Sequence[int], encoded: dict[int, Prompt]) -> list[list[int]]:
+    """Group samples by the length of their text, for only equal ones fit into a shard."""
+    groups: dict[int, list[int]] = {}
+    for index in indices:
+        groups.setdefault(encoded[index].context.shape[1], []).append(index)
+    return list(groups.values())
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
+    """Cut a sequence into pieces."""
+    rest = iter(items)
+    while piece := list(islice(rest, size)):
+        yield piece
+
+
+def half(tensor: torch.Tensor) -> torch.Tensor:
+    """Return embeddings as they are stored: bfloat16 has T5's range, float16 does not."""
+    return tensor.bfloat16()

@@ -1,0 +1,61 @@
+"""The host without its server: for commands that use its models. Imports nothing of it at first."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+
+def prepare(cpu: bool) -> None:
+    """Set the host's options; they count when its modules are first imported.
+
+    Args:
+        cpu: Run on the CPU.
+    """
+    import comfy.options
+
+    comfy.options.enable_args_parsing(False)
+    from comfy.cli_args import args
+
+    if cpu:
+        args.cpu = True
+        args.use_pytorch_cross_attention = True  # several times faster than its default there
+
+
+def load_nodes() -> None:
+    """Import all node packs, so that any loader can be named."""
+    import nodes
+
+    found = nodes.init_extra_nodes(init_custom_nodes=True)
+    if inspect.isawaitable(found):
+        asyncio.run(_wait(found))
+
+
+async def _wait(found: Any) -> None:
+    await found
+
+
+def run_node(settings: Mapping[str, Any]) -> Any:
+    """Run a node and return its first output.
+
+    Args:
+        settings: The node's id under ``node``, and its inputs.
+
+    Raises:
+        ValueError: There is no such node, or it refuses its inputs.
+    """
+    import nodes
+
+    inputs = dict(settings)
+    name = inputs.pop("node", None)
+    if name not in nodes.NODE_CLASS_MAPPINGS:
+        raise ValueError(f"A loader's node must be one that ComfyUI has, got {name!r}.")
+    kind = nodes.NODE_CLASS_MAPPINGS[name]
+    function = getattr(kind, "EXECUTE_NORMALIZED", None) or getattr(kind(), kind.FUNCTION)
+    try:
+        result = function(**inputs)
+    except (TypeError, FileNotFoundError) as error:
+        raise ValueError(f"The loader {name} refuses {inputs}: {error}") from error
+    return getattr(result, "args", result)[0]

@@ -1,0 +1,109 @@
+"""Sampling through the host, as KSampler does it, for the trainer's data and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+LATENT_PX = 8  # pixels per latent pixel, in all families that CLEAR knows
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """An encoded prompt.
+
+    Attributes:
+        context: Text embedding, ``[1, T, D]``.
+        pooled: Pooled text vector, ``[1, P]``.
+    """
+
+    context: Tensor
+    pooled: Tensor
+
+
+@dataclass(frozen=True)
+class Painter:
+    """How pictures are sampled; the names are KSampler's.
+
+    Attributes:
+        steps: Sampling steps.
+        sampler: Name of the sampler.
+        scheduler: Name of the scheduler.
+        cfg: Classifier-free guidance, 1 for none.
+        guidance: For guidance-distilled models.
+        negative: Encoded empty prompt; needed for a cfg other than 1.
+    """
+
+    steps: int
+    sampler: str
+    scheduler: str
+    cfg: float
+    guidance: float
+    negative: Prompt | None = None
+
+    def paint(
+        self,
+        model: ModelPatcher,
+        prompts: Sequence[Prompt],
+        seeds: Iterable[int],
+        size_px: tuple[int, int],
+    ) -> Tensor:
+        """Sample one picture per prompt from the noise that KSampler draws for its seed.
+
+        Args:
+            model: A MODEL.
+            prompts: Of equal text length.
+            seeds: One per prompt.
+            size_px: Height and width.
+
+        Returns:
+            Latents as a VAE gives them, ``[B, C, H, W]`` float32.
+        """
+        channels = model.get_model_object("latent_format").latent_channels
+        latent = torch.zeros(1, channels, *(edge // LATENT_PX for edge in size_px))
+        noise = torch.cat([comfy.sample.prepare_noise(latent, seed) for seed in seeds])
+        positive = self._conditioning(stack(prompts))
+        negative = self._conditioning(self.negative) if self.negative else positive
+        return comfy.sample.sample(
+            model,
+            noise,
+            self.steps,
+            self.cfg,
+            self.sampler,
+            self.scheduler,
+            positive,
+            negative,
+            torch.zeros_like(noise),
+            disable_pbar=True,
+            seed=0,
+        ).float()
+
+    def _conditioning(self, prompt: Prompt) -> list[list[Any]]:
+        extra = {"pooled_output": prompt.pooled, "guidance": self.guidance}
+        return [[prompt.context, extra]]
+
+
+def encode(clip: Any, text: str) -> Prompt:
+    """Encode a prompt with a CLIP, as CLIPTextEncode does it."""
+    (context, extra), *_ = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    return Prompt(context.cpu(), extra["pooled_output"].cpu())
+
+
+def stack(prompts: Sequence[Prompt]) -> Prompt:
+    """Join prompts of equal text length into one batch."""
+    return Prompt(
+        torch.cat([prompt.context for prompt in prompts]),
+        torch.cat([prompt.pooled for prompt in prompts]),
+    )
+
+
+def interrupted() -> bool:
+    """Say whether the user asked the host to stop; the request stands."""
+    return comfy.model_management.processing_interrupted()

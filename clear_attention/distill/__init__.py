@@ -1,0 +1,6 @@
+"""Distillation: turn a pre-trained diffusion transformer's attention into CLEAR (paper, section 4).
+
+The teacher and the student are one model. Its weights stay frozen; the student is the difference
+that training adds to the attention projections, and a window. What knows the model itself is the
+`Denoiser` that a run is given; nothing here imports ComfyUI.
+"""

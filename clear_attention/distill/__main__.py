@@ -1,0 +1,53 @@
+"""Distil a model without ComfyUI's server: ``python -m clear_attention.distill CONFIG``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from .config import ConfigError
+from .toml_file import read
+
+PACK = Path(__file__).resolve().parents[2]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a distillation and return an exit code: 0 done, 1 stopped early, 2 a mistake."""
+    parser = argparse.ArgumentParser(prog="python -m clear_attention.distill", description=__doc__)
+    parser.add_argument("config", type=Path, help="TOML file that describes the run")
+    parser.add_argument("--comfyui", type=Path, help="folder of ComfyUI, in place of the file's")
+    parser.add_argument("--cpu", action="store_true", help="run on the CPU")
+    options = parser.parse_args(arguments)
+    try:
+        config = read(options.config)
+        command = open_host(options.comfyui or config.comfyui or PACK.parents[1], options.cpu)
+        return int(command.run(config))
+    except (ValueError, ImportError, RuntimeError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+
+
+def open_host(folder: Path, cpu: bool) -> Any:
+    """Make ComfyUI's modules importable and return the pack's command for it.
+
+    Raises:
+        ConfigError: There is no ComfyUI.
+    """
+    if not (folder / "comfy").is_dir():
+        raise ConfigError(
+            f"{folder} is no ComfyUI: name its folder with --comfyui or the setting comfyui."
+        )
+    # The pack has a `nodes` of its own, which must not hide the host's.
+    hidden = {"", ".", str(PACK), str(Path.cwd())}
+    rest = [entry for entry in sys.path if entry not in hidden]
+    sys.path[:] = [str(folder), *rest, str(PACK)]
+    launch = importlib.import_module("clear_attention.comfyui.launch")
+    launch.prepare(cpu)
+    return importlib.import_module("clear_attention.comfyui.command")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

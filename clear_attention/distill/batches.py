@@ -1,0 +1,100 @@
+"""What one update sees, drawn from nothing but the seed and the number of the step.
+
+There is no state to save: a run that goes on after a kill draws what it would have drawn, and each
+of several processes draws the whole batch and takes its share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import Training
+from .shards import Samples, ShardFolder
+
+PATCH_AREA = 4  # latent pixels per token
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples with the noise and the noise levels at which the model sees them.
+
+    Attributes:
+        samples: The clean latents and their conditioning.
+        noise: ``[B, C, H, W]`` float32, standard normal.
+        sigma: ``[B]`` float32 in (0, 1].
+    """
+
+    samples: Samples
+    noise: Tensor
+    sigma: Tensor
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def part(self, index: int, parts: int) -> Batch:
+        """Return every ``parts``-th sample from number ``index`` on."""
+        rows = slice(index, None, parts)
+        mine = Samples(**{name: value[rows] for name, value in vars(self.samples).items()})
+        return Batch(mine, self.noise[rows], self.sigma[rows])
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        samples = Samples(**{name: value.to(device) for name, value in vars(self.samples).items()})
+        return Batch(samples, self.noise.to(device), self.sigma.to(device))
+
+
+class Batches:
+    """Draws batches of one size of picture each; sizes come up by their number of batches."""
+
+    def __init__(self, data: ShardFolder, training: Training, salt: int = 0) -> None:
+        """Draw from a folder.
+
+        Args:
+            data: The samples.
+            training: Size of a batch, seed and noise levels.
+            salt: Distinguishes what is drawn from the same seed for other purposes.
+        """
+        self.data, self.training, self.salt = data, training, salt
+        self.buckets = data.buckets()
+        if not self.buckets:
+            raise ValueError(f"{data.folder} holds no samples.")
+        self.sizes = [self._batch_size(shards[0].latent) for shards in self.buckets]
+        counts = [sum(shard.samples for shard in shards) for shards in self.buckets]
+        self.counts = counts
+        self.weights = torch.tensor([n / b for n, b in zip(counts, self.sizes, strict=True)])
+
+    def draw(self, step: int) -> Batch:
+        """Return the batch of a step, the same on every call."""
+        draw = torch.Generator().manual_seed(_seed(self.training.seed, self.salt, step))
+        bucket = int(torch.multinomial(self.weights, 1, generator=draw))
+        size = self.sizes[bucket]
+        # Without repetition where there are enough.
+        enough = self.counts[bucket] >= size
+        chance = torch.ones(self.counts[bucket])
+        rows = torch.multinomial(chance, size, replacement=not enough, generator=draw).tolist()
+        samples = self.data.load(self.buckets[bucket], rows)
+        noise = torch.randn(samples.latent.shape, generator=draw)
+        return Batch(samples, noise, self._sigma(size, draw))
+
+    def _batch_size(self, latent: tuple[int, ...]) -> int:
+        if not self.training.batch_tokens:
+            return self.training.batch
+        tokens = latent[-1] * latent[-2] // PATCH_AREA
+        return max(1, self.training.batch_tokens // tokens)
+
+    def _sigma(self, size: int, draw: torch.Generator) -> Tensor:
+        if self.training.timesteps == "logit_normal":
+            return torch.sigmoid(torch.randn(size, generator=draw) + self.training.timestep_mean)
+        return torch.randint(1, 1001, (size,), generator=draw) / 1000  # as the paper's code
+
+
+def _seed(*numbers: int) -> int:
+    """Mix numbers into one seed, so that neighbours have nothing in common."""
+    mixed = 0x9E3779B97F4A7C15
+    for number in numbers:
+        mixed = ((mixed ^ number) * 0xBF58476D1CE4E5B9) % 2**64
+        mixed ^= mixed >> 31
+    return mixed % 2**63

@@ -1,0 +1,234 @@
+"""What a run is: dataclasses with a sentence under each field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+OPTIMISERS = ("prodigy", "adamw")
+PRECISIONS = ("bf16", "float32")
+TIMESTEPS = ("uniform", "logit_normal")
+
+
+class ConfigError(ValueError):
+    """A setting is not usable; the message says what was given and what is expected."""
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+
+
+def _at_least(section: Any, at: str, **least: float) -> None:
+    for name, bound in least.items():
+        value = getattr(section, name)
+        if value < bound:
+            raise ConfigError(f"{at}.{name} must be at least {bound}, got {value}.")
+
+
+@dataclass(frozen=True)
+class Student:
+    """What is distilled."""
+
+    radius: int = 16
+    """Radius of the window in tokens."""
+
+    pool_factor: int = 0
+    """Edge of a pooled cell in tokens; 0 has no pooled branch."""
+
+    rank: int = 0
+    """Rank of the change to each projection; 0 trains whole matrices and their biases."""
+
+    backend: str = "auto"
+    """Backend of the local attention."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, "student", radius=1, pool_factor=0, rank=0)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Weights of the losses (paper, equation 5)."""
+
+    flow: float = 1.0
+    """Weight of the flow-matching error against the data."""
+
+    prediction: float = 0.5
+    """Weight of the difference to the teacher's velocity."""
+
+    attention: float = 0.5
+    """Weight of the difference to the teacher's attention outputs."""
+
+    attention_blocks: str = ""
+    """Blocks whose attention outputs are compared, such as "single 1, single 5-9"; empty takes
+    every fourth of the last kind of block, from the second on, as the paper does."""
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How weights are updated."""
+
+    name: str = "prodigy"
+    """``prodigy``, which finds its own step size, or ``adamw``."""
+
+    learning_rate: float = 1.0
+    """Step size; a factor of 1 for Prodigy."""
+
+    weight_decay: float = 1e-4
+    """Decoupled decay of what is trained; a student is its difference to the teacher."""
+
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay rates of the running averages of gradients and of their squares."""
+
+    warmup_steps: int = 0
+    """Steps over which the step size grows from zero."""
+
+    cosine_to: float = 1.0
+    """Share of the step size that is left at the last step of a cosine decay; 1 keeps it."""
+
+    clip_norm: float = 1.0
+    """Largest norm of the gradient; larger ones are scaled down."""
+
+    def __post_init__(self) -> None:
+        _one_of("optimiser.name", self.name, OPTIMISERS)
+        _at_least(self, "optimiser", learning_rate=0, weight_decay=0, warmup_steps=0, clip_norm=0)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and on what."""
+
+    steps: int = 10_000
+    """Updates of the weights."""
+
+    batch: int = 32
+    """Samples per update, over all processes."""
+
+    batch_tokens: int = 0
+    """Image tokens per update in place of `batch`: larger pictures make smaller batches."""
+
+    accumulate: int = 1
+    """Parts into which each process splits its share of a batch, one after the other."""
+
+    seed: int = 0
+    """Seed of the order of the data, of noise and of timesteps."""
+
+    precision: str = "bf16"
+    """``bf16`` computes in bfloat16 where it is safe; what is trained is float32 in any case."""
+
+    gradient_checkpointing: bool = False
+    """Recompute each block in the backward pass: a third more work, far less memory."""
+
+    timesteps: str = "uniform"
+    """How noise levels are drawn: ``uniform`` in (0, 1] or ``logit_normal``."""
+
+    timestep_mean: float = 0.0
+    """Mean of the logit-normal distribution; larger is noisier."""
+
+    guidance: float = 3.5
+    """Guidance given to guidance-distilled models."""
+
+    ema_decay: float = 0.0
+    """Decay of the running average of what is trained, which is the result then; 0 has none."""
+
+    log_every: int = 10
+    """Steps between lines of the log."""
+
+    save_every: int = 250
+    """Steps between resumable states; the last two are kept."""
+
+    validate_every: int = 0
+    """Steps between validations; 0 validates at the end only."""
+
+    validation_batches: int = 4
+    """Batches of held-out data per validation."""
+
+    def __post_init__(self) -> None:
+        _one_of("training.precision", self.precision, PRECISIONS)
+        _one_of("training.timesteps", self.timesteps, TIMESTEPS)
+        _at_least(self, "training", steps=1, batch=1, batch_tokens=0, accumulate=1, log_every=1)
+        _at_least(self, "training", save_every=1, validate_every=0, validation_batches=0)
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"training.ema_decay must be in [0, 1), got {self.ema_decay}.")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Self-generated data: what the teacher paints for the student to learn from."""
+
+    prompts: Path | None = None
+    """Text file with one prompt per line; without one, data that is there already is used."""
+
+    held_out: int = 16
+    """How many prompts, the last of the file, are kept for validation."""
+
+    samples: int = 10_000
+    """Pictures to paint for training; prompts are repeated with other seeds as needed."""
+
+    held_out_samples: int = 16
+    """Pictures to paint for validation."""
+
+    sizes_px: tuple[tuple[int, int], ...] = ((1024, 1024),)
+    """Heights and widths, taken in turn."""
+
+    steps: int = 20
+    """Sampling steps."""
+
+    sampler: str = "euler"
+    """Name of the sampler, as in KSampler."""
+
+    scheduler: str = "simple"
+    """Name of the scheduler, as in KSampler."""
+
+    cfg: float = 1.0
+    """Classifier-free guidance; 1 is right for guidance-distilled models."""
+
+    seed: int = 0
+    """Seed of the first picture; each next one has the next seed."""
+
+    batch: int = 1
+    """Pictures painted at once."""
+
+    shard: int = 64
+    """Pictures per file."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, "generation", held_out=0, samples=1, held_out_samples=0, steps=1)
+        _at_least(self, "generation", batch=1, shard=1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    output: Path
+    """File to write: the checkpoint that ``CLEARLoader`` loads."""
+
+    folder: Path
+    """Where data, resumable states, the log and pictures are kept."""
+
+    data: Path | None = None
+    """Folder of the data, where it is not ``folder/data``: runs on one teacher share it."""
+
+    base: str = ""
+    """What is distilled, for the file's metadata; empty takes the model file's name."""
+
+    comfyui: Path | None = None
+    """Folder of ComfyUI, where it is not two above this pack."""
+
+    loaders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """ComfyUI nodes that load ``model`` and ``clip`` and, for pictures, ``vae``: each a table
+    with the node's id under ``node`` and its inputs."""
+
+    student: Student = Student()
+    loss: Loss = Loss()
+    optimiser: Optimiser = Optimiser()
+    training: Training = Training()
+    generation: Generation = Generation()
+
+    @property
+    def data_folder(self) -> Path:
+        """Where the data is."""
+        return self.data or self.folder / "data"

@@ -1,0 +1,72 @@
+"""How much memory a distillation needs: pure numbers, to choose between whole and low rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..weights.table import NameTable, Size
+
+MASTER = 4  # bytes per trained number: float32
+# Numbers that an optimiser keeps per trained one: AdamW two averages; Prodigy besides those the
+# starting point and the running sum behind its step size.
+KEPT = {"adamw": 2, "prodigy": 4}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a run holds for its whole length; activations come on top.
+
+    Attributes:
+        teacher: The frozen model, which the student shares.
+        student: What is trained.
+        gradients: Of what is trained.
+        optimiser: What it remembers.
+    """
+
+    teacher: int
+    student: int
+    gradients: int
+    optimiser: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.teacher + self.student + self.gradients + self.optimiser
+
+    def __str__(self) -> str:
+        return (
+            f"{self.total / 1e9:.1f} GB (teacher {self.teacher / 1e9:.1f}, student "
+            f"{self.student / 1e9:.1f}, gradients {self.gradients / 1e9:.1f}, optimiser "
+            f"{self.optimiser / 1e9:.1f}), and activations"
+        )
+
+
+def trained_numbers(table: NameTable, size: Size, rank: int) -> int:
+    """Count the numbers that a student of this rank trains, pooling weights apart; 0 is whole."""
+    projections = sum(
+        name.endswith(".weight") for name in table.slices(size)
+    )
+    per_projection = 2 * rank * size.hidden if rank else size.hidden * (size.hidden + 1)
+    return projections * per_projection
+
+
+def estimate(
+    table: NameTable, size: Size, *, teacher_bytes: int, rank: int, optimiser: str, ema: bool
+) -> Memory:
+    """Estimate a run.
+
+    Args:
+        table: Names of the trained projections.
+        size: Width and blocks of the model.
+        teacher_bytes: Size of the frozen model as it is loaded.
+        rank: Of the student; 0 for whole matrices.
+        optimiser: ``adamw`` or ``prodigy``.
+        ema: Whether a running average is kept.
+    """
+    bytes_each = trained_numbers(table, size, rank) * MASTER
+    return Memory(
+        teacher=teacher_bytes,
+        student=bytes_each * (2 if ema else 1),
+        gradients=bytes_each,
+        optimiser=bytes_each * KEPT[optimiser],
+    )

@@ -1,0 +1,204 @@
+"""Training data on disk: safetensors shards and a manifest, so that an interrupted job goes on.
+
+A shard holds latents of one size with the conditioning of their prompts. It is listed in the
+manifest once it is complete; files that are not listed do not exist.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+MANIFEST = "manifest.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of samples.
+
+    Attributes:
+        file: Name in the folder.
+        samples: How many.
+        latent: Shape of one latent, ``[C, H, W]``.
+        text_tokens: Length of the text embeddings.
+    """
+
+    file: str
+    samples: int
+    latent: tuple[int, ...]
+    text_tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Samples of one size.
+
+    Attributes:
+        latent: ``[N, C, H, W]``, as a VAE gives it.
+        context: Text embeddings, ``[N, T, D]``.
+        pooled: Pooled text vectors, ``[N, P]``.
+        seed: Seed of the noise from which each was painted, ``[N]`` int64.
+    """
+
+    latent: Tensor
+    context: Tensor
+    pooled: Tensor
+    seed: Tensor
+
+    def __len__(self) -> int:
+        return len(self.latent)
+
+
+class ShardFolder:
+    """A folder of shards.
+
+    Raises:
+        ValueError: The folder's manifest is not usable, or made with other settings.
+    """
+
+    def __init__(self, folder: Path, made_with: Mapping[str, Any] | None = None) -> None:
+        """Open a folder, or make it if ``made_with`` is given.
+
+        Args:
+            folder: Where the shards are.
+            made_with: What the data depends on; a folder made with something else is refused.
+        """
+        self.folder = folder
+        self.made_with = dict(made_with or {})
+        self.shards: list[Shard] = []
+        path = folder / MANIFEST
+        if path.exists():
+            self._read(path, check=made_with is not None)
+        elif made_with is None:
+            raise ValueError(f"{folder} holds no data: it has no {MANIFEST}.")
+
+    def __len__(self) -> int:
+        return sum(shard.samples for shard in self.shards)
+
+    def add(self, samples: Samples) -> None:
+        """Write samples as one more shard.
+
+        Embeddings that samples share are written once.
+        """
+        context, which = unique_rows(samples.context)
+        pooled, which_pooled = unique_rows(samples.pooled)
+        tensors = {
+            "latent": samples.latent,
+            "context": context,
+            "context_of": which,
+            "pooled": pooled,
+            "pooled_of": which_pooled,
+            "seed": samples.seed.long(),
+        }
+        shape = tuple(samples.latent.shape[1:])
+        name = f"{len(self.shards):05}.safetensors"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(self.folder / name, tensors)
+        self.shards.append(Shard(name, len(samples), shape, samples.context.shape[1]))
+        tree = {
+            "version": VERSION,
+            "made_with": self.made_with,
+            "shards": [asdict(shard) for shard in self.shards],
+        }
+        write_text(self.folder / MANIFEST, json.dumps(tree, indent=1))
+
+    def seeds(self) -> set[int]:
+        """Return the seeds of all samples."""
+        found: set[int] = set()
+        for shard in self.shards:
+            with safe_open(self.folder / shard.file, framework="pt") as file:
+                found.update(file.get_tensor("seed").tolist())
+        return found
+
+    def buckets(self) -> list[list[Shard]]:
+        """Group the shards whose samples fit into one batch."""
+        groups: dict[tuple[object, ...], list[Shard]] = {}
+        for shard in self.shards:
+            groups.setdefault((shard.latent, shard.text_tokens), []).append(shard)
+        return list(groups.values())
+
+    def load(self, shards: Sequence[Shard], indices: Sequence[int]) -> Samples:
+        """Load samples by their number within some shards of one bucket."""
+        rows: list[dict[str, Tensor]] = []
+        for index in indices:
+            at = 0
+            while index >= shards[at].samples:
+                index -= shards[at].samples
+                at += 1
+            rows.append(self._row(shards[at], index))
+        stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        return Samples(**stacked)
+
+    def _row(self, shard: Shard, index: int) -> dict[str, Tensor]:
+        with safe_open(self.folder / shard.file, framework="pt") as file:  # memory-mapped
+
+            def at(name: str, row: int) -> Tensor:
+                return file.get_slice(name)[row : row + 1][0]
+
+            return {
+                "latent": at("latent", index),
+                "context": at("context", int(at("context_of", index))),
+                "pooled": at("pooled", int(at("pooled_of", index))),
+                "seed": at("seed", index),
+            }
+
+    def _read(self, path: Path, check: bool) -> None:
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8"))
+            shards = [Shard(**{**row, "latent": tuple(row["latent"])}) for row in tree["shards"]]
+            version, made_with = tree["version"], tree["made_with"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged ({error!r}): delete its folder.") from error
+        if version != VERSION:
+            raise ValueError(f"{path} must have version {VERSION}, got {version}.")
+        if check and made_with != self.made_with:
+            asked = json.loads(json.dumps(self.made_with))
+            if made_with != asked:
+                differ = [k for k in {**made_with, **asked} if made_with.get(k) != asked.get(k)]
+                raise ValueError(
+                    f"{path.parent} was made with other settings ({', '.join(sorted(differ))}): "
+                    "take another folder or delete it."
+                )
+        self.made_with, self.shards = made_with, shards
+
+
+def unique_rows(table: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct rows in order of appearance, and for each row which of them it is."""
+    places: dict[bytes, int] = {}
+    which = [
+        places.setdefault(row.contiguous().view(torch.uint8).numpy().tobytes(), len(places))
+        for row in table.flatten(1)
+    ]
+    first = [which.index(place) for place in range(len(places))]
+    return table[first], torch.tensor(which)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
+    """Write a safetensors file that is there as a whole or not at all."""
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, part, metadata)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is there as a whole or not at all."""
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

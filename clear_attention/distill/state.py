@@ -1,0 +1,134 @@
+"""Resumable states as safetensors: weights, averages and the optimiser's memory, to the bit."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .shards import write_tensors
+
+NAME = "state-{:07}.safetensors"
+PATTERN = re.compile(r"state-(\d{7})\.safetensors")
+KEPT = 2
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where a run stands.
+
+    Attributes:
+        step: Updates done.
+        weights: What is trained, by parameter name.
+        average: Its running average; empty without one.
+        memory: Tensors of the optimiser, by parameter name and entry.
+        numbers: What else the optimiser knows: per group, and per parameter name.
+        made_with: What the run depends on.
+    """
+
+    step: int
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor]
+    memory: dict[str, dict[str, Tensor]]
+    numbers: dict[str, Any]
+    made_with: dict[str, Any]
+
+
+def save(folder: Path, state: State) -> Path:
+    """Write a state and remove all but the last ones."""
+    tensors = {f"weights/{name}": tensor for name, tensor in state.weights.items()}
+    tensors |= {f"average/{name}": tensor for name, tensor in state.average.items()}
+    for name, entries in state.memory.items():
+        tensors |= {f"memory/{entry}/{name}": tensor for entry, tensor in entries.items()}
+    facts = {"step": state.step, "numbers": state.numbers, "made_with": state.made_with}
+    path = folder / NAME.format(state.step)
+    write_tensors(path, tensors, state=json.dumps(facts))
+    for old in states(folder)[:-KEPT]:
+        old.unlink()
+    return path
+
+
+def states(folder: Path) -> list[Path]:
+    """List a folder's states, the last one at the end."""
+    return sorted(path for path in folder.glob("state-*") if PATTERN.fullmatch(path.name))
+
+
+def load(path: Path) -> State:
+    """Read a state.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "memory": {}}
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["state"])
+            for key in file.keys():  # noqa: SIM118 - not a dict
+                part, name = key.split("/", 1)
+                parts[part][name] = file.get_tensor(key)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error!r}): delete it to go on from the one before."
+        ) from error
+    memory: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in parts["memory"].items():
+        entry, name = key.split("/", 1)
+        memory.setdefault(name, {})[entry] = tensor
+    return State(memory=memory, weights=parts["weights"], average=parts["average"], **facts)
+
+
+def of_optimiser(
+    optimiser: Optimizer, names: Mapping[Tensor, str]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Part an optimiser's memory into tensors and numbers, by parameter name."""
+    memory: dict[str, dict[str, Tensor]] = {}
+    scalars: dict[str, dict[str, Any]] = {}
+    for parameter, entries in optimiser.state.items():
+        name = names[parameter]
+        for entry, value in entries.items():
+            home = memory if isinstance(value, Tensor) else scalars
+            home.setdefault(name, {})[entry] = value
+    groups = [
+        {key: value for key, value in group.items() if key != "params"}
+        for group in optimiser.param_groups
+    ]
+    return memory, {"groups": groups, "scalars": scalars}
+
+
+def into_optimiser(optimiser: Optimizer, names: Mapping[Tensor, str], state: State) -> None:
+    """Give an optimiser its memory back."""
+    for parameter, name in names.items():
+        entries: dict[str, Any] = {**state.numbers["scalars"].get(name, {})}
+        for entry, tensor in state.memory.get(name, {}).items():
+            # Counters stay where the optimiser made them: on the CPU.
+            entries[entry] = tensor if tensor.ndim == 0 else tensor.to(parameter.device)
+        if entries:
+            optimiser.state[parameter] = entries
+    for group, saved in zip(optimiser.param_groups, state.numbers["groups"], strict=True):
+        group.update({key: _like(group.get(key), value) for key, value in saved.items()})
+
+
+def copy_into(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
+    """Overwrite parameters.
+
+    Raises:
+        ValueError: The names or shapes differ.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != {name: tuple(tensor.shape) for name, tensor in parameters.items()}:
+        raise ValueError(f"{what} is of another model or student: take another folder.")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+
+
+def _like(old: Any, new: Any) -> Any:
+    return tuple(new) if isinstance(old, tuple) else new  # JSON has lists only

@@ -1,0 +1,156 @@
+"""What is trained, and with which losses: a model from nothing, or a student of its teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..window import Window
+from . import losses
+from .batches import Batch
+from .config import ConfigError, Loss, Training
+from .config import Student as StudentConfig
+from .denoiser import Denoiser, Local, Recorder
+from .losses import Block
+from .student import Student
+
+
+class Task(nn.Module):
+    """Trainable parameters, and the losses of a batch.
+
+    The frozen model is not a submodule: neither copied, nor sent between processes, nor saved.
+    """
+
+    def __init__(self, denoiser: Denoiser, training: Training) -> None:
+        super().__init__()
+        self._frozen = (denoiser,)
+        self.settings = training
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The model."""
+        return self._frozen[0]
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses by name; ``loss`` is what is minimised."""
+        raise NotImplementedError
+
+    def context(self) -> AbstractContextManager[None]:
+        """Prepare the model: around the forward and the backward pass."""
+        return self.denoiser.training(self.settings.gradient_checkpointing)
+
+    def noisy(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the noisy and the clean latents in the network's range."""
+        latent = self.denoiser.latent_in(batch.samples.latent.float())
+        return losses.mix(latent, batch.noise, batch.sigma), latent
+
+
+class FlowMatching(Task):
+    """Trains all weights of a network on data (rectified flow)."""
+
+    def __init__(self, denoiser: Denoiser, training: Training) -> None:
+        super().__init__(denoiser, training)
+        self.network = denoiser.network.requires_grad_(True)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the flow-matching error."""
+        noisy, latent = self.noisy(batch)
+        velocity = self.denoiser.velocity(
+            noisy,
+            batch.sigma,
+            batch.samples,
+            guidance=self.settings.guidance,
+        )
+        return {"loss": losses.flow_matching(velocity, latent, batch.noise)}
+
+
+class Distillation(Task):
+    """Trains a student to attend locally and predict what its teacher does (paper, section 4)."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        training: Training,
+        student: StudentConfig,
+        loss: Loss,
+    ) -> None:
+        super().__init__(denoiser, training)
+        denoiser.network.requires_grad_(False)
+        size = dataclasses.replace(denoiser.size, pool_factor=student.pool_factor)
+        self.student = Student(denoiser.table, size, student.rank, training.seed)
+        self.window = Window(student.radius)
+        self.backend = student.backend
+        self.loss = loss
+        self.blocks = compared_blocks(loss.attention_blocks, denoiser.size.blocks)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the paper's three losses and their weighted sum."""
+        noisy, latent = self.noisy(batch)
+        of_teacher, of_student = Recorder(self.blocks), Recorder(self.blocks)
+        with torch.no_grad(), self.student.silenced():
+            teacher = self.velocity(noisy, batch, None, of_teacher)
+        student = self.velocity(noisy, batch, self.local, of_student)
+        terms = {
+            "flow": losses.flow_matching(student, latent, batch.noise),
+            "prediction": losses.prediction(student, teacher),
+            "attention": losses.attention(of_student.outputs, of_teacher.outputs),
+        }
+        total = sum(getattr(self.loss, name) * term for name, term in terms.items())
+        return {"loss": torch.as_tensor(total), **terms}
+
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        """Prepare the model and attach the student, which a recomputed block needs too."""
+        with super().context(), self.student.attached(self.denoiser.network):
+            yield
+
+    @property
+    def local(self) -> Local:
+        """The student's attention."""
+        return Local(self.window, self.student.pooling_weights, self.backend)
+
+    def velocity(
+        self, noisy: Tensor, batch: Batch, local: Local | None, recorder: Recorder | None = None
+    ) -> Tensor:
+        """Predict the velocity with local or with full attention."""
+        return self.denoiser.velocity(
+            noisy,
+            batch.sigma,
+            batch.samples,
+            guidance=self.settings.guidance,
+            local=local,
+            recorder=recorder,
+        )
+
+
+def compared_blocks(text: str, counts: Mapping[str, int]) -> frozenset[Block]:
+    """Read which blocks' attention outputs are compared.
+
+    Args:
+        text: Such as "single 1, single 5-9"; empty takes every fourth block of the last kind, from
+            the second on.
+        counts: Number of blocks by kind.
+
+    Raises:
+        ConfigError: An entry is no block of the model.
+    """
+    if not text.strip():
+        kind, count = list(counts.items())[-1]
+        return frozenset((kind, index) for index in range(min(1, count - 1), count, 4))
+    blocks: set[Block] = set()
+    for entry in text.split(","):
+        match = re.fullmatch(r"\s*([a-z]+)\s+(\d+)(?:\s*-\s*(\d+))?\s*", entry)
+        first, last = (int(match[2]), int(match[3] or match[2])) if match else (0, -1)
+        if match is None or not first <= last < counts.get(match[1], 0):
+            has = ", ".join(f"{kind} 0-{count - 1}" for kind, count in counts.items())
+            raise ConfigError(
+                "loss.attention_blocks must name blocks of the model "
+                f"({has}), got {entry.strip()!r}."
+            )
+        blocks.update((match[1], index) for index in range(first, last + 1))
+    return frozenset(blocks)

@@ -1,0 +1,316 @@
+"""The loop: draw a batch, go down the gradient, log, validate, and keep states to go on from."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from . import state as states
+from .batches import Batch, Batches
+from .config import Optimiser, Training
+from .log import Log
+from .state import State
+from .tasks import Task
+
+try:
+    from accelerate import Accelerator
+except ImportError as error:
+    raise ImportError(
+        "Distilling needs accelerate and prodigyopt: python -m pip install accelerate prodigyopt"
+    ) from error
+
+Observer = Callable[[int, Mapping[str, float]], None]
+"""Told after each update: how many were done, and their losses."""
+
+
+class Diverged(RuntimeError):
+    """A loss or gradient became NaN or infinite."""
+
+
+class Trainer:
+    """Trains one task, from its last state if there is one."""
+
+    def __init__(
+        self,
+        task: Task,
+        batches: Batches,
+        training: Training,
+        optimiser: Optimiser,
+        folder: Path,
+        held_out: Batches | None = None,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            task: What is trained.
+            batches: What it is trained on.
+            training: How long.
+            optimiser: How weights are updated.
+            folder: For states and the log.
+            held_out: What it is validated on.
+            accelerator: One that exists already; else it is made for this machine.
+        """
+        self.accelerator = accelerator or Accelerator()
+        self.training, self.folder = training, folder
+        self.batches, self.held_out = batches, held_out
+        self.task = task.to(self.accelerator.device)
+        self.parameters = {n: p for n, p in task.named_parameters() if p.requires_grad}
+        self.optimiser = make_optimiser(list(self.parameters.values()), optimiser)
+        self.schedule = LambdaLR(
+            self.optimiser, lambda step: _pace(step, training.steps, optimiser)
+        )
+        self.clip_norm = optimiser.clip_norm
+        self.average = (
+            {name: p.detach().clone() for name, p in self.parameters.items()}
+            if training.ema_decay
+            else {}
+        )
+        self.step = 0
+        # What must not differ between a state and the run that goes on from it.
+        self.made_with = {"optimiser": asdict(optimiser), "seed": training.seed}
+        self.model: Task = self.accelerator.prepare_model(self.task)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def resume(self) -> int:
+        """Go on from the last state of the folder, if there is one, and return its step.
+
+        Raises:
+            ValueError: It is damaged, or of a run with another model or optimiser.
+        """
+        found = states.states(self.folder)
+        if not found:
+            return 0
+        state = states.load(found[-1])
+        if state.made_with != _plain(self.made_with):
+            raise ValueError(
+                f"{found[-1]} was made with another optimiser or seed: take another folder."
+            )
+        states.copy_into(self.parameters, state.weights, str(found[-1]))
+        if self.average:
+            states.copy_into(self.average, state.average, str(found[-1]))
+        names = {parameter: name for name, parameter in self.parameters.items()}
+        states.into_optimiser(self.optimiser, names, state)
+        self.step = state.step
+        self.schedule.last_epoch = state.step
+        return self.step
+
+    def run(
+        self,
+        observe: Observer | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        validated: Callable[[int], None] | None = None,
+    ) -> bool:
+        """Train to the end, or until asked to stop; the state is kept in either case.
+
+        Args:
+            observe: Told after each update.
+            should_stop: Asked before each update.
+            validated: Called at each validation, with the averaged weights in place: for pictures.
+
+        Returns:
+            Whether the end was reached.
+
+        Raises:
+            Diverged: A loss became NaN; the last good state is in the folder.
+        """
+        log = Log(self.folder, self.step) if self.accelerator.is_main_process else None
+        while self.step < self.training.steps:
+            if should_stop():
+                self.save()
+                return False
+            values = self.update()
+            last = self.step == self.training.steps
+            if log and (last or self.step % self.training.log_every == 0):
+                log.add(self.step, values, "train")
+            every = self.training.validate_every
+            if last or (every and self.step % every == 0):
+                held_out = self.validate()
+                if log and held_out:
+                    log.add(self.step, held_out, "held_out")
+                if validated and self.accelerator.is_main_process:
+                    with self.averaged():
+                        validated(self.step)
+            if last or self.step % self.training.save_every == 0:
+                self.save()
+            if observe:
+                observe(self.step, values)
+        return True
+
+    def update(self) -> dict[str, float]:
+        """Do one update and return its losses, gradient norm and step size.
+
+        Raises:
+            Diverged: A loss or the gradient is not finite; the weights are untouched.
+        """
+        self.task.train()
+        batch = self.share(self.batches.draw(self.step))
+        parts = min(self.training.accumulate, len(batch))
+        sums: dict[str, Tensor] = {}
+        self.optimiser.zero_grad(set_to_none=True)
+        for index in range(parts):
+            part = batch.part(index, parts)
+            share = len(part) / len(batch)
+            # Gradients travel between processes once per update.
+            apart = self.accelerator.no_sync(self.model) if index < parts - 1 else nullcontext()
+            with self.task.context(), apart:
+                with self.precision():
+                    terms = self.model(part)
+                self.accelerator.backward(terms["loss"] * share)
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0) + term.detach() * share
+        norm = self.accelerator.clip_grad_norm_(
+            self.parameters.values(), self.clip_norm or math.inf
+        )
+        values = {name: float(self.accelerator.reduce(term, "mean")) for name, term in sums.items()}
+        values["gradient"] = float(norm) if norm is not None else 0.0
+        self.require_finite(values)
+        self.optimiser.step()
+        values["rate"] = rate_of(self.optimiser)
+        self.schedule.step()
+        self.step += 1
+        decay = min(self.training.ema_decay, (1 + self.step) / (10 + self.step))
+        for name, average in self.average.items():
+            average.lerp_(self.parameters[name].detach(), 1 - decay)
+        return values
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Compute in bfloat16 where it is safe, if asked to.
+
+        Not by the accelerator: its precision is fixed for the whole process.
+        """
+        wanted = self.training.precision == "bf16"
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=wanted)
+
+    def share(self, batch: Batch) -> Batch:
+        """Return this process's share of a batch.
+
+        Raises:
+            ValueError: The batch does not divide by the number of processes.
+        """
+        processes = self.accelerator.num_processes
+        if len(batch) % processes:
+            raise ValueError(
+                f"A batch must divide by the {processes} processes, got {len(batch)} samples: "
+                "change training.batch."
+            )
+        return batch.part(self.accelerator.process_index, processes).to(self.accelerator.device)
+
+    def validate(self) -> dict[str, float]:
+        """Return the mean losses on held-out data, of the averaged weights where there are some."""
+        count = self.training.validation_batches
+        if self.held_out is None or not count:
+            return {}
+        self.task.eval()
+        sums: dict[str, float] = {}
+        with self.averaged(), self.task.context(), torch.no_grad():
+            for step in range(count):
+                batch = self.held_out.draw(step).to(self.accelerator.device)
+                with self.precision():
+                    terms = self.task(batch)
+                for name, term in terms.items():
+                    sums[name] = sums.get(name, 0.0) + float(term) / count
+        return sums
+
+    def averaged(self) -> Averaged:
+        """Put the averaged weights in place for the length of a ``with``; none, no change."""
+        return Averaged(self.parameters, self.average)
+
+    def require_finite(self, values: Mapping[str, float]) -> None:
+        """Raise `Diverged` with what to do, unless all values are finite."""
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if broken:
+            kept = states.states(self.folder)
+            raise Diverged(
+                f"Training diverged at step {self.step}: {', '.join(broken)} is not finite. The "
+                f"last good state is {kept[-1].name if kept else 'the start'}; lower "
+                "optimiser.learning_rate or optimiser.clip_norm and start again."
+            )
+
+    def save(self) -> None:
+        """Write the state from which `resume` goes on."""
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return
+        names = {parameter: name for name, parameter in self.parameters.items()}
+        memory, numbers = states.of_optimiser(self.optimiser, names)
+        state = State(
+            step=self.step,
+            weights={name: p.detach() for name, p in self.parameters.items()},
+            average=self.average,
+            memory=memory,
+            numbers=numbers,
+            made_with=_plain(self.made_with),
+        )
+        states.save(self.folder, state)
+
+
+class Averaged:
+    """Swaps parameters with their running averages."""
+
+    def __init__(self, parameters: Mapping[str, Tensor], average: Mapping[str, Tensor]) -> None:
+        self.parameters, self.average = parameters, average
+
+    def __enter__(self) -> None:
+        self._swap()
+
+    def __exit__(self, *_: object) -> None:
+        self._swap()
+
+    def _swap(self) -> None:
+        with torch.no_grad():
+            for name, average in self.average.items():
+                parameter = self.parameters[name]
+                kept = parameter.detach().clone()
+                parameter.copy_(average)
+                average.copy_(kept)
+
+
+def make_optimiser(parameters: list[Tensor], settings: Optimiser) -> Optimizer:
+    """Make the optimiser.
+
+    Raises:
+        ImportError: Prodigy is asked for and not installed.
+    """
+    shared = dict(
+        lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+    )
+    if settings.name == "adamw":
+        return AdamW(parameters, **shared)
+    try:
+        from prodigyopt import Prodigy
+    except ImportError as error:
+        raise ImportError(
+            "The optimiser Prodigy needs prodigyopt: python -m pip install prodigyopt"
+        ) from error
+    return Prodigy(parameters, **shared, use_bias_correction=True, safeguard_warmup=True)
+
+
+def rate_of(optimiser: Optimizer) -> float:
+    """Return the step size in use; Prodigy finds a factor of its own."""
+    group = optimiser.param_groups[0]
+    return float(group["lr"]) * float(group.get("d", 1.0))
+
+
+def _pace(step: int, steps: int, settings: Optimiser) -> float:
+    """Return the factor on the step size."""
+    if step < settings.warmup_steps:
+        return (step + 1) / (settings.warmup_steps + 1)
+    left = settings.cosine_to
+    done = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    return left + (1 - left) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _plain(tree: Any) -> Any:
+    """Return settings as JSON gives them back."""
+    return json.loads(json.dumps(tree))
