@@ -5,13 +5,14 @@ from comfy_api.latest import ComfyExtension, io
 from .attention import CLEARAttention
 from .high_resolution import CLEARHighRes
 from .loader import CLEARLoader
+from .locality import CLEARLocality
 
 
 class CLEARExtension(ComfyExtension):
     """The pack's nodes, in the order of the menu."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [CLEARLoader, CLEARAttention, CLEARHighRes]
+        return [CLEARLoader, CLEARAttention, CLEARHighRes, CLEARLocality]
 
 
 async def comfy_entrypoint() -> CLEARExtension:

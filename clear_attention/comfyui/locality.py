@@ -1,0 +1,199 @@
+"""Measure how local a model's attention is on a real sample, in one ordinary sampling step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ..locality import Locality, measure_locality
+from ..locality_figure import draw
+from ..locality_report import LocalityReport
+from .attention import CALL_KEY, Override, read_call
+from .blocks import block_counts, running_block
+from .patch import OVERRIDE_KEY, settings_of, with_settings
+from .report import NOTHING_SEEN
+from .settings import Block, format_blocks, parse_blocks
+
+logger = logging.getLogger(__name__)
+
+OnMeasured = Callable[[Block, Locality], None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The state of denoising at which a model is probed.
+
+    Attributes:
+        conditioning: the host's CONDITIONING.
+        latent: the host's LATENT of a finished picture, to which noise is added.
+        at_percent: share of the sampling schedule that has passed, 0 is pure noise.
+        seed: of the noise, and of the choice of queries.
+    """
+
+    conditioning: Any
+    latent: Mapping[str, Any]
+    at_percent: float = 0.5
+    seed: int = 0
+
+
+def report_locality(
+    model: ModelPatcher, sample: Sample, *, queries: int, share: float, radius: int
+) -> tuple[Tensor, str, str]:
+    """Probe a model, and judge a radius.
+
+    Args:
+        model: a MODEL, left as it is; the window of a CLEAR node on it is ignored.
+        sample: what the model denoises.
+        queries: image tokens whose attention is measured, 0 for all.
+        share: of an image token's attention that is to be kept, 0 to 1.
+        radius: to be judged, in tokens.
+
+    Returns:
+        The plot ``[1, height_px, width_px, 3]``, the table, and the blocks in which the radius
+        keeps less than the share, as the input ``dense_blocks`` of other nodes takes them.
+
+    Raises:
+        ValueError: the model or the latent cannot be probed; the message says why.
+    """
+    found = probe(model, sample, queries or None)
+    blocks = {format_blocks([block]): locality for block, locality in found.items()}
+    report = LocalityReport(blocks, share, radius, _remarks(model, sample, queries))
+    dense = format_blocks(block for name in report.too_small_for() for block in parse_blocks(name))
+    return _plot(report)[None], report.table(), dense
+
+
+def probe(model: ModelPatcher, sample: Sample, queries: int | None = None) -> dict[Block, Locality]:
+    """Measure the attention of every block in one sampling step.
+
+    Args:
+        model: a MODEL, left as it is.
+        sample: what it denoises.
+        queries: image tokens whose attention is measured, None for all.
+
+    Raises:
+        ValueError: the latent is empty, the architecture is unknown, or no attention was seen.
+    """
+    counts = block_counts(model)
+    progress = comfy.utils.ProgressBar(sum(counts.values()))
+    measured: dict[Block, list[Locality]] = {}
+
+    def add(block: Block, locality: Locality) -> None:
+        measured.setdefault(block, []).append(locality)
+        progress.update(1)
+
+    # Naming the blocks as dense makes hosts that do not say which one is running do so.
+    everything = frozenset((kind, i) for kind, count in counts.items() for i in range(count))
+    probed = with_settings(model, window=None, dense_blocks=everything)
+    options = probed.model_options["transformer_options"]
+    options[OVERRIDE_KEY] = _recording(add, options.get(OVERRIDE_KEY), queries, sample.seed)
+    denoise_once(probed, sample)
+    if not measured:
+        raise ValueError(f"Nothing could be measured: {NOTHING_SEEN}.")
+    return {block: Locality.mean(localities) for block, localities in measured.items()}
+
+
+def denoise_once(model: ModelPatcher, sample: Sample) -> Tensor:
+    """Add noise to the sample's latent and let the host denoise it in one step.
+
+    Returns:
+        The model's idea of the clean latent.
+
+    Raises:
+        ValueError: the latent is empty although part of it should be seen.
+    """
+    latent = sample.latent["samples"]
+    if sample.at_percent > 0 and not latent.count_nonzero():
+        raise ValueError(
+            "The latent is empty, and attention on noise alone says little. Connect a picture (VAE "
+            "Encode, or the latent that a sampler has finished), or set at_percent to 0."
+        )
+    latent = comfy.sample.fix_empty_latent_channels(model, latent)
+    noise = comfy.sample.prepare_noise(latent, sample.seed)
+    return comfy.sample.sample_custom(
+        model,
+        noise,
+        1.0,  # without guidance: the one conditioning is all that runs
+        comfy.samplers.sampler_object("euler"),
+        torch.tensor([sigma_at(model, sample.at_percent), 0.0]),
+        sample.conditioning,
+        sample.conditioning,
+        latent,
+        disable_pbar=True,
+        seed=sample.seed,
+    )
+
+
+def sigma_at(model: ModelPatcher, at_percent: float) -> float:
+    """Return the noise level at a share of the schedule, at its end the smallest above 0."""
+    sampling = model.get_model_object("model_sampling")
+    return max(float(sampling.percent_to_sigma(at_percent)), float(sampling.sigma_min))
+
+
+def _recording(
+    add: OnMeasured, previous: Override | None, queries: int | None, seed: int
+) -> Override:
+    """Return an override that measures a call and hands it on unchanged.
+
+    CLEAR's own override calls it with the options that hold the geometry, and with a query that
+    carries the scale of proportional attention.
+    """
+
+    def record(func: Override, *args: Any, **kwargs: Any) -> Tensor:
+        options = kwargs["transformer_options"]
+        call = read_call(*args, **kwargs)
+        layout = options[CALL_KEY].geometry.layout(call.q.shape[2])
+        block = running_block(options, layout)
+        if layout is not None and block is not None and call.k.shape == call.q.shape:
+            add(
+                block,
+                measure_locality(
+                    call.q,
+                    call.k,
+                    layout,
+                    scale=call.scale,
+                    mask=call.mask,
+                    queries=queries,
+                    seed=seed,
+                ),
+            )
+        return func(*args, **kwargs) if previous is None else previous(func, *args, **kwargs)
+
+    return record
+
+
+def _remarks(model: ModelPatcher, sample: Sample, queries: int) -> tuple[str, ...]:
+    remark = (
+        f"Measured after {sample.at_percent:.4g} of the schedule (sigma "
+        f"{sigma_at(model, sample.at_percent):.4g}), on "
+        f"{f'{queries} image tokens at most' if queries else 'every image token'}."
+    )
+    if settings_of(model).window is None:
+        return (remark,)
+    return (remark, "The window of the CLEAR node on this model was ignored: attention was full.")
+
+
+def _plot(report: LocalityReport) -> Tensor:
+    """Return ``[height_px, width_px, 3]``: the figure, or what to install for it."""
+    try:
+        return draw(report)
+    except ModuleNotFoundError as error:
+        logger.warning("CLEAR: %s", error)
+        return _placard(str(error))
+
+
+def _placard(text: str) -> Tensor:
+    """Return ``[height_px, width_px, 3]``: a sentence as a picture."""
+    image = Image.new("RGB", (620, 60), "white")
+    ImageDraw.Draw(image).multiline_text((12, 12), text.replace(". ", ".\n"), fill="black")
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.reshape(image.height, image.width, 3).float() / 255

@@ -1,0 +1,127 @@
+"""CLEAR Locality Probe: how far a model's attention reaches, block by block."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..clear_attention.comfyui.locality import Sample, report_locality
+from .inputs import CATEGORY
+
+
+class CLEARLocality(io.ComfyNode):
+    """The share of attention inside each radius, on a real sample."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CLEARLocality",
+            display_name="CLEAR Locality Probe",
+            category=CATEGORY,
+            description=(
+                "Measures how far the attention of each transformer block reaches on a picture of "
+                "yours, and suggests a radius per block. Use it to choose the radius and the dense "
+                "blocks of CLEAR Attention, or before distilling a model."
+            ),
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip=(
+                        "The diffusion model to measure. It stays as it is. The window of a CLEAR "
+                        "node on it is ignored: what is measured is full attention."
+                    ),
+                ),
+                io.Conditioning.Input(
+                    "conditioning", tooltip="The prompt of the picture, as for a sampler."
+                ),
+                io.Latent.Input(
+                    "latent",
+                    tooltip=(
+                        "A finished picture as a latent: from VAE Encode, or from a sampler. Its "
+                        "size matters, since larger pictures have farther to look."
+                    ),
+                ),
+                io.Int.Input(
+                    "radius",
+                    default=16,
+                    min=1,
+                    max=512,
+                    tooltip=(
+                        "The radius to judge, in tokens of 16 pixels. Blocks that need a larger "
+                        "one are listed in dense_blocks. It does not change what is measured."
+                    ),
+                ),
+                io.Float.Input(
+                    "share",
+                    default=0.9,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip=(
+                        "Share of an image token's attention that the suggested radius keeps, the "
+                        "text included. Larger is more cautious; 1 asks for the whole picture."
+                    ),
+                ),
+                io.Float.Input(
+                    "at_percent",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip=(
+                        "Share of the sampling schedule after which to measure: the latent gets "
+                        "the noise of that moment. 0 is pure noise, 1 the finished picture."
+                    ),
+                ),
+                io.Int.Input(
+                    "queries",
+                    default=512,
+                    min=0,
+                    max=1 << 24,
+                    tooltip=(
+                        "Image tokens whose attention is measured, spread evenly over the picture. "
+                        "Fewer is faster; 0 measures all of them."
+                    ),
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    tooltip=(
+                        "Seed of the noise and of the choice of tokens. Any value will do; another "
+                        "one shows how much the result depends on chance."
+                    ),
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="plot", tooltip="What each radius keeps, per block."),
+                io.String.Output(
+                    display_name="radius per block",
+                    tooltip="The suggested radius of each block, as a table.",
+                ),
+                io.String.Output(
+                    display_name="dense_blocks",
+                    tooltip=(
+                        "The blocks that need a larger radius, for the input of the same name of "
+                        "CLEAR Attention."
+                    ),
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        conditioning: Any,
+        latent: Any,
+        radius: int = 16,
+        share: float = 0.9,
+        at_percent: float = 0.5,
+        queries: int = 512,
+        seed: int = 0,
+    ) -> io.NodeOutput:
+        sample = Sample(conditioning, latent, at_percent, seed)
+        return io.NodeOutput(
+            *report_locality(model, sample, queries=queries, share=share, radius=radius)
+        )
