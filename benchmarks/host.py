@@ -94,6 +94,7 @@ def import_host(host: Path, cpu: bool, threads: int | None) -> None:
 
 def report(host: Path, edges: list[int], rounds: int) -> str:
     """Return the table as Markdown."""
+    from demo.nodes.text import MIN_TOKENS
     from tools.host import Host
 
     full, clear = models()
@@ -103,7 +104,7 @@ def report(host: Path, edges: list[int], rounds: int) -> str:
     pixels = (last.edge / first.edge) ** 2
     lines = [
         f"ComfyUI {Host(host).version}; the demo's FLUX (2 double and 4 single blocks, 2 heads x "
-        f"128), 256 text tokens, r = {RADIUS}. Seconds per sampling step.",
+        f"128), {MIN_TOKENS} text tokens, r = {RADIUS}. Seconds per sampling step.",
         "",
         f"| pixels | full | CLEAR, r = {RADIUS} | faster | pairs computed |",
         "|---|---|---|---|---|",

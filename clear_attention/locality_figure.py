@@ -1,4 +1,4 @@
-"""The locality of a model's blocks as a figure; the one place that wants matplotlib."""
+"""The locality of a model's blocks as a figure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .figures import new_figure, pixels_of
 from .locality_report import LocalityReport
 
 if TYPE_CHECKING:
@@ -15,12 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
 
-NO_MATPLOTLIB = (
-    "The plot needs matplotlib, which is not installed. Run `pip install matplotlib` with the "
-    "Python that runs ComfyUI, and start it again."
-)
-
-PIXELS_PER_INCH = 110
 WIDTH, ROW, FRAME = 11.5, 0.2, 1.9  # inches
 FEWEST_ROWS = 12
 ENOUGH, TOO_SMALL = "#1f6f78", "#c8452d"
@@ -35,20 +30,10 @@ def draw(report: LocalityReport) -> Tensor:
     Raises:
         ModuleNotFoundError: matplotlib is missing; the message says how to install it.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ModuleNotFoundError(NO_MATPLOTLIB) from error
-    # Without pyplot: matplotlib's global state, which other nodes may use, stays as it is.
     height = FRAME + ROW * max(FEWEST_ROWS, len(report.blocks))
-    figure = Figure((WIDTH, height), PIXELS_PER_INCH, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(WIDTH, height, "The plot")
     _draw_panels(figure, report)
-    canvas.draw()
-    width_px, height_px = canvas.get_width_height()
-    pixels = torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8)
-    return pixels.reshape(height_px, width_px, 4)[..., :3].float() / 255
+    return pixels_of(figure)
 
 
 def _draw_panels(figure: Figure, report: LocalityReport) -> None:

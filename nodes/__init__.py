@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .attention import CLEARAttention
+from .distill import CLEARDistill
 from .high_resolution import CLEARHighRes
 from .loader import CLEARLoader
 from .locality import CLEARLocality
@@ -12,7 +13,7 @@ class CLEARExtension(ComfyExtension):
     """The pack's nodes, in the order of the menu."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [CLEARLoader, CLEARAttention, CLEARHighRes, CLEARLocality]
+        return [CLEARLoader, CLEARAttention, CLEARHighRes, CLEARLocality, CLEARDistill]
 
 
 async def comfy_entrypoint() -> CLEARExtension:

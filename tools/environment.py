@@ -35,6 +35,7 @@ TOOLS = (
     "hypothesis",
     "playwright",
     "websocket-client",
+    "matplotlib",  # the locality probe draws with it; users may go without
     "requests",  # ComfyUI's server imports it, older releases do not list it
     "ruff==0.17.6",
     "basedpyright==1.40.2",  # pyright as one wheel: nothing is fetched when it first runs

@@ -19,9 +19,11 @@ FOLDER = ROOT / "workflows"
 DEMO_TYPES = {
     "UNETLoader": "CLEARDemoUNETLoader",
     "DualCLIPLoader": "CLEARDemoDualCLIPLoader",
-    "VAELoader": "CLEARDemoVAELoader",
 }
-DEMO_CLEAR = "clear_demo_local_8.safetensors"
+DEMO_FILES = {
+    "CLEARLoader": "clear_demo_local_8.safetensors",
+    "VAELoader": "clear_demo_vae.safetensors",
+}
 SIZES = {"EmptySD3LatentImage": (0, 1), "ImageScale": (1, 2)}  # places of widths and heights
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 PAGE_ONLY = ("Note", "MarkdownNote", "Reroute", "PrimitiveNode")
@@ -44,7 +46,7 @@ def load(path: Path) -> Workflow:
 
 
 def with_demo_models(workflow: Workflow, shrink: int = 1) -> Workflow:
-    """Return a copy that runs on the demo model: other loaders, the demo's CLEAR file, no links.
+    """Return a copy that runs on the demo model: other loaders, the demo's files, no links.
 
     Args:
         workflow: As the page saves it.
@@ -57,8 +59,8 @@ def with_demo_models(workflow: Workflow, shrink: int = 1) -> Workflow:
         if node["type"] in DEMO_TYPES:
             node["type"] = DEMO_TYPES[node["type"]]
             node["properties"] = {"Node name for S&R": node["type"]}
-        elif node["type"] == "CLEARLoader":
-            values[0] = DEMO_CLEAR
+        elif node["type"] in DEMO_FILES:
+            values[0] = DEMO_FILES[node["type"]]
         for place in SIZES.get(node["type"], ()):
             values[place] //= shrink
     return workflow

@@ -1,4 +1,4 @@
-"""The distiller on the command line: loads with the host's nodes, shows progress, keeps pictures."""
+"""The distiller on the command line: loads by the host's nodes, shows progress and pictures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..distill.config import Config, ConfigError
+from ..distill.toml_file import read_prompts
 from .contact_sheet import contact_sheet, save_picture
 from .distill import Watcher, distil
 from .launch import load_nodes, run_node
@@ -24,7 +25,8 @@ def run(config: Config) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     load_nodes()
     model = load(config, "model")
-    clip = load(config, "clip") if config.generation.prompts else None
+    prompts = read_prompts(config.generation.prompts) if config.generation.prompts else []
+    clip = load(config, "clip") if prompts else None
     vae = load(config, "vae") if "vae" in config.loaders else None
     stop = StopOnSignal()
     screen = Screen(config.folder, vae)
@@ -34,7 +36,7 @@ def run(config: Config) -> int:
         pictures=screen.pictures if vae is not None else None,
         should_stop=stop.asked,
     )
-    finished = distil(model, clip, config, watcher)
+    finished = distil(model, clip, config, prompts, watcher)
     screen.close()
     print(f"Written: {config.output}" if finished else "Stopped; the same command goes on.")
     return 0 if finished else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -78,7 +78,7 @@ class HostDenoiser:
         return (noisy - denoised) / sigma.view(-1, *[1] * (noisy.ndim - 1))
 
     @contextmanager
-    def training(self, checkpointing: bool = False) -> Iterator[None]:
+    def training(self, checkpointing: bool = False) -> Generator[None]:
         """Let gradients flow through the host's blocks, which add to their input in place."""
         management = comfy.model_management
         before = getattr(management, "in_training", None)
@@ -104,7 +104,7 @@ class HostDenoiser:
 
 
 @contextmanager
-def checkpointed(blocks: Collection[nn.Module]) -> Iterator[None]:
+def checkpointed(blocks: Collection[nn.Module]) -> Generator[None]:
     """Let blocks keep their input only, and be computed again in the backward pass.
 
     The host's own way to replace a block hands out a function that, by the time of the backward
@@ -149,9 +149,9 @@ def _end_inference(network: nn.Module) -> None:
     """Replace tensors that were loaded in inference mode: autograd refuses them for ever."""
     with torch.inference_mode(False):
         for module in network.modules():
-            for table in (module._parameters, module._buffers):
-                for name, tensor in table.items():
-                    if tensor is not None and tensor.is_inference():
-                        copy = tensor.clone()
-                        keeps = isinstance(tensor, nn.Parameter)
-                        table[name] = nn.Parameter(copy, requires_grad=False) if keeps else copy
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                if parameter.is_inference():
+                    setattr(module, name, nn.Parameter(parameter.clone(), requires_grad=False))
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                if buffer.is_inference():
+                    setattr(module, name, buffer.clone())

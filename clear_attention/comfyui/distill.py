@@ -1,12 +1,11 @@
-"""A whole distillation in the host: data, training, pictures, and the file that CLEARLoader loads."""
+"""A whole distillation in the host: data, training, pictures, and a file for CLEARLoader."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +14,12 @@ from torch import Tensor
 
 from ..distill import memory
 from ..distill.batches import Batches
-from ..distill.config import Config, ConfigError
+from ..distill.config import Config
 from ..distill.shards import ShardFolder
 from ..distill.tasks import Distillation
 from ..distill.trainer import Trainer
 from ..pooling import Pooling
-from ..weights import checkpoint, low_rank
+from ..weights import checkpoint
 from .denoiser import HostDenoiser
 from .generation import HELD_OUT_SEED, generate
 from .painting import Painter, Prompt, encode, interrupted
@@ -48,13 +47,17 @@ class Watcher:
     should_stop: Callable[[], bool] = interrupted
 
 
-def distil(model: ModelPatcher, clip: Any, config: Config, watcher: Watcher) -> bool:
+def distil(
+    model: ModelPatcher, clip: Any, config: Config, prompts: Sequence[str], watcher: Watcher
+) -> bool:
     """Distil a model, from where an earlier call with the same settings stopped.
 
     Args:
         model: The teacher, a MODEL; it stays as it is.
         clip: Its text encoders; None where the data is there already.
         config: The run.
+        prompts: What the teacher paints for the student to learn from, the last ones for
+            validation; empty takes the data that is there.
         watcher: Told and asked what happens.
 
     Returns:
@@ -64,10 +67,8 @@ def distil(model: ModelPatcher, clip: Any, config: Config, watcher: Watcher) -> 
         ValueError: A setting cannot be used; the message says why.
     """
     painter = painter_of(config, clip)
-    data = {name: open_data(config, name) for name in (TRAIN, HELD_OUT)}
-    if config.generation.prompts is not None and not generate_all(
-        model, clip, painter, config, data, watcher
-    ):
+    data = {name: open_data(config, name, make=bool(prompts)) for name in (TRAIN, HELD_OUT)}
+    if prompts and not generate_all(model, clip, painter, config, prompts, data, watcher):
         return False
     denoiser = HostDenoiser(model)
     logger.info("CLEAR: distilling holds %s", memory_of(denoiser, config))
@@ -100,10 +101,10 @@ def distil(model: ModelPatcher, clip: Any, config: Config, watcher: Watcher) -> 
     return finished
 
 
-def open_data(config: Config, name: str) -> ShardFolder:
-    """Open one part of a run's data; it is made where prompts are given."""
+def open_data(config: Config, name: str, make: bool) -> ShardFolder:
+    """Open one part of a run's data, or make it."""
     folder = config.data_folder / name
-    if config.generation.prompts is None:
+    if not make:
         return ShardFolder(folder)
     generation = asdict(config.generation)
     # More samples, larger batches or a moved prompt file do not spoil what is there.
@@ -131,20 +132,28 @@ def generate_all(
     clip: Any,
     painter: Painter,
     config: Config,
+    prompts: Sequence[str],
     data: Mapping[str, ShardFolder],
     watcher: Watcher,
 ) -> bool:
     """Let the teacher paint whatever data is missing; return whether all is there."""
     generation = config.generation
-    prompts = read_prompts(generation.prompts)
     kept = min(generation.held_out, len(prompts) - 1)
     parts = (
         (TRAIN, prompts[: len(prompts) - kept], generation.samples, generation.seed),
-        (HELD_OUT, prompts[len(prompts) - kept :] or prompts, generation.held_out_samples,
-         generation.seed + HELD_OUT_SEED),
+        (
+            HELD_OUT,
+            prompts[len(prompts) - kept :] or prompts,
+            generation.held_out_samples,
+            generation.seed + HELD_OUT_SEED,
+        ),
     )
-    return all(
-        generate(
+    for name, chosen, samples, seed in parts:
+
+        def progress(done: int, of: int, name: str = name) -> None:
+            watcher.progress(f"painting {name} data", done, of)
+
+        if not generate(
             model,
             clip,
             painter,
@@ -153,27 +162,11 @@ def generate_all(
             generation,
             samples=samples,
             first_seed=seed,
-            progress=lambda done, of, name=name: watcher.progress(f"painting {name} data", done, of),
+            progress=progress,
             should_stop=watcher.should_stop,
-        )
-        for name, chosen, samples, seed in parts
-    )
-
-
-def read_prompts(path: Path | None) -> list[str]:
-    """Read one prompt per line; empty lines do not count.
-
-    Raises:
-        ConfigError: There are none.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path else []
-    except OSError as error:
-        raise ConfigError(f"The prompts cannot be read: {error}.") from error
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise ConfigError(f"{path} must have a prompt on at least one line, it has none.")
-    return prompts
+        ):
+            return False
+    return True
 
 
 def memory_of(denoiser: HostDenoiser, config: Config) -> memory.Memory:
@@ -196,6 +189,8 @@ def write(task: Distillation, config: Config) -> None:
         radius=config.student.radius, pool_factor=config.student.pool_factor, base=config.base
     )
     if config.student.rank:
+        from ..weights import low_rank
+
         low_rank.save(config.output, task.student.low_rank(torch.bfloat16), **facts)
         return
     base = task.denoiser.network.state_dict()
@@ -228,7 +223,7 @@ def compare(
 
 
 @contextmanager
-def as_student(task: Distillation) -> Iterator[ModelPatcher]:
+def as_student(task: Distillation) -> Generator[ModelPatcher]:
     """Give a clone of the teacher that samples as the student for the length of the ``with``."""
     assert isinstance(task.denoiser, HostDenoiser)
     weights = task.student.pooling_weights
@@ -242,5 +237,3 @@ def as_student(task: Distillation) -> Iterator[ModelPatcher]:
     )
     with task.student.attached(task.denoiser.network):
         yield local
-
-

@@ -67,8 +67,14 @@ def generate(
                 seeds = [first_seed + index for index in batch]
                 parts.append(painter.paint(model, [encoded[i] for i in batch], seeds, size_px))
             whole = stack([encoded[index] for index in indices])
-            seeds = torch.tensor([first_seed + index for index in indices])
-            data.add(Samples(torch.cat(parts).half(), half(whole.context), half(whole.pooled), seeds))
+            data.add(
+                Samples(
+                    latent=torch.cat(parts).half(),
+                    context=whole.context.bfloat16(),  # T5's range is not float16's
+                    pooled=whole.pooled.bfloat16(),
+                    seed=torch.tensor([first_seed + index for index in indices]),
+                )
+            )
             progress(len(data), samples)
     return True
 
@@ -86,8 +92,3 @@ def chunks(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
     rest = iter(items)
     while piece := list(islice(rest, size)):
         yield piece
-
-
-def half(tensor: torch.Tensor) -> torch.Tensor:
-    """Return embeddings as they are stored: bfloat16 has T5's range, float16 does not."""
-    return tensor.bfloat16()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -26,9 +27,7 @@ def prepare(cpu: bool) -> None:
 
 def load_nodes() -> None:
     """Import all node packs, so that any loader can be named."""
-    import nodes
-
-    found = nodes.init_extra_nodes(init_custom_nodes=True)
+    found = _nodes().init_extra_nodes(init_custom_nodes=True)
     if inspect.isawaitable(found):
         asyncio.run(_wait(found))
 
@@ -46,16 +45,19 @@ def run_node(settings: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: There is no such node, or it refuses its inputs.
     """
-    import nodes
-
     inputs = dict(settings)
     name = inputs.pop("node", None)
-    if name not in nodes.NODE_CLASS_MAPPINGS:
+    known = _nodes().NODE_CLASS_MAPPINGS
+    if name not in known:
         raise ValueError(f"A loader's node must be one that ComfyUI has, got {name!r}.")
-    kind = nodes.NODE_CLASS_MAPPINGS[name]
-    function = getattr(kind, "EXECUTE_NORMALIZED", None) or getattr(kind(), kind.FUNCTION)
+    kind = known[name]
+    function = kind.execute if hasattr(kind, "define_schema") else getattr(kind(), kind.FUNCTION)
     try:
         result = function(**inputs)
     except (TypeError, FileNotFoundError) as error:
         raise ValueError(f"The loader {name} refuses {inputs}: {error}") from error
     return getattr(result, "args", result)[0]
+
+
+def _nodes() -> Any:
+    return importlib.import_module("nodes")  # the host's; type checkers would take the pack's

@@ -12,7 +12,6 @@ import comfy.samplers
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..locality import Locality, measure_locality
@@ -21,6 +20,7 @@ from ..locality_report import LocalityReport
 from .attention import CALL_KEY, Override, read_call
 from .blocks import block_counts, running_block
 from .patch import OVERRIDE_KEY, settings_of, with_settings
+from .placard import placard
 from .report import NOTHING_SEEN
 from .settings import Block, format_blocks, parse_blocks
 
@@ -188,12 +188,4 @@ def _plot(report: LocalityReport) -> Tensor:
         return draw(report)
     except ModuleNotFoundError as error:
         logger.warning("CLEAR: %s", error)
-        return _placard(str(error))
-
-
-def _placard(text: str) -> Tensor:
-    """Return ``[height_px, width_px, 3]``: a sentence as a picture."""
-    image = Image.new("RGB", (620, 60), "white")
-    ImageDraw.Draw(image).multiline_text((12, 12), text.replace(". ", ".\n"), fill="black")
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return pixels.reshape(image.height, image.width, 3).float() / 255
+        return placard(str(error))

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import comfy.lora
 import comfy.utils
 import folder_paths
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..weights import checkpoint
+from ..weights import checkpoint, low_rank
 from ..weights.checkpoint import Checkpoint
 from ..weights.errors import CheckpointError, some
 from ..weights.table import Block, BlockKind, HostSlice, NameTable, Size
@@ -64,30 +65,48 @@ class ClearWeights:
         return self.checkpoint.table.pooling_weights(self.tensors.by_name)
 
     @property
-    def patches(self) -> dict[HostSlice, ClearPatch]:
-        """The trained weights by the host's keys and rows."""
+    def patches(self) -> dict[HostSlice, Any]:
+        """The values of the host's weight patches, by its keys and rows."""
+        return self._changes() if self.checkpoint.rank else self._whole_weights()
+
+    def _whole_weights(self) -> dict[HostSlice, ClearPatch]:
         table, size = self.checkpoint.table, self.checkpoint.size
         return {
-            HostSlice(PREFIX + rows.key, rows.offset): ClearPatch.of(tensor, self.tensors)
+            _in_model(rows): ClearPatch.of((tensor,), self.tensors)
             for rows, tensor in table.to_host(self.tensors.by_name, size).items()
         }
 
+    def _changes(self) -> dict[HostSlice, Any]:
+        """Return the host's own LoRA adapters: newer hosts make others of their class from them."""
+        slices = low_rank.slices(self.checkpoint.table, self.checkpoint.size)
+        rows = {name: _in_model(rows) for name, rows in slices.items()}
+        # Pooling weights are not the host's business, which it would log.
+        adapters = comfy.lora.load_lora(self.tensors.by_name, rows, log_missing=False)
+        for adapter in adapters.values():
+            adapter.weights = ClearPatch.of(adapter.weights, self.tensors)
+        return adapters
 
-class ClearPatch(tuple[Tensor]):
-    """The value of a weight patch that comes from a CLEAR checkpoint: ``(tensor,)``, recognisable.
 
-    The host sees the tuple that it knows. It keeps the file's tensors alive, and nothing else does:
-    they go with the last patched model.
+class ClearPatch(tuple[Any, ...]):
+    """What a weight patch from a CLEAR checkpoint holds, recognisable: the host sees its own tuple.
+
+    It is the patch's value, ``(tensor,)``, or the weights of the adapter that is. It keeps the
+    file's tensors alive, and nothing else does: they go with the last patched model.
     """
 
     tensors: Tensors
 
     @classmethod
-    def of(cls, tensor: Tensor, tensors: Tensors) -> ClearPatch:
-        """Make the patch of one tensor that belongs to a file's tensors."""
-        patch = cls((tensor,))
+    def of(cls, values: tuple[Any, ...], tensors: Tensors) -> ClearPatch:
+        """Mark values that belong to a file's tensors."""
+        patch = cls(values)
         patch.tensors = tensors
         return patch
+
+
+def _in_model(rows: HostSlice) -> HostSlice:
+    """Name rows of the diffusion model's as rows of the MODEL's."""
+    return HostSlice(PREFIX + rows.key, rows.offset)
 
 
 _loaded: weakref.WeakValueDictionary[tuple[str, int, int], Tensors] = weakref.WeakValueDictionary()
@@ -144,9 +163,9 @@ def _read_tensors(found: Checkpoint) -> dict[str, Tensor]:
 def apply_clear(model: ModelPatcher, clear: ClearWeights, strength: float = 1.0) -> ModelPatcher:
     """Return a clone of a model whose weights are W_base + strength (W_clear - W_base).
 
-    Earlier CLEAR weights on the model are replaced: the last wins. Strength 0 leaves no patch of
-    ours, 1 is the file, others interpolate or extrapolate. LoRAs stay on top, whether they were
-    added before or will be after.
+    A checkpoint of low rank holds the difference. Earlier CLEAR weights on the model are replaced,
+    whatever their form: the last wins. Strength 0 leaves no patch of ours, 1 is the file, others
+    interpolate or extrapolate. LoRAs stay on top, whether they were added before or will be after.
 
     Args:
         model: A MODEL, left as it is.
@@ -163,7 +182,8 @@ def apply_clear(model: ModelPatcher, clear: ClearWeights, strength: float = 1.0)
     replaced = _remove_clear(model)
     patches = clear.patches if strength else {}
     if replaced or patches:  # else it keeps the identity by which the host knows loaded weights
-        added = model.add_patches(patches, strength_patch=strength, strength_model=1.0 - strength)
+        kept = 1.0 if clear.checkpoint.rank else 1.0 - strength
+        added = model.add_patches(patches, strength_patch=strength, strength_model=kept)
         if len(added) != len(patches):
             lacking = sorted({rows.key for rows in patches.keys() - set(added)})
             raise CheckpointError(
@@ -198,7 +218,8 @@ def _base_first(entries: list[Any]) -> list[Any]:
 
 
 def _is_ours(entry: Any) -> bool:
-    return isinstance(entry[1], ClearPatch)
+    value = entry[1]
+    return isinstance(getattr(value, "weights", value), ClearPatch)
 
 
 def _makes_base(entry: Any) -> bool:
@@ -227,7 +248,8 @@ def check_fits(model: ModelPatcher, found: Checkpoint) -> None:
     if (width, {**blocks, **left_out}) != (size.hidden, size.blocks):
         model_size = Size(width, blocks, 0)
         raise CheckpointError(f"{name} is made for a model of {size}, this one has {model_size}.")
-    lacking = {rows.key for rows in found.table.slices(size).values()} - names
+    slices = low_rank.slices if found.rank else NameTable.slices
+    lacking = {rows.key for rows in slices(found.table, size).values()} - names
     if lacking:
         raise CheckpointError(
             f"{name} is made for {found.table.title}, the model ({type(plain).__name__}) "

@@ -43,9 +43,7 @@ class Memory:
 
 def trained_numbers(table: NameTable, size: Size, rank: int) -> int:
     """Count the numbers that a student of this rank trains, pooling weights apart; 0 is whole."""
-    projections = sum(
-        name.endswith(".weight") for name in table.slices(size)
-    )
+    projections = sum(name.endswith(".weight") for name in table.slices(size))
     per_projection = 2 * rank * size.hidden if rank else size.hidden * (size.hidden + 1)
     return projections * per_projection
 

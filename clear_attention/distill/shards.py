@@ -156,7 +156,10 @@ class ShardFolder:
     def _read(self, path: Path, check: bool) -> None:
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
-            shards = [Shard(**{**row, "latent": tuple(row["latent"])}) for row in tree["shards"]]
+            shards = [
+                Shard(row["file"], row["samples"], tuple(row["latent"]), row["text_tokens"])
+                for row in tree["shards"]
+            ]
             version, made_with = tree["version"], tree["made_with"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({error!r}): delete its folder.") from error

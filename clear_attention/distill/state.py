@@ -86,14 +86,13 @@ def load(path: Path) -> State:
 
 
 def of_optimiser(
-    optimiser: Optimizer, names: Mapping[Tensor, str]
+    optimiser: Optimizer, parameters: Mapping[str, Tensor]
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Part an optimiser's memory into tensors and numbers, by parameter name."""
     memory: dict[str, dict[str, Tensor]] = {}
     scalars: dict[str, dict[str, Any]] = {}
-    for parameter, entries in optimiser.state.items():
-        name = names[parameter]
-        for entry, value in entries.items():
+    for name, parameter in parameters.items():
+        for entry, value in optimiser.state.get(parameter, {}).items():
             home = memory if isinstance(value, Tensor) else scalars
             home.setdefault(name, {})[entry] = value
     groups = [
@@ -103,9 +102,9 @@ def of_optimiser(
     return memory, {"groups": groups, "scalars": scalars}
 
 
-def into_optimiser(optimiser: Optimizer, names: Mapping[Tensor, str], state: State) -> None:
+def into_optimiser(optimiser: Optimizer, parameters: Mapping[str, Tensor], state: State) -> None:
     """Give an optimiser its memory back."""
-    for parameter, name in names.items():
+    for name, parameter in parameters.items():
         entries: dict[str, Any] = {**state.numbers["scalars"].get(name, {})}
         for entry, tensor in state.memory.get(name, {}).items():
             # Counters stay where the optimiser made them: on the CPU.

@@ -8,7 +8,7 @@ dtype or quantised: only its layer's output is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -94,7 +94,7 @@ class Student(nn.Module):
         return {(kind, int(index)): self.pooling[f"{kind}-{index}"] for kind, index in blocks}
 
     @contextmanager
-    def attached(self, network: nn.Module) -> Iterator[None]:
+    def attached(self, network: nn.Module) -> Generator[None]:
         """Let a network compute with the student's projections; afterwards it is as before."""
         by_host: dict[str, list[tuple[int, nn.Module]]] = {}
         for layer, (host, row) in self.layers.items():
@@ -110,7 +110,7 @@ class Student(nn.Module):
                 handle.remove()
 
     @contextmanager
-    def silenced(self) -> Iterator[None]:
+    def silenced(self) -> Generator[None]:
         """Let the attached network compute as the teacher."""
         self.silent = True
         try:

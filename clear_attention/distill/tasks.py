@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
@@ -104,7 +104,7 @@ class Distillation(Task):
         return {"loss": torch.as_tensor(total), **terms}
 
     @contextmanager
-    def context(self) -> Iterator[None]:
+    def context(self) -> Generator[None]:
         """Prepare the model and attach the student, which a recomputed block needs too."""
         with super().context(), self.student.attached(self.denoiser.network):
             yield

@@ -28,6 +28,22 @@ def read(path: Path) -> Config:
     return build(Config, tree, "", path.resolve().parent)
 
 
+def read_prompts(path: Path) -> list[str]:
+    """Read one prompt per line; empty lines do not count.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"The prompts cannot be read: {error}.") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ConfigError(f"{path} must have a prompt on at least one line, it has none.")
+    return prompts
+
+
 def build(kind: type[Section], tree: Mapping[str, Any], at: str, base: Path) -> Section:
     """Make a dataclass from a table of settings.
 
@@ -88,7 +104,7 @@ def _toml() -> types.ModuleType:
 
         return tomllib
     try:
-        import tomli
+        import tomli  # pyright: ignore[reportMissingImports] - only there on Python 3.10
     except ImportError as error:
         raise ImportError(
             "Reading a run's settings needs tomli on Python 3.10: python -m pip install tomli"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -79,7 +79,7 @@ class Trainer:
         self.step = 0
         # What must not differ between a state and the run that goes on from it.
         self.made_with = {"optimiser": asdict(optimiser), "seed": training.seed}
-        self.model: Task = self.accelerator.prepare_model(self.task)
+        self.model: nn.Module = self.accelerator.prepare_model(self.task)
         folder.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> int:
@@ -99,8 +99,7 @@ class Trainer:
         states.copy_into(self.parameters, state.weights, str(found[-1]))
         if self.average:
             states.copy_into(self.average, state.average, str(found[-1]))
-        names = {parameter: name for name, parameter in self.parameters.items()}
-        states.into_optimiser(self.optimiser, names, state)
+        states.into_optimiser(self.optimiser, self.parameters, state)
         self.step = state.step
         self.schedule.last_epoch = state.step
         return self.step
@@ -172,7 +171,7 @@ class Trainer:
         norm = self.accelerator.clip_grad_norm_(
             self.parameters.values(), self.clip_norm or math.inf
         )
-        values = {name: float(self.accelerator.reduce(term, "mean")) for name, term in sums.items()}
+        values = {name: self.mean(term) for name, term in sums.items()}
         values["gradient"] = float(norm) if norm is not None else 0.0
         self.require_finite(values)
         self.optimiser.step()
@@ -191,6 +190,12 @@ class Trainer:
         """
         wanted = self.training.precision == "bf16"
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=wanted)
+
+    def mean(self, value: Tensor) -> float:
+        """Return the mean of a number over all processes."""
+        mean = self.accelerator.reduce(value, "mean")
+        assert isinstance(mean, Tensor)
+        return float(mean)
 
     def share(self, batch: Batch) -> Batch:
         """Return this process's share of a batch.
@@ -242,8 +247,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             return
-        names = {parameter: name for name, parameter in self.parameters.items()}
-        memory, numbers = states.of_optimiser(self.optimiser, names)
+        memory, numbers = states.of_optimiser(self.optimiser, self.parameters)
         state = State(
             step=self.step,
             weights={name: p.detach() for name, p in self.parameters.items()},
@@ -282,18 +286,23 @@ def make_optimiser(parameters: list[Tensor], settings: Optimiser) -> Optimizer:
     Raises:
         ImportError: Prodigy is asked for and not installed.
     """
-    shared = dict(
-        lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-    )
+    rate, betas, decay = settings.learning_rate, settings.betas, settings.weight_decay
     if settings.name == "adamw":
-        return AdamW(parameters, **shared)
+        return AdamW(parameters, lr=rate, betas=betas, weight_decay=decay)
     try:
         from prodigyopt import Prodigy
     except ImportError as error:
         raise ImportError(
             "The optimiser Prodigy needs prodigyopt: python -m pip install prodigyopt"
         ) from error
-    return Prodigy(parameters, **shared, use_bias_correction=True, safeguard_warmup=True)
+    return Prodigy(
+        parameters,
+        lr=rate,
+        betas=betas,
+        weight_decay=decay,  # pyright: ignore[reportArgumentType] - annotated as an integer
+        use_bias_correction=True,
+        safeguard_warmup=True,
+    )
 
 
 def rate_of(optimiser: Optimizer) -> float:

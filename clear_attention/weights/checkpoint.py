@@ -1,8 +1,8 @@
 """CLEAR checkpoints as files: what one holds, which window it is for, and how to write one.
 
-Two forms are read. The published files have no metadata: their names tell the radius. Ours say it
-themselves, under the metadata keys ``clear.family``, ``clear.radius``, ``clear.pool_factor`` and
-``clear.base``.
+The published files have no metadata: their names tell the radius. Ours say it themselves, under the
+metadata keys ``clear.family``, ``clear.radius``, ``clear.pool_factor`` and ``clear.base``. They
+hold whole weights like the published ones, or changes of low rank, see `low_rank`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from .settings import (
     FAMILY,
     POOL_FACTOR,
     RADIUS,
+    RANK,
     check_pool_factor,
     check_radius,
+    check_rank,
     find_radius,
 )
 from .table import NameTable, Size
@@ -77,6 +79,11 @@ class Checkpoint:
         """Whether the file says itself what it is for; published files do not."""
         return RADIUS in self.metadata
 
+    @property
+    def rank(self) -> int:
+        """Rank of the changes of weights that the file holds; 0 if it holds whole weights."""
+        return self.size.rank
+
 
 def read(path: str | os.PathLike[str], radius: int | None = None) -> Checkpoint:
     """Read what a checkpoint holds from its header, without loading tensors.
@@ -91,7 +98,8 @@ def read(path: str | os.PathLike[str], radius: int | None = None) -> Checkpoint:
     path = Path(path)
     header = read_header(path)
     names = header.tensors.keys()
-    mistake = mistakes.by_tensor_names(names)
+    # Without it, a low-rank checkpoint is a LoRA like any other.
+    mistake = None if RANK in header.metadata else mistakes.by_tensor_names(names)
     if mistake:
         raise CheckpointError(f"{path.name} {mistake}.")
     names_of = _table_for(names, path.name, header.metadata.get(FAMILY))
@@ -104,6 +112,7 @@ def read(path: str | os.PathLike[str], radius: int | None = None) -> Checkpoint:
     shapes = {name: info.shape for name, info in header.tensors.items()}
     size = measure(names_of, shapes, path.name)
     check_pool_factor(size.pool_factor, header.metadata, path.name)
+    check_rank(size.rank, header.metadata, path.name)
     return Checkpoint(
         path=path,
         tensors=header.tensors,
@@ -158,7 +167,7 @@ def save(
 
     Args:
         path: The file to write; one that is there is replaced.
-        tensors: Every tensor of a checkpoint, by its published name.
+        tensors: Every tensor of a checkpoint, by its published name; or the low-rank form.
         radius: Radius of the window in tokens.
         pool_factor: Edge of a pooled cell in tokens, 0 for no pooling; must agree with the pooling
             weights, from which None takes it.
@@ -174,6 +183,8 @@ def save(
     size = measure(names_of, shapes, path.name)
     metadata = {"format": "pt", FAMILY: names_of.family}
     metadata[RADIUS] = str(check_radius(radius, path.name))
+    if size.rank:
+        metadata[RANK] = str(size.rank)
     if base is not None:
         metadata[BASE] = base
     if pool_factor is not None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from .errors import CheckpointError, quoted, some
-from .table import BlockKind, NameTable, Place, Size
+from .table import ALPHA, DOWN, PARAMETERS, UP, BlockKind, NameTable, Place, Size
 
 Shape = tuple[int, ...]
 
@@ -23,9 +23,10 @@ def measure(table: NameTable, shapes: Mapping[str, Shape], source: str) -> Size:
     """
     places = _places(table, shapes, source)
     size = Size(
-        hidden=_hidden(shapes),
+        hidden=_hidden(places, shapes),
         blocks={kind.name: _blocks(kind, places.values()) for kind in table.kinds},
         pool_factor=_pool_factor(places, shapes),
+        rank=_rank(places, shapes, source),
     )
     missing = [name for name in table.names(size) if name not in shapes]
     if missing:
@@ -70,10 +71,33 @@ def _check_depth(table: NameTable, size: Size, source: str) -> None:
         )
 
 
-def _hidden(shapes: Mapping[str, Shape]) -> int:
-    """Return the width of the first weight; all shapes are checked against it afterwards."""
-    widths = (shape[0] for name, shape in shapes.items() if name.endswith(".weight") and shape)
-    return max(1, next(widths, 1))
+def _hidden(places: Mapping[str, Place], shapes: Mapping[str, Shape]) -> int:
+    """Return the rows of the first weight; all shapes are checked against them afterwards."""
+    return _first_rows(places, shapes, ("weight", UP))
+
+
+def _rank(places: Mapping[str, Place], shapes: Mapping[str, Shape], source: str) -> int:
+    """Return the rank of the first low-rank change, 0 if all layers are whole."""
+    layers = {name: place.parameter for name, place in places.items() if place.layer}
+    whole = [name for name, parameter in layers.items() if parameter in PARAMETERS]
+    changes = [name for name in layers if name not in whole]
+    if whole and changes:
+        raise CheckpointError(
+            f"{source} mixes whole weights ({some(whole, 1)}) "
+            f"and low-rank changes ({some(changes, 1)}): a checkpoint must have one or the other."
+        )
+    return _first_rows(places, shapes, (DOWN,)) if changes else 0
+
+
+def _first_rows(
+    places: Mapping[str, Place], shapes: Mapping[str, Shape], parameters: Collection[str]
+) -> int:
+    rows = (
+        shapes[name][0]
+        for name, place in places.items()
+        if place.parameter in parameters and shapes[name]
+    )
+    return max(1, next(rows, 1))
 
 
 def _pool_factor(places: Mapping[str, Place], shapes: Mapping[str, Shape]) -> int:
@@ -87,4 +111,10 @@ def _pool_factor(places: Mapping[str, Place], shapes: Mapping[str, Shape]) -> in
 def _wanted_shape(place: Place, size: Size) -> Shape:
     if place.layer is None:
         return (1, 1, 1, size.pool_factor, 1, size.pool_factor, 1)
-    return (size.hidden, size.hidden) if place.parameter == "weight" else (size.hidden,)
+    return {
+        "weight": (size.hidden, size.hidden),
+        "bias": (size.hidden,),
+        DOWN: (size.rank, size.hidden),
+        UP: (size.hidden, size.rank),
+        ALPHA: (),
+    }[place.parameter]

@@ -9,6 +9,7 @@ from .errors import CheckpointError, quoted
 
 RADIUS, POOL_FACTOR = "clear.radius", "clear.pool_factor"
 FAMILY, BASE = "clear.family", "clear.base"
+RANK = "clear.rank"
 
 # As in clear_local_16_down_4.safetensors, with whatever people put before and after.
 PUBLISHED_NAME = re.compile(
@@ -16,7 +17,7 @@ PUBLISHED_NAME = re.compile(
     r"(?:[-_. ]down[-_. ](?P<factor>\d{1,3})(?!\d))?",
     re.IGNORECASE,
 )
-NO_POOLING = ("", "0", "1", "none")
+NO_POOLING = ("", "1", "none")
 
 
 def find_radius(given: int | None, metadata: Mapping[str, str], name: str) -> int:
@@ -29,7 +30,8 @@ def find_radius(given: int | None, metadata: Mapping[str, str], name: str) -> in
         return check_radius(given, name)
     if RADIUS in metadata:
         text = metadata[RADIUS].strip()
-        return check_radius(int(text) if _is_count(text) else text, name)
+        count = _count(text)
+        return check_radius(text if count is None else count, name)
     published = PUBLISHED_NAME.search(name)
     if published:
         return check_radius(int(published["radius"]), name)
@@ -71,13 +73,30 @@ def check_pool_factor(found: int, metadata: Mapping[str, str], name: str) -> Non
         where, claim = "name", published["factor"]
     else:
         return  # silence contradicts nothing: a name may have been shortened
-    claimed = 0 if claim in NO_POOLING else int(claim) if _is_count(claim) else None
-    if claimed != found:
+    if (0 if claim in NO_POOLING else _count(claim)) != found:
         raise CheckpointError(
             f"{name}: its {where} says pooling factor {quoted(claim)}, "
             f"its pooling weights say {found or 'none'}; the file was mixed up or stripped."
         )
 
 
-def _is_count(text: str) -> bool:
-    return re.fullmatch(r"[0-9]{1,6}", text) is not None
+def check_rank(found: int, metadata: Mapping[str, str], name: str) -> None:
+    """Check that the metadata agrees with the tensors' shapes, where it says a rank.
+
+    Args:
+        found: The rank that the shapes show; 0 for whole weights.
+        metadata: The file's metadata.
+        name: The file's name.
+
+    Raises:
+        CheckpointError: They contradict each other.
+    """
+    if RANK in metadata and _count(metadata[RANK].strip()) != found:
+        raise CheckpointError(
+            f"{name}: its metadata says rank {quoted(metadata[RANK])}, "
+            f"its tensors say {found or 'none'}; the file was mixed up or stripped."
+        )
+
+
+def _count(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[0-9]{1,6}", text) else None

@@ -2,6 +2,9 @@
 
 Checkpoints keep to_q, to_k and to_v apart; the host fuses them row by row into one tensor. A table
 is data, and everything that depends on names is read off it, in both directions.
+
+A layer comes in one of two forms: as its whole weight and bias, or as a change B A of its weight,
+in the names of an ordinary LoRA.
 """
 
 from __future__ import annotations
@@ -15,7 +18,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 PARAMETERS = ("weight", "bias")
-BLOCK_NAME = re.compile(r"([a-z_]+\.)(0|[1-9]\d{0,2})(\.[a-z_0-9.]+)")
+LORA_PREFIX = "transformer."
+DOWN, UP = "lora_A.weight", "lora_B.weight"
+ALPHA = "alpha"  # may be absent; divided by the rank, it is a factor of B A
+FORMS = (("", PARAMETERS), (LORA_PREFIX, (DOWN, UP, ALPHA)))
+BLOCK_NAME = re.compile(r"([a-z_.]+\.)(0|[1-9]\d{0,2})(\.[A-Za-z_0-9.]+)")
 
 
 class HostSlice(NamedTuple):
@@ -81,11 +88,13 @@ class Size:
         hidden: Width of the model.
         blocks: Number of blocks of each kind.
         pool_factor: Edge of a pooled cell in tokens; 0 without a pooled branch.
+        rank: Rank of the changes; 0 for whole weights.
     """
 
     hidden: int
     blocks: Mapping[str, int]
     pool_factor: int
+    rank: int = 0
 
     def __str__(self) -> str:
         counts = " and ".join(f"{count} {kind}" for kind, count in self.blocks.items() if count)
@@ -112,10 +121,11 @@ class NameTable:
     @cached_property
     def _places(self) -> dict[str, tuple[BlockKind, Layer | None, str]]:
         layers = {
-            f"{layer.file}.{parameter}": (kind, layer, parameter)
+            f"{prefix}{layer.file}.{parameter}": (kind, layer, parameter)
+            for prefix, parameters in FORMS
             for kind in self.kinds
             for layer in kind.layers
-            for parameter in PARAMETERS
+            for parameter in parameters
         }
         return {**layers, **{kind.pooling: (kind, None, "") for kind in self.kinds}}
 
@@ -126,11 +136,12 @@ class NameTable:
         return Place(found[0], int(match[2]), *found[1:]) if match and found else None
 
     def names(self, size: Size) -> Iterator[str]:
-        """Name all tensors of a checkpoint for a model of this size."""
+        """Name all tensors that a checkpoint for a model of this size must have."""
+        prefix, parts = (LORA_PREFIX, (DOWN, UP)) if size.rank else ("", PARAMETERS)
         for kind in self.kinds:
             for index in range(size.blocks[kind.name]):
                 for layer in kind.layers:
-                    yield from (f"{layer.file.format(index)}.{part}" for part in PARAMETERS)
+                    yield from (f"{prefix}{layer.file.format(index)}.{part}" for part in parts)
                 if size.pool_factor:
                     yield kind.pooling.format(index)
 

@@ -1,14 +1,12 @@
-"""A picture codec without training: what JPEG keeps, in the shape of FLUX's latents.
+"""The demo's latents: what JPEG keeps of a picture, in the shape of FLUX's.
 
-Every latent pixel stands for 8 x 8 pixels and holds 16 numbers: the three mean colours, which
-decoding joins smoothly, and 13 cosine waves of what the smooth picture lacks. Linear, so that
-encoding and decoding a picture gives it back with its finest detail missing.
+Every latent pixel stands for 8 x 8 pixels and holds 16 numbers: the three mean colours and 13
+cosine waves. The demo's VAE encodes to the same numbers, and its decoder is trained to undo them.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,33 +46,14 @@ def encode(image: Tensor) -> Tensor:
     height, width = (size - size % BLOCK for size in image.shape[1:3])
     colours = to_colours(image[:, :height, :width, :3].float() * 2 - 1)
     means = F.avg_pool2d(colours, BLOCK)
-    blocks = F.unfold(colours - smooth(means), BLOCK, stride=BLOCK)
+    blocks = F.unfold(colours, BLOCK, stride=BLOCK)
     waves = (wave_table().to(image.device) @ blocks).unflatten(2, means.shape[2:]) / BLOCK**2
     return torch.cat([means, waves], dim=1) / spread(image.device) / FLUX_SCALE + FLUX_SHIFT
-
-
-def decode(latent: Tensor) -> Tensor:
-    """Decode ``[B, 16, h, w]`` to ``[B, 8 h, 8 w, 3]`` in [0, 1]."""
-    values = (latent.float() - FLUX_SHIFT) * FLUX_SCALE * spread(latent.device)
-    means, waves = values.split([3, len(WAVES)], dim=1)
-    size = (means.shape[2] * BLOCK, means.shape[3] * BLOCK)
-    detail = F.fold(wave_table().to(latent.device).T @ waves.flatten(2), size, BLOCK, stride=BLOCK)
-    return ((from_colours(smooth(means) + detail) + 1) / 2).clamp(0, 1)
-
-
-def smooth(means: Tensor) -> Tensor:
-    """Join the mean colours of the blocks without steps."""
-    return F.interpolate(means, scale_factor=BLOCK, mode="bicubic", align_corners=False)
 
 
 def to_colours(image: Tensor) -> Tensor:
     """Turn ``[B, H, W, 3]`` of RGB into ``[B, 3, H, W]`` of brightness and two contrasts."""
     return torch.einsum("cr,bhwr->bchw", COLOURS.to(image.device), image)
-
-
-def from_colours(colours: Tensor) -> Tensor:
-    """Undo ``to_colours``."""
-    return torch.einsum("cr,bchw->bhwr", COLOURS.to(colours.device), colours)
 
 
 def wave_table() -> Tensor:
@@ -90,36 +69,3 @@ def wave_table() -> Tensor:
 def spread(device: torch.device) -> Tensor:
     """Return the spread of the 16 numbers, ``[16, 1, 1]``."""
     return torch.tensor(MEAN_SPREAD + WAVE_SPREAD, device=device)[:, None, None]
-
-
-class DemoVAE:
-    """What the nodes that encode and decode use of ComfyUI's VAE object."""
-
-    latent_channels = 16
-
-    def encode(self, pixel_samples: Tensor) -> Tensor:
-        """Encode pictures."""
-        return encode(pixel_samples)
-
-    def decode(self, samples: Tensor, **_: Any) -> Tensor:
-        """Decode latents."""
-        return decode(samples)
-
-    def encode_tiled(self, pixel_samples: Tensor, **_: Any) -> Tensor:
-        """Encode pictures; there is so little to compute that tiles are not needed."""
-        return encode(pixel_samples)
-
-    def decode_tiled(self, samples: Tensor, **_: Any) -> Tensor:
-        """Decode latents; there is so little to compute that tiles are not needed."""
-        return decode(samples)
-
-    def spacial_compression_encode(self) -> int:
-        """Return how many pixels a latent pixel spans (the host's spelling)."""
-        return BLOCK
-
-    def spacial_compression_decode(self) -> int:
-        """Return how many pixels a latent pixel spans (the host's spelling)."""
-        return BLOCK
-
-    def temporal_compression_decode(self) -> None:
-        """Say that this is no video codec."""

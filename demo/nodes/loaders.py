@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .codec import DemoVAE
 from .network import load_model
 from .text import DemoCLIP
 
@@ -62,30 +61,9 @@ class DemoDualCLIPLoader(io.ComfyNode):
         return io.NodeOutput(DemoCLIP())
 
 
-class DemoVAELoader(io.ComfyNode):
-    """Make the demo's picture codec."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Describe the node."""
-        return io.Schema(
-            node_id="CLEARDemoVAELoader",
-            display_name="Load Demo VAE",
-            category=CATEGORY,
-            description="A linear codec in the shape of FLUX's latents.",
-            inputs=[io.String.Input("vae_name", default="demo", tooltip=NO_EFFECT)],
-            outputs=[io.Vae.Output()],
-        )
-
-    @classmethod
-    def execute(cls, **_: str) -> io.NodeOutput:
-        """Make the codec."""
-        return io.NodeOutput(DemoVAE())
-
-
 class DemoExtension(ComfyExtension):
     """The demo's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """List them."""
-        return [DemoUNETLoader, DemoDualCLIPLoader, DemoVAELoader]
+        return [DemoUNETLoader, DemoDualCLIPLoader]

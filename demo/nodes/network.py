@@ -12,6 +12,7 @@ import comfy.ldm.flux.model
 import comfy.model_management
 import comfy.model_patcher
 import comfy.supported_models
+import torch
 from torch import Tensor
 
 from .checkpoint import base_weights
@@ -23,15 +24,22 @@ def load_model() -> comfy.model_patcher.ModelPatcher:
     return build_model(base_weights())
 
 
-def build_model(state: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
-    """Build the network that weights in FLUX's own names fit into, and load them."""
+def build_model(
+    state: dict[str, Tensor], dtype: torch.dtype | None = None
+) -> comfy.model_patcher.ModelPatcher:
+    """Build the network that weights in FLUX's own names fit into, and load them.
+
+    Args:
+        state: The weights.
+        dtype: To keep them in; None lets the host choose.
+    """
     management = comfy.model_management
     config = comfy.supported_models.Flux(config_of(state))
     if "txt_ids_dims" in [
         field.name for field in dataclasses.fields(comfy.ldm.flux.model.FluxParams)
     ]:
         config.unet_config["txt_ids_dims"] = []
-    dtype = management.unet_dtype(
+    dtype = dtype or management.unet_dtype(
         model_params=sum(weight.numel() for weight in state.values()),
         supported_dtypes=list(config.supported_inference_dtypes),
     )

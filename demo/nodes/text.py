@@ -1,7 +1,7 @@
 """A text encoder without weights: every word is a fixed random direction.
 
-It takes the place of T5 and CLIP in the demo. Like T5 as ComfyUI pads it for FLUX, it gives at
-least 256 tokens; a longer prompt gives more.
+It takes the place of T5 and CLIP in the demo. Like T5 for FLUX it pads short prompts, but to 32
+tokens instead of 256; a longer prompt gives more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .sizes import POOLED_DIM, TEXT_DIM
 
-MIN_TOKENS = 256
+MIN_TOKENS = 32
 PADDING = "<padding>"
 
 Tokens = dict[str, list[list[tuple[str, float]]]]
@@ -34,7 +34,7 @@ def word_vector(word: str, dim: int) -> Tensor:
 
 
 def embed(words: list[str]) -> Tensor:
-    """Embed words and pad them: ``[1, max(256, words), TEXT_DIM]``."""
+    """Embed words and pad them: ``[1, max(32, words), TEXT_DIM]``."""
     padded = words + [PADDING] * (MIN_TOKENS - len(words))
     vectors = {word: word_vector(word, TEXT_DIM) for word in set(padded)}
     return torch.stack([vectors[word] for word in padded])[None]

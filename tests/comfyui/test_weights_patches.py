@@ -309,7 +309,9 @@ def stage(value):
     import comfy.lora
 
     if not hasattr(comfy.lora, "prefetch_prepared_value"):
-        return tuple(torch.empty_like(tensor) for tensor in value)
+        if hasattr(value, "weights"):
+            return type(value)(value.loaded_keys, stage(value.weights))
+        return tuple(v if v is None else torch.empty_like(v) for v in value)
     counter, buffer = [0], torch.empty(2**22, dtype=torch.uint8)
     prepared = comfy.lora.prefetch_prepared_value(value, counter, buffer, None, False)
     assert counter[0] > 0

@@ -13,35 +13,11 @@ ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from demo.nodes import checkpoint, codec, painter, text  # noqa: E402 - needs the path
+from demo.nodes import checkpoint, painter, text  # noqa: E402 - needs the path
 
 
-def picture(height: int, width: int) -> torch.Tensor:
-    """Draw smooth colours with a soft edge across them."""
-    y = torch.linspace(0, 1, height)[:, None].expand(height, width)
-    x = torch.linspace(0, 1, width)[None].expand(height, width)
-    edge = torch.sigmoid((x - y) * 30)
-    return torch.stack([0.2 + 0.6 * x, 0.2 + 0.6 * y * edge, 0.3 + 0.4 * edge], dim=-1)[None]
-
-
-@pytest.mark.parametrize("size", [(128, 128), (64, 200), (75, 90)])
-def test_a_picture_survives_encoding_and_decoding(size):
-    image = picture(*size)
-    latent = codec.encode(image)
-    height, width = size[0] // 8, size[1] // 8
-    assert latent.shape == (1, 16, height, width)
-    again = codec.decode(latent)
-    assert again.shape == (1, 8 * height, 8 * width, 3)
-    assert (again - image[:, : 8 * height, : 8 * width]).abs().mean() < 0.01
-
-
-def test_the_waves_of_the_codec_are_orthogonal_and_of_unit_variance():
-    table = codec.wave_table()
-    torch.testing.assert_close(table @ table.T / 64, torch.eye(13), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize(("words", "tokens"), [(0, 256), (5, 256), (256, 256), (300, 300)])
-def test_a_prompt_has_at_least_256_tokens_and_more_if_it_is_longer(words, tokens):
+@pytest.mark.parametrize(("words", "tokens"), [(0, 32), (5, 32), (32, 32), (40, 40)])
+def test_a_prompt_has_at_least_32_tokens_and_more_if_it_is_longer(words, tokens):
     clip = text.DemoCLIP()
     ((cond, extra),) = clip.encode_from_tokens_scheduled(clip.tokenize("word " * words))
     assert cond.shape == (1, tokens, 64)

@@ -20,7 +20,7 @@ from .pictures import (
 )
 
 EXAMPLES = sorted(path.stem for path in (Path(__file__).parents[2] / "workflows").glob("*.json"))
-NODES = ("CLEARLoader", "CLEARAttention", "CLEARHighRes")
+NODES = ("CLEARLoader", "CLEARAttention", "CLEARHighRes", "CLEARLocality")
 
 
 def test_a_prompt_reports_its_progress_and_leaves_a_picture_that_says_what_clear_did(server):
@@ -34,7 +34,7 @@ def test_a_prompt_reports_its_progress_and_leaves_a_picture_that_says_what_clear
     with Image.open(path) as picture:
         picture.verify()
         assert (picture.format, picture.size) == ("PNG", (256, 256))
-    assert re.search(r"radius 8, 256 text \+ 16 x 16 image tokens", saved_report(path))
+    assert re.search(r"radius 8, 32 text \+ 16 x 16 image tokens", saved_report(path))
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

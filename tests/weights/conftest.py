@@ -47,6 +47,28 @@ def published() -> Make:
     return make
 
 
+@pytest.fixture(scope="session")
+def low_rank(published: Make) -> Make:
+    """Make the tensors of a low-rank checkpoint for the model of a published one."""
+
+    def make(
+        rank: int = 2, dtype: torch.dtype = torch.bfloat16, **kwargs: int
+    ) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(rank)
+        tensors: dict[str, Tensor] = {}
+        for name, tensor in published(dtype=dtype, **kwargs).items():
+            if name.endswith(".weight"):
+                layer, hidden = f"transformer.{name.removesuffix('.weight')}", len(tensor)
+                for part, shape in (("A", (rank, hidden)), ("B", (hidden, rank))):
+                    values = torch.randn(shape, generator=generator).to(dtype)
+                    tensors[f"{layer}.lora_{part}.weight"] = values
+            elif name.endswith(".spatial_weight"):
+                tensors[name] = tensor
+        return tensors
+
+    return make
+
+
 @pytest.fixture
 def published_file(published: Make, tmp_path: Path) -> Callable[..., Path]:
     """Write made-up published tensors into a file, with changes: None removes a tensor."""

@@ -24,6 +24,12 @@ names = st.one_of(
         st.one_of(st.integers(-2, 1200), st.text(max_size=3)),
         st.sampled_from(["to_q.weight", "to_k.bias", "processor.spatial_weight", "norm_q.weight"]),
     ),
+    st.builds(
+        "transformer.{}transformer_blocks.{}.attn.to_q.{}".format,
+        st.sampled_from(["", "single_"]),
+        st.integers(0, 2),
+        st.sampled_from(["lora_A.weight", "lora_B.weight", "lora_A", "alpha", "dora_scale"]),
+    ),
 )
 dtypes = st.one_of(
     st.sampled_from(["BF16", "F32", "F8_E4M3", "F8_E8M0", "F4", "I64", "BOOL", "C64"]), st.text()
@@ -64,6 +70,15 @@ def check(tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="session", params=["whole", "low rank"])
+def good(request, published, low_rank):
+    """The content of a good file of either form."""
+    size = dict(hidden=2, double=1, single=1, factor=2)
+    if request.param == "whole":
+        return save(published(**size))
+    return save(low_rank(rank=1, **size), {"clear.radius": "8", "clear.rank": "1"})
+
+
 @FUZZ
 @given(content=st.binary(max_size=600))
 def test_any_bytes(content, check):
@@ -80,11 +95,10 @@ def test_any_header(header, check, raw_file):
 
 @FUZZ
 @given(data=st.data())
-def test_a_good_file_with_changed_header_entries(data, check, published, raw_file):
-    content = save(published(hidden=2, double=1, single=1, factor=2))
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    assert check(raw_file(header, content[8 + length :]))
+def test_a_good_file_with_changed_header_entries(data, check, good, raw_file):
+    length = int.from_bytes(good[:8], "little")
+    header = json.loads(good[8 : 8 + length])
+    assert check(raw_file(header, good[8 + length :]))
     for _ in range(data.draw(st.integers(1, 3))):
         name = data.draw(st.sampled_from(sorted(header)))
         change = data.draw(st.sampled_from(["drop", "rename", "dtype", "shape", "span", "any"]))
@@ -99,20 +113,19 @@ def test_a_good_file_with_changed_header_entries(data, check, published, raw_fil
             header[name] = {**entry, key: data.draw(values)}
         if len(header) < 2:
             break
-    check(raw_file(header, content[8 + length :]), data.draw(st.sampled_from([None, 4])))
+    check(raw_file(header, good[8 + length :]), data.draw(st.sampled_from([None, 4])))
 
 
 @FUZZ
 @given(cut=st.floats(0, 1, exclude_max=True))
-def test_a_good_file_cut_anywhere(cut, check, published):
-    content = save(published(hidden=2, double=1, single=1))
-    assert not check(content[: int(len(content) * cut)])
+def test_a_good_file_cut_anywhere(cut, check, good):
+    assert not check(good[: int(len(good) * cut)])
 
 
 @FUZZ
 @given(data=st.data())
-def test_a_good_file_with_flipped_bytes(data, check, published):
-    content = bytearray(save(published(hidden=2, double=1, single=1, factor=2)))
+def test_a_good_file_with_flipped_bytes(data, check, good):
+    content = bytearray(good)
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     check(bytes(content))
@@ -121,19 +134,18 @@ def test_a_good_file_with_flipped_bytes(data, check, published):
 @FUZZ
 @given(
     metadata=st.dictionaries(
-        st.sampled_from(["clear.family", "clear.radius", "clear.pool_factor"]), json_values
+        st.sampled_from(["clear.family", "clear.radius", "clear.pool_factor", "clear.rank"]),
+        json_values,
     )
 )
-def test_any_metadata(metadata, check, published, raw_file):
-    content = save(published(hidden=2, double=1, single=1))
-    length = int.from_bytes(content[:8], "little")
-    header = {**json.loads(content[8 : 8 + length]), "__metadata__": metadata}
-    check(raw_file(header, content[8 + length :]))
+def test_any_metadata(metadata, check, good, raw_file):
+    length = int.from_bytes(good[:8], "little")
+    header = {**json.loads(good[8 : 8 + length]), "__metadata__": metadata}
+    check(raw_file(header, good[8 + length :]))
 
 
 @FUZZ
 @given(radius=st.one_of(leaves, st.binary()))
-def test_any_radius(radius, check, published):
-    content = save(published(hidden=2, double=1, single=1))
-    good = radius is None or (type(radius) is int and radius > 0)
-    assert check(content, radius) == good
+def test_any_radius(radius, check, good):
+    usable = radius is None or (type(radius) is int and radius > 0)
+    assert check(good, radius) == usable

@@ -1,0 +1,138 @@
+"""A distillation started from the graph: its folder, its progress bar, its pictures, its file."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from PIL import Image
+from torch import Tensor
+
+from ..distill import curves
+from ..distill.config import Config, ConfigError
+from .contact_sheet import contact_sheet, save_picture
+from .distill import Watcher, distil
+from .placard import placard
+from .weights import FOLDER, SUFFIX, register_model_folder
+
+RUNS = "clear_distill"
+"""Folder of all runs in the host's output folder."""
+
+PREVIEW_PX = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Distilled:
+    """What a run gives.
+
+    Attributes:
+        clear_name: The file in ``models/clear``.
+        losses: Plot, ``[1, H, W, 3]``.
+        pictures: Teacher above student, ``[1, H, W, 3]``; the plot where there is no VAE.
+    """
+
+    clear_name: str
+    losses: Tensor
+    pictures: Tensor
+
+
+def distil_in_graph(
+    model: ModelPatcher, clip: Any, vae: Any, name: str, prompts: str, settings: Mapping[str, Any]
+) -> Distilled:
+    """Distil a model into ``models/clear``; data and states are kept in the output folder.
+
+    Args:
+        model: The teacher, a MODEL; it stays as it is.
+        clip: Its text encoders.
+        vae: To show pictures, or None.
+        name: Of the run, and the beginning of the file's name.
+        prompts: One per line.
+        settings: Sections of a `Config` by name.
+
+    Raises:
+        ValueError: A setting cannot be used; the message says why.
+        InterruptProcessingException: The user stopped it. Queued again, it goes on.
+    """
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ConfigError(f"The name must be of letters, digits, _ and - only, got {name!r}.")
+    lines = [line.strip() for line in prompts.splitlines() if line.strip()]
+    if not lines:
+        raise ConfigError("The prompts must have text on at least one line, they have none.")
+    held_out = max(1, len(lines) // 10)
+    folder = Path(folder_paths.get_output_directory()) / RUNS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    student = settings["student"]
+    pooled = f"_down_{student.pool_factor}" if student.pool_factor else ""
+    config = Config(
+        output=models_folder() / f"{name}_local_{student.radius}{pooled}{SUFFIX}",
+        folder=folder / f"local_{student.radius}{pooled}_rank_{student.rank}",
+        data=folder / "data",
+        base=name,
+        **{
+            **settings,
+            "generation": dataclasses.replace(settings["generation"], held_out=held_out),
+        },
+    )
+    screen = NodeScreen(config.folder, vae)
+    watcher = Watcher(
+        progress=screen.progress, pictures=screen.pictures if vae is not None else None
+    )
+    if not distil(model, clip, config, lines, watcher):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+    losses = figure(config.folder)
+    return Distilled(config.output.name, losses, losses if screen.sheet is None else screen.sheet)
+
+
+def models_folder() -> Path:
+    """Return the folder that CLEARLoader lists first."""
+    register_model_folder()
+    return Path(folder_paths.get_folder_paths(FOLDER)[0])
+
+
+def figure(folder: Path) -> Tensor:
+    """Return the plot of the losses, or a picture of what to install for it: ``[1, H, W, 3]``."""
+    try:
+        return curves.draw(folder)[None]
+    except ModuleNotFoundError as error:
+        return placard(str(error))[None]
+
+
+@dataclass
+class NodeScreen:
+    """The node's progress bar, with previews.
+
+    Attributes:
+        folder: Where pictures are kept.
+        vae: Decodes them, or None.
+        sheet: The last pictures, ``[1, H, W, 3]``.
+    """
+
+    folder: Path
+    vae: Any
+    sheet: Tensor | None = None
+    _bars: dict[str, Any] = field(default_factory=dict)
+
+    def progress(self, what: str, done: int, of: int) -> None:
+        """Move the node's bar, which starts again for each kind of work."""
+        if what not in self._bars:
+            self._bars = {what: comfy.utils.ProgressBar(of)}
+        self._bars[what].update_absolute(done, of)
+
+    def pictures(self, step: int, teacher: Tensor, student: Tensor) -> None:
+        """Keep teacher above student, and show it in the node."""
+        with torch.inference_mode():
+            sheet = contact_sheet([self.vae.decode(latent) for latent in (teacher, student)])
+        self.sheet = sheet[None]
+        save_picture(sheet, self.folder / f"step-{step:07}.png")
+        shown = Image.fromarray((sheet * 255).round().byte().numpy())
+        for bar in self._bars.values():
+            bar.update_absolute(step, bar.total, ("JPEG", shown, PREVIEW_PX))

@@ -1,0 +1,141 @@
+"""Make the demo's models: ``python3 demo/train.py``, or a part: ``teacher`` or ``students``.
+
+An interrupted run goes on where it stopped. What lies in build/demo already is used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.environment import BASE, ensure, reexec_in_venv
+from tools.host import ROOT
+
+DEMO = ROOT / "demo"
+MODELS = DEMO / "models"
+TEACHER = "flux_demo.safetensors"
+PARTS = ("teacher", "students")
+PHOTOGRAPHS = ("scikit-image", "scikit-learn")  # packages that ship them
+
+# Name of the file -> radius and pool factor.
+STUDENTS = {
+    "clear_demo_local_4.safetensors": (4, 0),
+    "clear_demo_local_8.safetensors": (8, 0),
+    "clear_demo_local_4_down_4.safetensors": (4, 4),
+}
+
+
+def main(parts: list[str]) -> None:
+    """Make the parts that are asked for, all by default."""
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise SystemExit(f"Parts must be of {', '.join(PARTS)}, got {unknown[0]}.")
+    host = reexec_in_venv()
+    ensure(BASE, "photographs", PHOTOGRAPHS)
+    enter(host)
+    for part in parts or PARTS:
+        {"teacher": train_teacher, "students": distil_students}[part]()
+
+
+def enter(host: Path) -> None:
+    """Make ComfyUI importable, without its server and on the CPU if there is no GPU."""
+    hidden = {"", str(ROOT), str(DEMO)}
+    sys.path[:] = [str(host), *(entry for entry in sys.path if entry not in hidden), str(ROOT)]
+    import torch
+
+    from clear_attention.comfyui import launch
+
+    launch.prepare(cpu=not torch.cuda.is_available())
+
+
+def train_teacher() -> None:
+    """Train the teacher and write it in bfloat16."""
+    import torch
+
+    from clear_attention.comfyui.denoiser import HostDenoiser
+    from clear_attention.distill.batches import Batches
+    from clear_attention.distill.shards import write_tensors
+    from clear_attention.distill.tasks import FlowMatching
+    from clear_attention.distill.toml_file import read
+    from clear_attention.distill.trainer import Trainer
+    from demo.nodes.network import build_model
+    from demo.teacher import CROPS, HELD_OUT_CROPS, initial_weights, write_data
+
+    config = read(DEMO / "teacher.toml")
+    data = write_data(config.data_folder / "train", CROPS, seed=0)
+    held_out = write_data(config.data_folder / "held_out", HELD_OUT_CROPS, seed=1)
+    denoiser = HostDenoiser(build_model(initial_weights(), torch.float32))
+    trainer = Trainer(
+        FlowMatching(denoiser, config.training),
+        Batches(data, config.training),
+        config.training,
+        config.optimiser,
+        config.folder,
+        Batches(held_out, config.training, salt=1),
+    )
+    trainer.resume()
+    with Bar("teacher", config.training.steps) as bar:
+        trainer.run(bar.losses)
+    with trainer.averaged():
+        tensors = {name: t.bfloat16() for name, t in denoiser.network.state_dict().items()}
+    MODELS.mkdir(exist_ok=True)
+    write_tensors(MODELS / TEACHER, tensors, format="pt")
+
+
+def distil_students() -> None:
+    """Let the teacher paint and distil its students."""
+    from clear_attention.comfyui.distill import Watcher, distil
+    from clear_attention.distill.toml_file import read, read_prompts
+    from demo.nodes.network import load_model
+    from demo.nodes.text import DemoCLIP
+
+    config = read(DEMO / "student.toml")
+    prompts = read_prompts(DEMO / "prompts.txt")
+    for name, (radius, pool_factor) in STUDENTS.items():
+        mine = dataclasses.replace(
+            config,
+            output=MODELS / name,
+            folder=config.folder.with_name(Path(name).stem),
+            student=dataclasses.replace(config.student, radius=radius, pool_factor=pool_factor),
+        )
+        with Bar(name, config.training.steps) as bar:
+            watcher = Watcher(progress=bar.progress, losses=bar.losses, should_stop=lambda: False)
+            distil(load_model(), DemoCLIP(), mine, prompts, watcher)
+
+
+class Bar:
+    """A progress bar with losses."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        from tqdm import tqdm
+
+        self.bar: Any = tqdm(total=steps, desc=name, mininterval=5)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def progress(self, what: str, done: int, of: int) -> None:
+        """Show what is being done."""
+        self.bar.total = of
+        self.bar.update(done - self.bar.n)
+        self.bar.set_description(what, refresh=False)
+
+    def losses(self, step: int, values: Mapping[str, float]) -> None:
+        """Show the losses."""
+        self.bar.update(step - self.bar.n)
+        self.bar.set_postfix(
+            {name: f"{value:.3g}" for name, value in values.items()}, refresh=False
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

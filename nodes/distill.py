@@ -1,0 +1,212 @@
+"""Distil CLEAR Attention: train the weights of a window for any supported model."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..clear_attention.distill.config import (
+    OPTIMISERS,
+    Generation,
+    Optimiser,
+    Student,
+    Training,
+)
+from .inputs import CATEGORY
+
+PROMPTS = "a photograph of a lighthouse at dusk\na portrait of an old fisherman\na red bicycle"
+
+
+class CLEARDistill(io.ComfyNode):
+    """Distillation in the graph."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CLEARDistill",
+            display_name="Distil CLEAR Attention",
+            category=CATEGORY,
+            description=(
+                "Trains the attention of a model to work inside a window, and writes the file that "
+                "Load CLEAR Attention takes. The model paints its own training pictures from the "
+                "prompts. Takes hours on a large model; stopped and queued again, it goes on."
+            ),
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="The diffusion model to distil. It stays as it is."
+                ),
+                io.Clip.Input("clip", tooltip="The model's text encoders."),
+                io.String.Input(
+                    "prompts",
+                    default=PROMPTS,
+                    multiline=True,
+                    tooltip=(
+                        "What the training pictures show, one prompt per line, taken in turn. The "
+                        "more different ones, the better; the last tenth is kept for validation."
+                    ),
+                ),
+                io.String.Input(
+                    "name",
+                    default="clear_my_model",
+                    tooltip=(
+                        "Beginning of the file's name in models/clear, and folder of the run in "
+                        "output/clear_distill. The same name goes on with a run."
+                    ),
+                ),
+                io.Int.Input(
+                    "radius",
+                    default=16,
+                    min=1,
+                    max=512,
+                    tooltip=(
+                        "Radius of the window in tokens of 16 pixels. Smaller is faster to use and "
+                        "harder to learn; the CLEAR Locality Probe suggests one."
+                    ),
+                ),
+                io.Int.Input(
+                    "pool_factor",
+                    default=0,
+                    min=0,
+                    max=32,
+                    tooltip=(
+                        "Lets every image token also see a copy of the picture that is coarser by "
+                        "this factor. 0 trains without."
+                    ),
+                ),
+                io.Int.Input(
+                    "rank",
+                    default=64,
+                    min=0,
+                    max=1024,
+                    tooltip=(
+                        "Rank of the change to each projection: the file is an ordinary LoRA with "
+                        "it, and FLUX fits into 24 GB. 0 trains whole matrices, as the paper does."
+                    ),
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=2000,
+                    min=1,
+                    max=1_000_000,
+                    tooltip="Updates of the weights. The paper does 10,000 of 32 pictures each.",
+                ),
+                io.Int.Input(
+                    "batch",
+                    default=4,
+                    min=1,
+                    max=1024,
+                    tooltip="Pictures per update, computed one at a time to save memory.",
+                ),
+                io.Int.Input(
+                    "samples",
+                    default=500,
+                    min=1,
+                    max=1_000_000,
+                    tooltip="Training pictures to paint. The paper takes 10,000.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=1024,
+                    min=128,
+                    max=8192,
+                    step=16,
+                    tooltip="Width of the training pictures in pixels.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=1024,
+                    min=128,
+                    max=8192,
+                    step=16,
+                    tooltip="Height of the training pictures in pixels.",
+                ),
+                io.Combo.Input(
+                    "optimiser",
+                    options=list(OPTIMISERS),
+                    default="prodigy",
+                    tooltip=(
+                        "prodigy finds its own step size: leave learning_rate at 1. adamw needs "
+                        "half the memory and a learning_rate such as 0.0001."
+                    ),
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.00001,
+                    tooltip="Step size; for prodigy a factor on the one that it finds, 1.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=3.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Guidance for guidance-distilled models such as FLUX.1 [dev].",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFF,
+                    tooltip="Seed of the training pictures, of their order and of the noise.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Shows pictures of teacher and student while training. Not needed.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(
+                    display_name="clear_name", tooltip="The file that was written to models/clear."
+                ),
+                io.Image.Output(display_name="losses", tooltip="The losses over the updates."),
+                io.Image.Output(
+                    display_name="pictures",
+                    tooltip="The teacher's pictures above the student's; needs a vae.",
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        prompts: str,
+        name: str,
+        radius: int,
+        pool_factor: int,
+        rank: int,
+        steps: int,
+        batch: int,
+        samples: int,
+        width: int,
+        height: int,
+        optimiser: str,
+        learning_rate: float,
+        guidance: float,
+        seed: int,
+        vae: Any = None,
+    ) -> io.NodeOutput:
+        # What trains needs packages that painting does not: imported where it is used.
+        from ..clear_attention.comfyui.distill_node import distil_in_graph
+
+        settings = dict(
+            student=Student(radius, pool_factor, rank),
+            generation=Generation(samples=samples, sizes_px=((height, width),), seed=seed),
+            training=Training(
+                steps=steps,
+                batch=batch,
+                accumulate=batch,
+                seed=seed,
+                guidance=guidance,
+                gradient_checkpointing=True,
+                validate_every=max(1, steps // 10),
+            ),
+            optimiser=Optimiser(name=optimiser, learning_rate=learning_rate),
+        )
+        done = distil_in_graph(model, clip, vae, name, prompts, settings)
+        return io.NodeOutput(done.clear_name, done.losses, done.pictures)

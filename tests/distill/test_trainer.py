@@ -1,0 +1,207 @@
+"""The training loop: it learns, resumes to the bit, agrees with itself on two processes, stops."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+sys.path.append(str(Path(__file__).parent))
+
+import toy
+
+from clear_attention.distill import log, state
+from clear_attention.distill.config import Student
+from clear_attention.distill.trainer import Diverged
+
+HERE = Path(__file__).parent
+STUDENTS = {
+    "whole": Student(radius=2),
+    "pooled": Student(radius=2, pool_factor=2),
+    "low rank": Student(radius=2, rank=3),
+}
+
+
+def losses(folder: Path, kind: str, name: str) -> list[float]:
+    return [value for _, k, n, value in log.read(folder / "run") if (k, n) == (kind, name)]
+
+
+@pytest.mark.parametrize("student", STUDENTS.values(), ids=STUDENTS)
+def test_training_brings_the_student_closer_to_its_teacher(student: Student, tmp_path: Path):
+    training = dataclasses.replace(toy.TRAINING, steps=80, validate_every=1)
+    trainer = toy.trainer(tmp_path, training, student)
+    before = trainer.validate()
+    assert trainer.run()
+    after = trainer.validate()
+    assert after["prediction"] < 0.6 * before["prediction"]
+    assert losses(tmp_path, "held_out", "prediction")[-1] == pytest.approx(after["prediction"])
+
+
+def test_the_student_starts_as_the_teacher_behind_a_window(tmp_path: Path):
+    wide = toy.trainer(tmp_path / "wide", student=Student(radius=20)).validate()
+    local = toy.trainer(tmp_path / "local").validate()
+    assert wide["prediction"] == pytest.approx(0, abs=1e-10)
+    assert wide["attention"] == pytest.approx(0, abs=1e-10)
+    assert local["prediction"] > 1e-5
+
+
+def test_only_the_student_is_trained(tmp_path: Path):
+    trainer = toy.trainer(tmp_path)
+    network = trainer.task.denoiser.network
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    trainer.run()
+    after = network.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert all(name.startswith("student.") for name in trainer.parameters)
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "prodigy"])
+def test_a_stopped_run_goes_on_to_the_same_weights(optimiser: str, tmp_path: Path):
+    settings = dataclasses.replace(
+        toy.ADAMW, name=optimiser, learning_rate=1.0 if optimiser == "prodigy" else 1e-2
+    )
+    training = dataclasses.replace(toy.TRAINING, ema_decay=0.9)
+    straight = toy.trainer(tmp_path / "straight", training, optimiser=settings)
+    assert straight.run()
+    first = toy.trainer(tmp_path / "stopped", training, optimiser=settings)
+    assert not first.run(should_stop=lambda: first.step == 5)
+    second = toy.trainer(tmp_path / "stopped", training, optimiser=settings)
+    assert second.resume() == 5
+    assert second.run()
+    for name, parameter in straight.parameters.items():
+        assert torch.equal(parameter, second.parameters[name]), name
+        assert torch.equal(straight.average[name], second.average[name]), name
+    steps = [
+        step
+        for step, kind, name, _ in log.read(tmp_path / "stopped" / "run")
+        if (kind, name) == ("train", "loss")
+    ]
+    assert steps == list(range(1, 13))
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path):
+    def start(folder: Path, slow: float) -> subprocess.Popen[str]:
+        command = [sys.executable, str(HERE / "run_toy.py"), str(folder), "12", str(slow)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    start(tmp_path / "straight", 0).communicate()
+    victim = start(tmp_path / "killed", 0.2)
+    assert victim.stdout is not None
+    for line in victim.stdout:
+        if line.strip() == "7":
+            os.kill(victim.pid, signal.SIGKILL)
+            break
+    victim.communicate()
+    assert victim.returncode == -signal.SIGKILL
+    again, _ = start(tmp_path / "killed", 0).communicate()
+    assert again.split()[1] == "6"  # states are written every third step
+    names = {
+        folder: state.states(tmp_path / folder / "run")[-1] for folder in ("straight", "killed")
+    }
+    one, other = (load_file(path) for path in names.values())
+    assert names["straight"].name == names["killed"].name == "state-0000012.safetensors"
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2], ids=["at once", "in parts"])
+def test_two_processes_give_the_gradients_of_one(accumulate: int, tmp_path: Path):
+    toy.data(tmp_path / "data")  # before the two ask for it at once
+    results = {
+        count: update_in_processes(tmp_path, count, accumulate if count > 1 else 1)
+        for count in (1, 2)
+    }
+    assert [int(result.pop("processes")) for result in results.values()] == [1, 2]
+    for name, gradient in results[1].items():
+        torch.testing.assert_close(results[2][name], gradient, rtol=1e-4, atol=1e-7)
+    assert max(float(gradient.abs().max()) for gradient in results[1].values()) > 1e-4
+
+
+def update_in_processes(folder: Path, count: int, accumulate: int) -> dict[str, torch.Tensor]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    target = folder / f"gradients-{count}.safetensors"
+    ranks = []
+    for rank in range(count):
+        environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+        if count > 1:
+            environment |= dict(
+                RANK=str(rank),
+                LOCAL_RANK=str(rank),
+                WORLD_SIZE=str(count),
+                MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=str(port),
+            )
+        script = [str(HERE / "two_processes.py"), str(folder), str(target), str(accumulate)]
+        ranks.append(subprocess.Popen([sys.executable, *script], env=environment))
+    assert [rank.wait(120) for rank in ranks] == [0] * count
+    return load_file(target)
+
+
+def test_a_batch_in_parts_gives_the_same_update(tmp_path: Path):
+    whole = toy.trainer(tmp_path)
+    parts = toy.trainer(tmp_path, dataclasses.replace(toy.TRAINING, accumulate=4))
+    assert whole.update()["loss"] == pytest.approx(parts.update()["loss"], rel=1e-5)
+    for name, parameter in whole.parameters.items():
+        torch.testing.assert_close(
+            parts.parameters[name].grad, parameter.grad, rtol=1e-4, atol=1e-7
+        )
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path: Path):
+    trainer = toy.trainer(tmp_path)
+    trainer.run(should_stop=lambda: trainer.step == 4)
+    before = {name: p.detach().clone() for name, p in trainer.parameters.items()}
+    trainer.task.denoiser.network.out.bias.data[:] = torch.nan
+    with pytest.raises(Diverged, match=r"step 4: .*not finite.*state-0000004\.safetensors"):
+        trainer.run()
+    assert all(torch.equal(p, before[name]) for name, p in trainer.parameters.items())
+    assert [path.name for path in state.states(tmp_path / "run")][-1] == "state-0000004.safetensors"
+
+
+def test_only_the_last_two_states_are_kept(tmp_path: Path):
+    toy.trainer(tmp_path).run()
+    assert [path.name for path in state.states(tmp_path / "run")] == [
+        "state-0000009.safetensors",
+        "state-0000012.safetensors",
+    ]
+    assert not list((tmp_path / "run").glob("*.part"))
+
+
+def test_a_damaged_state_says_what_to_do(tmp_path: Path):
+    toy.trainer(tmp_path).run()
+    last = state.states(tmp_path / "run")[-1]
+    last.write_bytes(last.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"state-0000012\.safetensors is damaged.*delete it"):
+        toy.trainer(tmp_path).resume()
+    last.unlink()
+    assert toy.trainer(tmp_path).resume() == 9
+
+
+def test_a_state_of_another_run_is_refused(tmp_path: Path):
+    toy.trainer(tmp_path).run()
+    with pytest.raises(ValueError, match="another optimiser or seed"):
+        toy.trainer(tmp_path, dataclasses.replace(toy.TRAINING, seed=5)).resume()
+    with pytest.raises(ValueError, match="another model or student"):
+        toy.trainer(tmp_path, student=STUDENTS["low rank"]).resume()
+
+
+def test_the_average_is_in_place_only_inside_its_with(tmp_path: Path):
+    trainer = toy.trainer(tmp_path, dataclasses.replace(toy.TRAINING, ema_decay=0.99))
+    trainer.run()
+    weights = {name: p.detach().clone() for name, p in trainer.parameters.items()}
+    average = {name: p.clone() for name, p in trainer.average.items()}
+    assert any(not torch.equal(weights[name], average[name]) for name in weights)
+    with trainer.averaged():
+        assert all(torch.equal(p, average[name]) for name, p in trainer.parameters.items())
+    assert all(torch.equal(p, weights[name]) for name, p in trainer.parameters.items())
