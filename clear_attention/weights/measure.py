@@ -80,7 +80,7 @@ def _rank(places: Mapping[str, Place], shapes: Mapping[str, Shape], source: str)
     """Return the rank of the first low-rank change, 0 if all layers are whole."""
     layers = {name: place.parameter for name, place in places.items() if place.layer}
     whole = [name for name, parameter in layers.items() if parameter in PARAMETERS]
-    changes = [name for name in layers if name not in whole]
+    changes = [name for name, parameter in layers.items() if parameter not in PARAMETERS]
     if whole and changes:
         raise CheckpointError(
             f"{source} mixes whole weights ({some(whole, 1)}) "
