@@ -1,4 +1,4 @@
-"""Make the demo's models: ``python3 demo/train.py``, or a part: ``teacher`` or ``students``.
+"""Make the demo's models: ``python3 demo/train.py``, or parts: codec, teacher, students.
 
 An interrupted run goes on where it stopped. What lies in build/demo already is used.
 """
@@ -14,21 +14,14 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from demo.students import STUDENTS
 from tools.environment import BASE, ensure, reexec_in_venv
 from tools.host import ROOT
 
 DEMO = ROOT / "demo"
-MODELS = DEMO / "models"
-TEACHER = "flux_demo.safetensors"
-PARTS = ("teacher", "students")
+TEACHING = DEMO / "teaching"
+PARTS = ("codec", "teacher", "students")
 PHOTOGRAPHS = ("scikit-image", "scikit-learn")  # packages that ship them
-
-# Name of the file -> radius and pool factor.
-STUDENTS = {
-    "clear_demo_local_4.safetensors": (4, 0),
-    "clear_demo_local_8.safetensors": (8, 0),
-    "clear_demo_local_4_down_4.safetensors": (4, 4),
-}
 
 
 def main(parts: list[str]) -> None:
@@ -40,7 +33,7 @@ def main(parts: list[str]) -> None:
     ensure(BASE, "photographs", PHOTOGRAPHS)
     enter(host)
     for part in parts or PARTS:
-        {"teacher": train_teacher, "students": distil_students}[part]()
+        {"codec": train_codec, "teacher": train_teacher, "students": distil_students}[part]()
 
 
 def enter(host: Path) -> None:
@@ -54,6 +47,13 @@ def enter(host: Path) -> None:
     launch.prepare(cpu=not torch.cuda.is_available())
 
 
+def train_codec() -> None:
+    """Train the decoder of the picture codec."""
+    from demo.codec import train
+
+    train.main()
+
+
 def train_teacher() -> None:
     """Train the teacher and write it in bfloat16."""
     import torch
@@ -64,10 +64,11 @@ def train_teacher() -> None:
     from clear_attention.distill.tasks import FlowMatching
     from clear_attention.distill.toml_file import read
     from clear_attention.distill.trainer import Trainer
+    from demo.nodes.checkpoint import BASE, MODELS
     from demo.nodes.network import build_model
-    from demo.teacher import CROPS, HELD_OUT_CROPS, initial_weights, write_data
+    from demo.teaching.teacher import CROPS, HELD_OUT_CROPS, initial_weights, write_data
 
-    config = read(DEMO / "teacher.toml")
+    config = read(TEACHING / "teacher.toml")
     data = write_data(config.data_folder / "train", CROPS, seed=0)
     held_out = write_data(config.data_folder / "held_out", HELD_OUT_CROPS, seed=1)
     denoiser = HostDenoiser(build_model(initial_weights(), torch.float32))
@@ -85,18 +86,19 @@ def train_teacher() -> None:
     with trainer.averaged():
         tensors = {name: t.bfloat16() for name, t in denoiser.network.state_dict().items()}
     MODELS.mkdir(exist_ok=True)
-    write_tensors(MODELS / TEACHER, tensors, format="pt")
+    write_tensors(MODELS / BASE, tensors, format="pt")
 
 
 def distil_students() -> None:
     """Let the teacher paint and distil its students."""
     from clear_attention.comfyui.distill import Watcher, distil
     from clear_attention.distill.toml_file import read, read_prompts
+    from demo.nodes.checkpoint import MODELS
     from demo.nodes.network import load_model
     from demo.nodes.text import DemoCLIP
 
-    config = read(DEMO / "student.toml")
-    prompts = read_prompts(DEMO / "prompts.txt")
+    config = read(TEACHING / "student.toml")
+    prompts = read_prompts(TEACHING / "prompts.txt")
     for name, (radius, pool_factor) in STUDENTS.items():
         mine = dataclasses.replace(
             config,

@@ -204,6 +204,7 @@ class CLEARDistill(io.ComfyNode):
                 seed=seed,
                 guidance=guidance,
                 gradient_checkpointing=True,
+                log_every=max(1, min(10, steps // 20)),
                 validate_every=max(1, steps // 10),
             ),
             optimiser=Optimiser(name=optimiser, learning_rate=learning_rate),

@@ -30,13 +30,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     host = Path(os.environ.get("COMFYUI_HOST", ROOT / ".host" / "ComfyUI-0.3.75"))
     if not (host / "main.py").is_file():
         pytest.skip(f"needs a ComfyUI: {host} has none, set COMFYUI_HOST to its folder")
-    from demo.nodes.checkpoint import write_clear_file
-    from demo.vae_file import write_vae_file
+    from demo.install import write_models
     from tools.server import Server
 
     base = tmp_path_factory.mktemp("comfyui")
-    write_clear_file(base)
-    write_vae_file(base)
+    write_models(base)
     # The tensors are tiny: on a busy machine, threads wait for each other longer than they compute.
     with Server(host, base, environment={"OMP_NUM_THREADS": "1"}) as server:
         yield server

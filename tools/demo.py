@@ -33,13 +33,11 @@ SERVER_OPTIONS = ("--use-pytorch-cross-attention",)  # the host's fastest full a
 def main(words: list[str]) -> None:
     """Paint, print where the picture is, and print the comparison."""
     host = reexec_in_venv()
-    from demo.nodes.checkpoint import write_clear_file
-    from demo.vae_file import write_vae_file
+    from demo.install import write_models
     from tools.server import Server
 
     base = HOSTS / "demo"
-    write_clear_file(base)
-    write_vae_file(base)
+    write_models(base)
     print(f"Starting ComfyUI ({host.name}) on the CPU", flush=True)
     with Server(host, base, options=SERVER_OPTIONS) as server:
         demo = Demo(server, " ".join(words))

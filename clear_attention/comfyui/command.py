@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from comfy.cli_args import args
 from torch import Tensor
 from tqdm import tqdm
 
 from ..distill.config import Config, ConfigError
 from ..distill.toml_file import read_prompts
+from ..distill.trainer import make_accelerator
 from .contact_sheet import contact_sheet, save_picture
 from .distill import Watcher, distil
 from .launch import load_nodes, run_node
@@ -22,32 +23,39 @@ from .launch import load_nodes, run_node
 
 def run(config: Config) -> int:
     """Distil, and return an exit code: 0 done, 1 stopped early."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    load_nodes()
-    model = load(config, "model")
     prompts = read_prompts(config.generation.prompts) if config.generation.prompts else []
-    clip = load(config, "clip") if prompts else None
-    vae = load(config, "vae") if "vae" in config.loaders else None
+    for what in ("model", "clip") if prompts else ("model",):
+        if what not in config.loaders:
+            raise ConfigError(f"The settings need a table loaders.{what}: a node and its inputs.")
     stop = StopOnSignal()
-    screen = Screen(config.folder, vae)
-    watcher = Watcher(
-        progress=screen.progress,
-        losses=screen.losses,
-        pictures=screen.pictures if vae is not None else None,
-        should_stop=stop.asked,
+    # Before the host looks for its device, which each of several processes has its own of.
+    accelerator = make_accelerator(cpu=args.cpu)
+    logging.basicConfig(
+        level=logging.INFO if accelerator.is_main_process else logging.ERROR, format="%(message)s"
     )
-    finished = distil(model, clip, config, prompts, watcher)
-    screen.close()
-    print(f"Written: {config.output}" if finished else "Stopped; the same command goes on.")
+    load_nodes()
+    model = run_node(config.loaders["model"])
+    clip = run_node(config.loaders["clip"]) if prompts else None
+    screen = Screen(config) if accelerator.is_main_process else None
+    finished = distil(model, clip, config, prompts, watcher_of(screen, stop))
+    if screen:
+        screen.close()
+        print(f"Written: {config.output}" if finished else "Stopped; the same command goes on.")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
     return 0 if finished else 1
 
 
-def load(config: Config, what: str) -> Any:
-    """Load a model, clip or vae with the node that the settings name."""
-    if what not in config.loaders:
-        raise ConfigError(f"The settings need a table loaders.{what} with a node and its inputs.")
-    with torch.inference_mode(False):
-        return run_node(config.loaders[what])
+def watcher_of(screen: Screen | None, stop: StopOnSignal) -> Watcher:
+    """Return what watches a run; of several processes only the first has a screen."""
+    if screen is None:
+        return Watcher(should_stop=stop.asked)
+    return Watcher(
+        progress=screen.progress,
+        losses=screen.losses,
+        pictures=screen.pictures if screen.vae is not None else None,
+        should_stop=stop.asked,
+    )
 
 
 class StopOnSignal:
@@ -70,8 +78,9 @@ class StopOnSignal:
 class Screen:
     """A progress bar with the losses, and pictures in the run's folder."""
 
-    def __init__(self, folder: Path, vae: Any) -> None:
-        self.folder, self.vae = folder, vae
+    def __init__(self, config: Config) -> None:
+        self.folder = config.folder
+        self.vae = run_node(config.loaders["vae"]) if "vae" in config.loaders else None
         self.bar: tqdm[Any] | None = None
 
     def progress(self, what: str, done: int, of: int) -> None:
@@ -89,7 +98,8 @@ class Screen:
 
     def pictures(self, step: int, teacher: Tensor, student: Tensor) -> None:
         """Write teacher above student."""
-        rows = [self.vae.decode(latent) for latent in (teacher, student)]
+        with torch.no_grad():
+            rows = [self.vae.decode(latent) for latent in (teacher, student)]
         path = self.folder / f"step-{step:07}.png"
         save_picture(contact_sheet(rows), path)
 

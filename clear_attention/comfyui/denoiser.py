@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ from ..distill.denoiser import Local, Recorder
 from ..distill.shards import Samples
 from ..pooling import Pooling
 from .attention import RECORDER_KEY
-from .families import plain_module
-from .patch import SETTINGS_KEY, with_settings
+from .families import plain_module, require_family
+from .patch import SETTINGS_KEY, settings_of, with_settings
 from .settings import Settings
 from .weights import table_and_size
 
@@ -31,12 +32,21 @@ class HostDenoiser:
         """Load a model.
 
         Raises:
-            ValueError: CLEAR does not know the model's architecture.
+            ValueError: It cannot be trained, see `require_trainable`.
         """
+        require_trainable(model)
         self.patcher = with_settings(model)
         self.table, self.size = table_and_size(model)
-        comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
         self.base = self.patcher.model
+        self.load()
+
+    def load(self) -> None:
+        """Bring the model onto its device as a whole; again, after the host ran other models.
+
+        The host does not know what training needs, so that others must leave.
+        """
+        comfy.model_management.unload_all_models()
+        comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
         _end_inference(self.network)
 
     @property
@@ -60,7 +70,7 @@ class HostDenoiser:
     ) -> Tensor:
         """Predict the velocity, see `Denoiser.velocity`."""
         options = dict(self.patcher.model_options["transformer_options"])
-        options[SETTINGS_KEY] = _settings(local)
+        options[SETTINGS_KEY] = _with_attention(options[SETTINGS_KEY], local)
         options[RECORDER_KEY] = recorder
         # As the host makes a call's arguments from a conditioning; each family has its own.
         conditions = self.base.extra_conds(
@@ -132,12 +142,29 @@ def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def _settings(local: Local | None) -> Settings:
+def require_trainable(model: ModelPatcher) -> None:
+    """Check what can be checked of a teacher before hours of painting.
+
+    Raises:
+        ValueError: CLEAR does not know its architecture, or its attention is local already.
+    """
+    require_family(model)
+    table_and_size(model)
+    if settings_of(model).window is not None:
+        raise ValueError(
+            "The model to distil has a CLEAR window already, and would teach what it does not see: "
+            "connect the model from in front of the CLEAR node."
+        )
+
+
+def _with_attention(settings: Settings, local: Local | None) -> Settings:
+    """Return the settings with the student's attention; the teacher's is full."""
     if local is None:
-        return Settings()
+        return settings
     weights = local.pooling_weights
     factor = next((weight.shape[0] for weight in weights.values()), 0)
-    return Settings(
+    return dataclasses.replace(
+        settings,
         window=local.window,
         pool_factor=factor,
         pool_weights={block: Pooling(factor, weight) for block, weight in weights.items()},
@@ -151,7 +178,8 @@ def _end_inference(network: nn.Module) -> None:
         for module in network.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
                 if parameter.is_inference():
-                    setattr(module, name, nn.Parameter(parameter.clone(), requires_grad=False))
+                    own = nn.Parameter(parameter.clone(), requires_grad=parameter.requires_grad)
+                    setattr(module, name, own)
             for name, buffer in list(module.named_buffers(recurse=False)):
                 if buffer.is_inference():
                     setattr(module, name, buffer.clone())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,14 +16,14 @@ from torch import Tensor
 from ..distill import memory
 from ..distill.batches import Batches
 from ..distill.config import Config
-from ..distill.shards import ShardFolder
+from ..distill.shards import MANIFEST, ShardFolder
 from ..distill.tasks import Distillation
-from ..distill.trainer import Trainer
+from ..distill.trainer import Trainer, any_process, make_accelerator
 from ..pooling import Pooling
-from ..weights import checkpoint
-from .denoiser import HostDenoiser
+from ..weights import checkpoint, low_rank
+from .denoiser import HostDenoiser, require_trainable
 from .generation import HELD_OUT_SEED, generate
-from .painting import Painter, Prompt, encode, interrupted
+from .painting import Painter, Prompt, encode, interrupted, request_to_stop_kept
 from .patch import with_settings
 
 logger = logging.getLogger(__name__)
@@ -66,22 +67,30 @@ def distil(
     Raises:
         ValueError: A setting cannot be used; the message says why.
     """
+    require_trainable(model)
+    accelerator = make_accelerator(cpu=model.load_device.type == "cpu")
     painter = painter_of(config, clip)
-    data = {name: open_data(config, name, make=bool(prompts)) for name in (TRAIN, HELD_OUT)}
-    if prompts and not generate_all(model, clip, painter, config, prompts, data, watcher):
+    # One process paints for all; the others wait here for its answer.
+    lacking = (
+        bool(prompts)
+        and accelerator.is_main_process
+        and not generate_all(model, clip, painter, config, prompts, watcher)
+    )
+    if any_process(accelerator, lacking):
         return False
     denoiser = HostDenoiser(model)
     logger.info("CLEAR: distilling holds %s", memory_of(denoiser, config))
+    data, held_out = open_data(config)
     with torch.inference_mode(False):
         task = Distillation(denoiser, config.training, config.student, config.loss)
-        held_out = Batches(data[HELD_OUT], config.training, salt=1) if data[HELD_OUT] else None
         trainer = Trainer(
             task,
-            Batches(data[TRAIN], config.training),
+            Batches(data, config.training),
             config.training,
             config.optimiser,
             config.folder,
-            held_out,
+            Batches(held_out, config.training, salt=1) if held_out else None,
+            accelerator,
         )
         step = trainer.resume()
         logger.info("CLEAR: training from step %d to %d", step, config.training.steps)
@@ -91,26 +100,24 @@ def distil(
             watcher.losses(step, values)
 
         def validated(step: int) -> None:
-            if watcher.pictures and data[HELD_OUT]:
-                watcher.pictures(step, *compare(task, data[HELD_OUT], painter))
+            if watcher.pictures and held_out:
+                watcher.progress("training", step, config.training.steps)
+                with request_to_stop_kept():
+                    watcher.pictures(step, *compare(task, held_out, painter))
+                denoiser.load()
 
         finished = trainer.run(observe, watcher.should_stop, validated)
-        if finished and trainer.accelerator.is_main_process:
+        if finished and accelerator.is_main_process:
             with trainer.averaged():
                 write(task, config)
     return finished
 
 
-def open_data(config: Config, name: str, make: bool) -> ShardFolder:
-    """Open one part of a run's data, or make it."""
-    folder = config.data_folder / name
-    if not make:
-        return ShardFolder(folder)
-    generation = asdict(config.generation)
-    # More samples, larger batches or a moved prompt file do not spoil what is there.
-    for free in ("prompts", "samples", "held_out_samples", "batch", "shard"):
-        generation.pop(free)
-    return ShardFolder(folder, {**generation, "guidance": config.training.guidance})
+def open_data(config: Config) -> tuple[ShardFolder, ShardFolder | None]:
+    """Open a run's data; there may be none for validation."""
+    held_out = config.data_folder / HELD_OUT
+    has_held_out = (held_out / MANIFEST).exists()
+    return ShardFolder(config.data_folder / TRAIN), ShardFolder(held_out) if has_held_out else None
 
 
 def painter_of(config: Config, clip: Any) -> Painter:
@@ -133,22 +140,20 @@ def generate_all(
     painter: Painter,
     config: Config,
     prompts: Sequence[str],
-    data: Mapping[str, ShardFolder],
     watcher: Watcher,
 ) -> bool:
-    """Let the teacher paint whatever data is missing; return whether all is there."""
+    """Let the teacher paint whatever data is missing; return whether all is there.
+
+    Raises:
+        ValueError: The data that is there was made with other settings.
+    """
     generation = config.generation
     kept = min(generation.held_out, len(prompts) - 1)
-    parts = (
-        (TRAIN, prompts[: len(prompts) - kept], generation.samples, generation.seed),
-        (
-            HELD_OUT,
-            prompts[len(prompts) - kept :] or prompts,
-            generation.held_out_samples,
-            generation.seed + HELD_OUT_SEED,
-        ),
-    )
-    for name, chosen, samples, seed in parts:
+    train, held_out = prompts[: len(prompts) - kept], prompts[len(prompts) - kept :] or prompts
+    for name, chosen, samples, seed in (
+        (TRAIN, train, generation.samples, generation.seed),
+        (HELD_OUT, held_out, generation.held_out_samples, generation.seed + HELD_OUT_SEED),
+    ):
 
         def progress(done: int, of: int, name: str = name) -> None:
             watcher.progress(f"painting {name} data", done, of)
@@ -158,7 +163,7 @@ def generate_all(
             clip,
             painter,
             chosen,
-            data[name],
+            ShardFolder(config.data_folder / name, made_with(config, chosen)),
             generation,
             samples=samples,
             first_seed=seed,
@@ -167,6 +172,15 @@ def generate_all(
         ):
             return False
     return True
+
+
+def made_with(config: Config, prompts: Sequence[str]) -> dict[str, Any]:
+    """Return what data depends on: more samples, larger batches or a moved file do not spoil it."""
+    settings = asdict(config.generation)
+    for free in ("samples", "held_out_samples", "batch", "shard"):
+        settings.pop(free)
+    words = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
+    return {**settings, "prompts": words, "guidance": config.training.guidance}
 
 
 def memory_of(denoiser: HostDenoiser, config: Config) -> memory.Memory:
@@ -189,8 +203,6 @@ def write(task: Distillation, config: Config) -> None:
         radius=config.student.radius, pool_factor=config.student.pool_factor, base=config.base
     )
     if config.student.rank:
-        from ..weights import low_rank
-
         low_rank.save(config.output, task.student.low_rank(torch.bfloat16), **facts)
         return
     base = task.denoiser.network.state_dict()
@@ -215,7 +227,7 @@ def compare(
     seeds = [int(seed) for seed in samples.seed]
     assert isinstance(task.denoiser, HostDenoiser)
     model = task.denoiser.patcher
-    with torch.inference_mode():
+    with torch.no_grad():
         of_teacher = painter.paint(model, prompts, seeds, size_px)
         with as_student(task) as local:
             of_student = painter.paint(local, prompts, seeds, size_px)

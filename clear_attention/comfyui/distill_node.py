@@ -18,9 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..distill import curves
-from ..distill.config import Config, ConfigError
+from ..distill.config import Config, ConfigError, Student
 from .contact_sheet import contact_sheet, save_picture
 from .distill import Watcher, distil
+from .painting import request_to_stop_kept
 from .placard import placard
 from .weights import FOLDER, SUFFIX, register_model_folder
 
@@ -69,12 +70,10 @@ def distil_in_graph(
         raise ConfigError("The prompts must have text on at least one line, they have none.")
     held_out = max(1, len(lines) // 10)
     folder = Path(folder_paths.get_output_directory()) / RUNS / name
-    folder.mkdir(parents=True, exist_ok=True)
-    student = settings["student"]
-    pooled = f"_down_{student.pool_factor}" if student.pool_factor else ""
+    form = form_of(settings["student"])
     config = Config(
-        output=models_folder() / f"{name}_local_{student.radius}{pooled}{SUFFIX}",
-        folder=folder / f"local_{student.radius}{pooled}_rank_{student.rank}",
+        output=models_folder() / f"{name}_{form}{SUFFIX}",
+        folder=folder / form,
         data=folder / "data",
         base=name,
         **{
@@ -90,6 +89,13 @@ def distil_in_graph(
         comfy.model_management.throw_exception_if_processing_interrupted()
     losses = figure(config.folder)
     return Distilled(config.output.name, losses, losses if screen.sheet is None else screen.sheet)
+
+
+def form_of(student: Student) -> str:
+    """Name what is distilled as the published files do, such as ``local_16_down_4``."""
+    pooled = f"_down_{student.pool_factor}" if student.pool_factor else ""
+    low_rank = f"_rank_{student.rank}" if student.rank else ""
+    return f"local_{student.radius}{pooled}{low_rank}"
 
 
 def models_folder() -> Path:
@@ -125,7 +131,8 @@ class NodeScreen:
         """Move the node's bar, which starts again for each kind of work."""
         if what not in self._bars:
             self._bars = {what: comfy.utils.ProgressBar(of)}
-        self._bars[what].update_absolute(done, of)
+        with request_to_stop_kept():
+            self._bars[what].update_absolute(done, of)
 
     def pictures(self, step: int, teacher: Tensor, student: Tensor) -> None:
         """Keep teacher above student, and show it in the node."""
@@ -135,4 +142,4 @@ class NodeScreen:
         save_picture(sheet, self.folder / f"step-{step:07}.png")
         shown = Image.fromarray((sheet * 255).round().byte().numpy())
         for bar in self._bars.values():
-            bar.update_absolute(step, bar.total, ("JPEG", shown, PREVIEW_PX))
+            bar.update_absolute(step, preview=("JPEG", shown, PREVIEW_PX))

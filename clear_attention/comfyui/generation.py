@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 import torch
 from comfy.model_patcher import ModelPatcher
+from torch import Tensor
 
 from ..distill.config import Generation
 from ..distill.shards import Samples, ShardFolder
-from .painting import Painter, Prompt, encode, stack
+from .painting import Painter, Prompt, encode, request_to_stop_kept, stack
 
 Item = TypeVar("Item")
 Progress = Callable[[int, int], None]
@@ -47,36 +48,49 @@ def generate(
         generation: Sizes, and how many samples at once and per shard.
         samples: How many the folder shall hold.
         first_seed: Seed of the first; each next one has the next.
-        progress: Told after each shard.
-        should_stop: Asked between batches; what is painted of a shard then is lost.
+        progress: Told after each batch.
+        should_stop: Asked before each batch; what is painted then is kept.
 
     Returns:
         Whether all samples are there.
     """
     done = data.seeds()
-    progress(len(done), samples)
+    there = sum(first_seed + index in done for index in range(samples))
+    progress(there, samples)
     for number, chunk in enumerate(chunks(range(samples), generation.shard)):
         size_px = generation.sizes_px[number % len(generation.sizes_px)]
         todo = [index for index in chunk if first_seed + index not in done]
-        encoded = {index: encode(clip, prompts[index % len(prompts)]) for index in todo}
+        with torch.no_grad():
+            encoded = {index: encode(clip, prompts[index % len(prompts)]) for index in todo}
         for indices in by_length(todo, encoded):
-            parts: list[torch.Tensor] = []
+            painted: list[Tensor] = []
             for batch in chunks(indices, generation.batch):
                 if should_stop():
-                    return False
+                    break
                 seeds = [first_seed + index for index in batch]
-                parts.append(painter.paint(model, [encoded[i] for i in batch], seeds, size_px))
-            whole = stack([encoded[index] for index in indices])
-            data.add(
-                Samples(
-                    latent=torch.cat(parts).half(),
-                    context=whole.context.bfloat16(),  # T5's range is not float16's
-                    pooled=whole.pooled.bfloat16(),
-                    seed=torch.tensor([first_seed + index for index in indices]),
+                with torch.no_grad(), request_to_stop_kept():
+                    painted += painter.paint(model, [encoded[i] for i in batch], seeds, size_px)
+                    progress(there + len(painted), samples)
+            if painted:
+                kept = indices[: len(painted)]
+                data.add(
+                    _samples(painted, [encoded[i] for i in kept], [first_seed + i for i in kept])
                 )
-            )
-            progress(len(data), samples)
+                there += len(kept)
+            if len(painted) < len(indices):
+                return False
     return True
+
+
+def _samples(latents: Sequence[Tensor], prompts: Sequence[Prompt], seeds: Sequence[int]) -> Samples:
+    """Round samples to what is kept of them."""
+    text = stack(prompts)
+    return Samples(
+        latent=torch.stack(list(latents)).half(),
+        context=text.context.bfloat16(),  # T5's range is not float16's
+        pooled=text.pooled.bfloat16(),
+        seed=torch.tensor(seeds),
+    )
 
 
 def by_length(indices: Sequence[int], encoded: dict[int, Prompt]) -> list[list[int]]:

@@ -6,28 +6,38 @@ import asyncio
 import importlib
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+MORE_PATHS = "extra_model_paths.yaml"
 
-def prepare(cpu: bool) -> None:
+
+def prepare(cpu: bool, base_directory: Path | None = None) -> None:
     """Set the host's options; they count when its modules are first imported.
 
     Args:
         cpu: Run on the CPU.
+        base_directory: Where its models and custom nodes are; None for its own folder.
     """
     import comfy.options
 
     comfy.options.enable_args_parsing(False)
     from comfy.cli_args import args
 
+    if base_directory is not None:
+        args.base_directory = str(base_directory)
     if cpu:
         args.cpu = True
         args.use_pytorch_cross_attention = True  # several times faster than its default there
 
 
 def load_nodes() -> None:
-    """Import all node packs, so that any loader can be named."""
-    found = _nodes().init_extra_nodes(init_custom_nodes=True)
+    """Import all node packs, so that any loader can be named, and find what they load."""
+    nodes = _nodes()
+    more_paths = Path(nodes.__file__).with_name(MORE_PATHS)
+    if more_paths.is_file():
+        importlib.import_module("utils.extra_config").load_extra_path_config(str(more_paths))
+    found = nodes.init_extra_nodes(init_custom_nodes=True, init_api_nodes=False)
     if inspect.isawaitable(found):
         asyncio.run(_wait(found))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +82,7 @@ class Painter:
             positive,
             negative,
             torch.zeros_like(noise),
+            callback=_stop_if_asked,
             disable_pbar=True,
             seed=0,
         ).float()
@@ -102,6 +104,22 @@ def stack(prompts: Sequence[Prompt]) -> Prompt:
         torch.cat([prompt.context for prompt in prompts]),
         torch.cat([prompt.pooled for prompt in prompts]),
     )
+
+
+def _stop_if_asked(*_: object) -> None:
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+@contextmanager
+def request_to_stop_kept() -> Generator[None]:
+    """Let the user's request to stop stand, which the host forgets as soon as it raises it.
+
+    The host raises it out of samplers and progress bars, where nothing could be saved.
+    """
+    try:
+        yield
+    except comfy.model_management.InterruptProcessingException:
+        comfy.model_management.interrupt_current_processing(True)
 
 
 def interrupted() -> bool:

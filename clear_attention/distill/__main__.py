@@ -23,15 +23,21 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = read(options.config)
-        command = open_host(options.comfyui or config.comfyui or PACK.parents[1], options.cpu)
+        folder = options.comfyui or config.comfyui or PACK.parents[1]
+        command = open_host(folder.resolve(), config.base_directory, options.cpu)
         return int(command.run(config))
-    except (ValueError, ImportError, RuntimeError) as error:
+    except (ValueError, ImportError, OSError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
 
 
-def open_host(folder: Path, cpu: bool) -> Any:
+def open_host(folder: Path, base_directory: Path | None, cpu: bool) -> Any:
     """Make ComfyUI's modules importable and return the pack's command for it.
+
+    Args:
+        folder: ComfyUI's folder.
+        base_directory: Where its models and custom nodes are; None for its own folder.
+        cpu: Run on the CPU.
 
     Raises:
         ConfigError: There is no ComfyUI.
@@ -41,11 +47,11 @@ def open_host(folder: Path, cpu: bool) -> Any:
             f"{folder} is no ComfyUI: name its folder with --comfyui or the setting comfyui."
         )
     # The pack has a `nodes` of its own, which must not hide the host's.
-    hidden = {"", ".", str(PACK), str(Path.cwd())}
-    rest = [entry for entry in sys.path if entry not in hidden]
+    hidden = {PACK, Path.cwd()}
+    rest = [entry for entry in sys.path if Path(entry).resolve() not in hidden]
     sys.path[:] = [str(folder), *rest, str(PACK)]
     launch = importlib.import_module("clear_attention.comfyui.launch")
-    launch.prepare(cpu)
+    launch.prepare(cpu, base_directory)
     return importlib.import_module("clear_attention.comfyui.command")
 
 

@@ -218,6 +218,9 @@ class Config:
     comfyui: Path | None = None
     """Folder of ComfyUI, where it is not two above this pack."""
 
+    base_directory: Path | None = None
+    """ComfyUI's ``--base-directory``: its models and custom nodes, where they lie elsewhere."""
+
     loaders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """ComfyUI nodes that load ``model`` and ``clip`` and, for pictures, ``vae``: each a table
     with the node's id under ``node`` and its inputs."""

@@ -171,7 +171,7 @@ class ShardFolder:
                 differ = [k for k in {**made_with, **asked} if made_with.get(k) != asked.get(k)]
                 raise ValueError(
                     f"{path.parent} was made with other settings ({', '.join(sorted(differ))}): "
-                    "take another folder or delete it."
+                    "take another name or folder, or delete it."
                 )
         self.made_with, self.shards = made_with, shards
 

@@ -123,7 +123,9 @@ def copy_into(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], w
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if shapes != {name: tuple(tensor.shape) for name, tensor in parameters.items()}:
-        raise ValueError(f"{what} is of another model or student: take another folder.")
+        raise ValueError(
+            f"{what} is of another model or student: take another name or folder, or delete it."
+        )
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])

@@ -80,7 +80,6 @@ class Distillation(Task):
         loss: Loss,
     ) -> None:
         super().__init__(denoiser, training)
-        denoiser.network.requires_grad_(False)
         size = dataclasses.replace(denoiser.size, pool_factor=student.pool_factor)
         self.student = Student(denoiser.table, size, student.rank, training.seed)
         self.window = Window(student.radius)
@@ -106,7 +105,8 @@ class Distillation(Task):
     @contextmanager
     def context(self) -> Generator[None]:
         """Prepare the model and attach the student, which a recomputed block needs too."""
-        with super().context(), self.student.attached(self.denoiser.network):
+        network = self.denoiser.network
+        with super().context(), frozen(network), self.student.attached(network):
             yield
 
     @property
@@ -126,6 +126,19 @@ class Distillation(Task):
             local=local,
             recorder=recorder,
         )
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Generator[None]:
+    """Ask for no gradients of a network's own weights; afterwards it is as before."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
 
 
 def compared_blocks(text: str, counts: Mapping[str, int]) -> frozenset[Block]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from .state import State
 from .tasks import Task
 
 try:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
 except ImportError as error:
     raise ImportError(
         "Distilling needs accelerate and prodigyopt: python -m pip install accelerate prodigyopt"
@@ -31,6 +32,10 @@ except ImportError as error:
 
 Observer = Callable[[int, Mapping[str, float]], None]
 """Told after each update: how many were done, and their losses."""
+
+
+LONGEST_WAIT = timedelta(days=7)
+"""How long processes wait for the first one, which alone paints data."""
 
 
 class Diverged(RuntimeError):
@@ -61,7 +66,7 @@ class Trainer:
             held_out: What it is validated on.
             accelerator: One that exists already; else it is made for this machine.
         """
-        self.accelerator = accelerator or Accelerator()
+        self.accelerator = accelerator or make_accelerator()
         self.training, self.folder = training, folder
         self.batches, self.held_out = batches, held_out
         self.task = task.to(self.accelerator.device)
@@ -94,7 +99,8 @@ class Trainer:
         state = states.load(found[-1])
         if state.made_with != _plain(self.made_with):
             raise ValueError(
-                f"{found[-1]} was made with another optimiser or seed: take another folder."
+                f"{found[-1]} was made with another optimiser or seed: take another name or "
+                "folder, or delete it."
             )
         states.copy_into(self.parameters, state.weights, str(found[-1]))
         if self.average:
@@ -125,7 +131,7 @@ class Trainer:
         """
         log = Log(self.folder, self.step) if self.accelerator.is_main_process else None
         while self.step < self.training.steps:
-            if should_stop():
+            if any_process(self.accelerator, should_stop()):
                 self.save()
                 return False
             values = self.update()
@@ -257,6 +263,25 @@ class Trainer:
             made_with=_plain(self.made_with),
         )
         states.save(self.folder, state)
+
+
+def make_accelerator(cpu: bool = False) -> Accelerator:
+    """Join the processes of ``accelerate launch``, or be the only one.
+
+    Args:
+        cpu: Run on the CPU.
+    """
+    waiting = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
+    return Accelerator(cpu=cpu, kwargs_handlers=[waiting])
+
+
+def any_process(accelerator: Accelerator, said: bool) -> bool:
+    """Tell all processes whether one of them says so; each waits for the others."""
+    if accelerator.num_processes == 1:
+        return said
+    count = accelerator.reduce(torch.tensor(float(said), device=accelerator.device), "sum")
+    assert isinstance(count, Tensor)
+    return bool(count > 0)
 
 
 class Averaged:

@@ -21,7 +21,7 @@ class DemoUNETLoader(io.ComfyNode):
             node_id="CLEARDemoUNETLoader",
             display_name="Load Demo Diffusion Model",
             category=CATEGORY,
-            description="A tiny FLUX that paints colour fields: to try things without downloads.",
+            description="A tiny FLUX that knows eight photographs, to try things with.",
             inputs=[
                 io.String.Input("unet_name", default="demo", tooltip=NO_EFFECT),
                 io.String.Input("weight_dtype", default="default", tooltip=NO_EFFECT),

@@ -7,6 +7,7 @@ class is built directly.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import comfy.ldm.flux.model
 import comfy.model_management
@@ -20,7 +21,7 @@ from .sizes import config_of
 
 
 def load_model() -> comfy.model_patcher.ModelPatcher:
-    """Load the trained model in ``demo/models`` if there is one, else the weights set by hand."""
+    """Load the demo's model."""
     return build_model(base_weights())
 
 
@@ -34,11 +35,7 @@ def build_model(
         dtype: To keep them in; None lets the host choose.
     """
     management = comfy.model_management
-    config = comfy.supported_models.Flux(config_of(state))
-    if "txt_ids_dims" in [
-        field.name for field in dataclasses.fields(comfy.ldm.flux.model.FluxParams)
-    ]:
-        config.unet_config["txt_ids_dims"] = []
+    config = comfy.supported_models.Flux({**config_of(state), **required_by_host()})
     dtype = dtype or management.unet_dtype(
         model_params=sum(weight.numel() for weight in state.values()),
         supported_dtypes=list(config.supported_inference_dtypes),
@@ -50,3 +47,9 @@ def build_model(
     model = config.get_model(state, "", device=offload)
     model.load_model_weights(dict(state), "")
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=offload)
+
+
+def required_by_host() -> dict[str, Any]:
+    """Return the settings that newer hosts want besides."""
+    fields = dataclasses.fields(comfy.ldm.flux.model.FluxParams)
+    return {"txt_ids_dims": []} if "txt_ids_dims" in [field.name for field in fields] else {}

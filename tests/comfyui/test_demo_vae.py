@@ -12,7 +12,7 @@ def vae(host, tmp_path_factory):
     import comfy.sd
     import comfy.utils
 
-    from demo.vae_file import write_vae_file
+    from demo.codec.vae_file import write_vae_file
 
     path = write_vae_file(tmp_path_factory.mktemp("demo"))
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(path)))
@@ -35,7 +35,7 @@ def test_the_host_reads_sixteen_channels_of_an_eighth(vae):
 
 @pytest.mark.parametrize("size", [(64, 200), (75, 90)])
 def test_the_host_encodes_as_the_codec_does_and_decodes_again(vae, size):
-    from demo.nodes.codec import encode
+    from demo.codec.latents import encode
 
     image = picture(*size)
     top, left = (edge % 8 // 2 for edge in size)  # the host cuts all edges alike
@@ -48,7 +48,7 @@ def test_the_host_encodes_as_the_codec_does_and_decodes_again(vae, size):
 
 @torch.inference_mode()  # as the host runs nodes; it adds tiles up in place
 def test_tiles_change_latents_not_at_all_and_pictures_hardly(vae):
-    from demo.nodes.codec import encode
+    from demo.codec.latents import encode
 
     image = picture(384, 320)
     latents = vae.encode_tiled(image, tile_x=192, tile_y=192, overlap=32).float()

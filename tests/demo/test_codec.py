@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from demo import decoder_start, encoder, taesd, vae_file
-from demo.nodes import codec
+from demo.codec import decoder_start, encoder, taesd, vae_file
+from demo.codec import latents as codec
 
 # A part of scikit-image's camera.png by Lav Varshney (CC0), which the decoder was not trained on.
 PHOTOGRAPH = Path(__file__).with_name("camera.png")

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 
 ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from demo.nodes import checkpoint, painter, text  # noqa: E402 - needs the path
+from clear_attention.weights import checkpoint as clear_files  # noqa: E402 - needs the path
+from demo import install  # noqa: E402
+from demo.nodes import checkpoint, text  # noqa: E402
+from demo.students import STUDENTS  # noqa: E402
 
 
 @pytest.mark.parametrize(("words", "tokens"), [(0, 32), (5, 32), (32, 32), (40, 40)])
@@ -32,14 +34,31 @@ def test_a_word_is_the_same_everywhere_and_different_from_others():
     torch.testing.assert_close(fox[:2], torch.tensor([-1.3461, -1.634]), atol=1e-4, rtol=0)
 
 
-def test_the_demo_clear_file_has_the_published_names_and_says_its_radius(tmp_path):
-    path = checkpoint.write_clear_file(tmp_path)
-    assert path == tmp_path / "models" / "clear" / "clear_demo_local_8.safetensors"
-    with safe_open(path, "pt") as file:
-        assert file.metadata()["clear.radius"] == "8"
-        names = set(file.keys())
-        value = file.get_tensor("single_transformer_blocks.3.attn.to_v.weight")
-    assert len(names) == 2 * 8 + 4 * 6
-    base = painter.paint_weights()["single_blocks.3.linear1.weight"][512:768]
-    assert value.dtype == torch.bfloat16
-    assert 0 < (value.float() - base).abs().max() < 0.1 * base.abs().max()
+def test_the_demo_has_a_clear_file_per_student_with_its_window(tmp_path):
+    install.write_models(tmp_path)
+    found = {}
+    for path in (tmp_path / "models" / "clear").iterdir():
+        read = clear_files.read(path)
+        found[path.name] = (read.radius, read.pool_factor, read.base, dict(read.size.blocks))
+    assert found == {
+        name: (*window, "CLEAR demo", {"double": 1, "single": 4})
+        for name, window in STUDENTS.items()
+    }
+
+
+def test_the_students_projections_differ_from_their_teachers():
+    base = checkpoint.base_weights()
+    for name in STUDENTS:
+        read = clear_files.read(checkpoint.MODELS / name)
+        student = clear_files.load(read)
+        for key, teachers in read.table.from_host(base, read.size).items():
+            change = (student[key].float() - teachers.float()).norm() / teachers.float().norm()
+            assert key.endswith("bias") or 1e-3 < change < 1.0, (name, key)
+
+
+def test_the_shipped_models_are_small():
+    files = list(checkpoint.MODELS.glob("*.safetensors"))
+    assert len(files) == 5
+    assert sum(file.stat().st_size for file in files) <= 20_000_000
+    weights = checkpoint.base_weights()
+    assert sum(weight.numel() for weight in weights.values()) <= 12_000_000

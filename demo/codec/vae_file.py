@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from demo.encoder import encoder_by_hand
-from demo.nodes.codec import FLUX_SHIFT
+from demo.codec.encoder import encoder_by_hand
+from demo.codec.latents import FLUX_SHIFT
 
 NAME = "clear_demo_vae.safetensors"
-DECODER = Path(__file__).resolve().parent / "models" / "clear_demo_decoder.safetensors"
+DECODER = Path(__file__).resolve().parents[1] / "models" / "clear_demo_decoder.safetensors"
 
 # ComfyUI gives the decoder (latents - shift) * scale. A third of FLUX's own scale, so that the
 # decoder's first layer, which bends what is larger than 3, leaves strong edges as they are; and a

@@ -6,16 +6,16 @@ are listed in demo/README.md.
 
 from __future__ import annotations
 
-import importlib.util
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from ..codec.crops import folder_of
 
 TEMPLATES = ("{}", "a photograph of {}", "a picture of {}", "{} in the picture", "a photo: {}")
 SUFFIXES = (
@@ -47,13 +47,7 @@ class Photograph:
         Raises:
             ImportError: The package is not installed.
         """
-        found = importlib.util.find_spec(self.package)
-        if found is None or found.origin is None:
-            raise ImportError(
-                f"The demo's photographs need {self.package}: "
-                "python -m pip install scikit-image scikit-learn"
-            )
-        picture = Image.open(Path(found.origin).parent / self.file).convert("RGB")
+        picture = Image.open(folder_of(self.package) / self.file).convert("RGB")
         edge = min(picture.size)
         left, top = (
             round(min(max(share * size - edge / 2, 0), size - edge))

@@ -1,4 +1,4 @@
-"""Train the demo's picture decoder: TAESD's network learns to undo ``codec.encode``.
+"""Train the demo's picture decoder: TAESD's network learns to undo ``latents.encode``.
 
 Needs scikit-image and scikit-learn for their photographs, and 10 to 15 minutes on one core with
 bfloat16 instructions. Seeded: the same machine gives the same file.
@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from demo.crops import Crops
-from demo.decoder_start import marking_decoder
-from demo.nodes.codec import FLUX_SCALE, FLUX_SHIFT, encode
-from demo.vae_file import DECODER, SCALE
+from demo.codec.crops import Crops
+from demo.codec.decoder_start import marking_decoder
+from demo.codec.latents import FLUX_SCALE, FLUX_SHIFT, encode
+from demo.codec.vae_file import DECODER, SCALE
 
 SEED = 0
 STEPS = 7000

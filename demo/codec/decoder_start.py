@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from demo.taesd import LATENT_CHANNELS, WIDTH, Block, convolution, decoder
+from demo.codec.taesd import LATENT_CHANNELS, WIDTH, Block, convolution, decoder
 
 # Places in the 64 channels. What is not named learns freely.
 LATENTS = (slice(0, 16), slice(16, 32))  # in two halves without a sign

@@ -7,38 +7,21 @@ import random
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clear_attention.distill.shards import Samples, ShardFolder
 
-from .nodes import codec, text
+from ..codec.latents import encode
+from ..nodes import text
+from ..nodes.sizes import TRAINED
 from .photographs import PHOTOGRAPHS, captions, crops
 
 # Edge in pixels -> crops of each photograph. How often a size is seen follows from their number.
 CROPS = {256: 384, 384: 64, 512: 8}
 HELD_OUT_CROPS = {256: 12, 384: 4, 512: 2}
 SHARD = 64
-
-ARCHITECTURE = dict(
-    image_model="flux",
-    in_channels=16,
-    out_channels=16,
-    patch_size=2,
-    hidden_size=256,
-    num_heads=2,
-    depth=1,
-    depth_single_blocks=4,
-    mlp_ratio=2.0,
-    context_in_dim=64,
-    vec_in_dim=64,
-    guidance_embed=True,
-    qkv_bias=True,
-    axes_dim=[16, 56, 56],
-    theta=10000,
-)
 
 
 def write_data(folder: Path, counts: Mapping[int, int], seed: int) -> ShardFolder:
@@ -58,7 +41,7 @@ def write_data(folder: Path, counts: Mapping[int, int], seed: int) -> ShardFolde
         words = [text.words_of(line) for line in islice(captions(photograph, draw), count)]
         shards.add(
             Samples(
-                latent=codec.encode(pictures).half(),
+                latent=encode(pictures).half(),
                 context=torch.cat([text.embed(line) for line in words]),
                 pooled=torch.cat([text.pool(line) for line in words]),
                 seed=torch.arange(first, first + count),
@@ -72,8 +55,13 @@ def initial_weights(seed: int = 0) -> dict[str, Tensor]:
     import comfy.ldm.flux.model
     import comfy.ops
 
+    from ..nodes.network import required_by_host
+
     network = comfy.ldm.flux.model.Flux(
-        **known(ARCHITECTURE), dtype=torch.float32, operations=comfy.ops.disable_weight_init
+        **TRAINED,
+        **required_by_host(),
+        dtype=torch.float32,
+        operations=comfy.ops.disable_weight_init,
     )
     draw = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
@@ -89,14 +77,3 @@ def _initial(name: str, parameter: nn.Parameter, draw: torch.Generator) -> Tenso
     if any(part in name for part in ("mod.lin", "modulation", "final_layer.linear")):
         return torch.zeros_like(parameter)
     return torch.randn(parameter.shape, generator=draw) / math.sqrt(parameter.shape[1])
-
-
-def known(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with what newer hosts require besides."""
-    import dataclasses
-
-    import comfy.ldm.flux.model
-
-    names = {field.name for field in dataclasses.fields(comfy.ldm.flux.model.FluxParams)}
-    extra = {"txt_ids_dims": []} if "txt_ids_dims" in names else {}
-    return {**settings, **extra}

@@ -1,4 +1,4 @@
-"""TAESD's encoder with weights set by hand: it computes ``codec.encode``.
+"""TAESD's encoder with weights set by hand: it computes ``latents.encode``.
 
 The first two halvings put 2 x 2 pixels side by side into channels, so that 3 channels become 48;
 the third one projects 2 x 2 of those at once, that is 8 x 8 pixels. Every layer ends with a ReLU,
@@ -14,8 +14,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from demo.nodes.codec import BLOCK, encode
-from demo.taesd import LATENT_CHANNELS, convolution, encoder
+from demo.codec.latents import BLOCK, encode
+from demo.codec.taesd import LATENT_CHANNELS, convolution, encoder
 
 CENTRE = (1, 1)
 COLOURS = 3

@@ -1,0 +1,1 @@
+"""The demo's picture codec: latents by hand, a decoder by training, a file for ComfyUI."""

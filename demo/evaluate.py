@@ -1,0 +1,263 @@
+"""Measure what distilling repairs; ``python3 demo/evaluate.py`` writes it into demo/README.md.
+
+For each window, the teacher behind it and the student distilled for it are compared with the
+teacher's full attention, on prompts and seeds that training has not seen: at the size of the
+training pictures, and without further training at two and four times that size.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from demo.students import STUDENTS
+from demo.train import DEMO, TEACHING, enter
+from tools.environment import reexec_in_venv
+
+EDGE_PX = 384
+SCALES = {1: 8, 2: 4, 4: 1}  # times the training size -> how many of the held-out prompts
+NTK = {1: 1.0, 2: 2.0, 4: 4.0}  # CLEARHighRes' factor at each scale
+SIGMAS = (0.9, 0.7, 0.5, 0.3)
+STEPS = 16
+SEED = 7_000
+SHEET_PROMPTS = (1, 2, 6)  # rows of the contact sheet
+HEADER_PX = 36
+START, END = "<!-- results: written by demo/evaluate.py -->", "<!-- end of results -->"
+
+
+@dataclass(frozen=True)
+class Error:
+    """How far a model is from the teacher's full attention.
+
+    Attributes:
+        velocity: Mean squared difference of the velocity, over the noise levels.
+        picture: Mean squared difference of the finished pictures, of values from 0 to 1.
+    """
+
+    velocity: float
+    picture: float
+
+    @property
+    def psnr(self) -> float:
+        """Peak signal-to-noise ratio of the pictures in dB."""
+        import math
+
+        return -10 * math.log10(max(self.picture, 1e-12))
+
+
+def main() -> None:
+    """Measure everything, write the tables and the contact sheet."""
+    host = reexec_in_venv()
+    enter(host)
+    bench = Bench()
+    lines: list[str] = []
+    for scale, count in SCALES.items():
+        lines += [*table(bench, scale, count), ""]
+        print("\n".join(lines[-6:]), flush=True)
+    bench.write_sheet(DEMO / "students.jpg")
+    replace_between(DEMO / "README.md", "\n".join(lines))
+
+
+def table(bench: Bench, scale: int, count: int) -> list[str]:
+    """Compare all windows at one size, as lines of Markdown."""
+    edge = EDGE_PX * scale
+    size = f"{edge} x {edge} pixels, {edge // 16} x {edge // 16} tokens"
+    title = "The training size" if scale == 1 else f"{scale} times the training size, zero-shot"
+    rows = [
+        f"**{title}**: {size}; {count} prompt{'s' * (count > 1)}",
+        "",
+        "| window | velocity error, teacher | student | recovered "
+        "| picture, teacher | student | recovered |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, (radius, factor) in STUDENTS.items():
+        behind, student = bench.behind_window(radius, factor), bench.student(name)
+        before, after = (bench.error(make, scale, count) for make in (behind, student))
+        label = f"r = {radius}" + (f", pooled by {factor}" if factor else "")
+        if scale == 1:
+            bench.keep(f"{label}, not distilled", behind)
+            bench.keep(f"{label}, distilled", student)
+        rows.append(
+            f"| {label} | {before.velocity:.4f} | {after.velocity:.4f} "
+            f"| {recovered(before.velocity, after.velocity)} | {before.psnr:.1f} dB "
+            f"| {after.psnr:.1f} dB | {recovered(before.picture, after.picture)} |"
+        )
+    return rows
+
+
+def recovered(before: float, after: float) -> str:
+    """Return the share of an error that is gone."""
+    return f"{100 * (1 - after / before):.0f} %"
+
+
+Make = Callable[[Any], Any]
+"""Turns the teacher, a MODEL, into the model to compare with it."""
+
+
+class Bench:
+    """The teacher, its prompts, and what it paints."""
+
+    def __init__(self) -> None:
+        import comfy.sd
+
+        from clear_attention.comfyui.painting import Painter, encode
+        from clear_attention.distill.toml_file import read, read_prompts
+        from demo.codec.vae_file import vae_weights
+        from demo.nodes.network import load_model
+        from demo.nodes.text import DemoCLIP
+
+        config = read(TEACHING / "student.toml")
+        lines = read_prompts(TEACHING / "prompts.txt")[-config.generation.held_out :]
+        self.prompts = [encode(DemoCLIP(), line) for line in lines]
+        self.teacher = load_model()
+        self.vae = comfy.sd.VAE(vae_weights())
+        self.painter = Painter(STEPS, "euler", "simple", 1.0, config.training.guidance)
+        self.painted: dict[tuple[int, int], Any] = {}
+        self.columns: dict[str, list[Any]] = {}
+
+    def behind_window(self, radius: int, factor: int) -> Make:
+        """Put the teacher behind a window, as CLEARAttention does."""
+        from clear_attention.comfyui.patch import with_settings
+        from clear_attention.window import Window
+
+        return lambda model: with_settings(model, window=Window(radius), pool_factor=factor)
+
+    def student(self, name: str) -> Make:
+        """Load a student, as CLEARLoader does."""
+        from clear_attention.comfyui.loader import load_onto
+
+        self.make_known()
+        return lambda model: load_onto(model, name)
+
+    def keep(self, label: str, make: Make) -> None:
+        """Paint some prompts for the contact sheet."""
+        model = make(self.teacher)
+        self.columns[label] = [self.decode(self.paint(model, index, 1)) for index in SHEET_PROMPTS]
+
+    def write_sheet(self, path: Path) -> None:
+        """Write the contact sheet: a column per model, under its name, and a row per prompt."""
+        import torch
+        from PIL import Image, ImageDraw
+
+        from clear_attention.comfyui.contact_sheet import GAP, contact_sheet
+
+        full = [self.painted[1, index][1] for index in SHEET_PROMPTS]
+        columns = {"full attention": full, **self.columns}
+        rows = [torch.stack(row) for row in zip(*columns.values(), strict=True)]
+        pixels = (contact_sheet(rows).clamp(0, 1) * 255).byte().numpy()
+        sheet = Image.new("RGB", (pixels.shape[1], pixels.shape[0] + HEADER_PX), "white")
+        sheet.paste(Image.fromarray(pixels), (0, HEADER_PX))
+        for number, label in enumerate(columns):
+            at = (number * (EDGE_PX + GAP) + 8, 6)
+            ImageDraw.Draw(sheet).text(at, label, fill="black", font_size=HEADER_PX - 14)
+        part = path.with_suffix(".part")
+        sheet.resize((sheet.width * 2 // 3, sheet.height * 2 // 3)).save(part, "JPEG", quality=85)
+        part.replace(path)
+
+    def make_known(self) -> None:
+        """Let the host find the demo's files."""
+        import folder_paths
+
+        from demo.nodes.checkpoint import MODELS
+
+        folder_paths.add_model_folder_path("clear", str(MODELS))
+
+    def error(self, make: Make, scale: int, count: int) -> Error:
+        """Compare a model with the teacher at one size."""
+        latents, pictures = self.teachers(scale, count)
+        teacher, model = self.prepare(self.teacher, scale), self.prepare(make(self.teacher), scale)
+        velocity: list[float] = []
+        picture: list[float] = []
+        for index in range(count):
+            for sigma in SIGMAS:
+                true, found = (
+                    self.velocity(one, index, latents[index], sigma) for one in (teacher, model)
+                )
+                velocity.append(float((true - found).square().mean()))
+            painted = self.decode(self.paint(model, index, scale))
+            picture.append(float((painted - pictures[index]).square().mean()))
+        return Error(sum(velocity) / len(velocity), sum(picture) / len(picture))
+
+    def teachers(self, scale: int, count: int) -> tuple[list[Any], list[Any]]:
+        """Return the teacher's latents and pictures of the held-out prompts."""
+        model = self.prepare(self.teacher, scale)
+        for index in range(count):
+            if (scale, index) not in self.painted:
+                latent = self.paint(model, index, scale)
+                self.painted[scale, index] = latent, self.decode(latent)
+        chosen = [self.painted[scale, index] for index in range(count)]
+        return [latent for latent, _ in chosen], [picture for _, picture in chosen]
+
+    def prepare(self, model: Any, scale: int) -> Any:
+        """Prepare a model for a size, as CLEARHighRes does."""
+        from clear_attention.comfyui.high_resolution import for_high_resolution
+
+        if scale == 1:
+            return model
+        return for_high_resolution(model, NTK[scale], proportional_attention=True)
+
+    def paint(self, model: Any, index: int, scale: int) -> Any:
+        """Paint a held-out prompt."""
+        import torch
+
+        edge = EDGE_PX * scale
+        with torch.inference_mode():
+            return self.painter.paint(model, [self.prompts[index]], [SEED + index], (edge, edge))
+
+    def velocity(self, model: Any, index: int, latent: Any, sigma: float) -> Any:
+        """Predict the velocity at a noise level, by one step of the sampler from there to clean."""
+        import comfy.sample
+        import comfy.samplers
+        import torch
+
+        noise = comfy.sample.prepare_noise(latent, SEED + index)
+        prompt = self.prompts[index]
+        positive = [[prompt.context, {"pooled_output": prompt.pooled, "guidance": 3.5}]]
+        inner = model.get_model_object("latent_format")
+        with torch.inference_mode():
+            clean = comfy.sample.sample_custom(
+                model,
+                noise,
+                1.0,
+                comfy.samplers.sampler_object("euler"),
+                torch.tensor([sigma, 0.0]),
+                positive,
+                positive,
+                latent,
+                disable_pbar=True,
+                seed=0,
+            )
+        start = sigma * noise + (1 - sigma) * inner.process_in(latent)
+        return (start - inner.process_in(clean)) / sigma
+
+    def decode(self, latent: Any) -> Any:
+        """Decode one latent: ``[H, W, 3]``."""
+        import torch
+
+        with torch.inference_mode():
+            return self.vae.decode(latent)[0]
+
+
+def replace_between(path: Path, text: str) -> None:
+    """Write text between the marks of a Markdown file.
+
+    Raises:
+        ValueError: The file has no such marks.
+    """
+    before, start, rest = path.read_text(encoding="utf-8").partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise ValueError(f"{path} must have the lines {START} and {END}.")
+    part = path.with_suffix(".part")
+    part.write_text(f"{before}{start}\n\n{text.strip()}\n\n{end}{after}", encoding="utf-8")
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    main()

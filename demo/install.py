@@ -1,0 +1,25 @@
+"""Put the demo's models into the folders of a ComfyUI."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from demo.codec.vae_file import write_vae_file
+from demo.nodes.checkpoint import MODELS
+from demo.students import STUDENTS
+
+
+def write_models(base_directory: Path) -> None:
+    """Put the demo's CLEAR files and its VAE into a ComfyUI base directory.
+
+    The diffusion model is loaded by the demo's node from where it is: ComfyUI's own loader knows
+    narrow FLUX files from 0.12 on only.
+    """
+    folder = base_directory / "models" / "clear"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in STUDENTS:
+        part = folder / f"{name}.part"
+        shutil.copyfile(MODELS / name, part)
+        part.replace(folder / name)
+    write_vae_file(base_directory)

@@ -1,0 +1,9 @@
+"""The demo's students: which files there are, and for which windows."""
+
+from __future__ import annotations
+
+STUDENTS = {  # file -> radius and pool factor in tokens
+    "clear_demo_local_4.safetensors": (4, 0),
+    "clear_demo_local_8.safetensors": (8, 0),
+    "clear_demo_local_4_down_4.safetensors": (4, 4),
+}

@@ -1,0 +1,1 @@
+"""How the demo's teacher is trained and its students distilled."""
