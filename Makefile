@@ -5,10 +5,15 @@ PYTHON ?= python3
 ARGS ?=
 export COMFYUI
 
-.PHONY: demo test check bench format clean
+.PHONY: demo models test check bench format clean
 
 demo:
 	$(PYTHON) tools/demo.py $(ARGS)
+
+models:
+	$(PYTHON) demo/train.py $(ARGS)
+	$(PYTHON) demo/evaluate.py
+	$(PYTHON) demo/thumbnails.py
 
 test:
 	$(PYTHON) tools/test.py $(ARGS)

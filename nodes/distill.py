@@ -49,7 +49,8 @@ class CLEARDistill(io.ComfyNode):
                     default="clear_my_model",
                     tooltip=(
                         "Beginning of the file's name in models/clear, and folder of the run in "
-                        "output/clear_distill. The same name goes on with a run."
+                        "output/clear_distill. The same name goes on with a run; another model "
+                        "needs another one."
                     ),
                 ),
                 io.Int.Input(
@@ -78,8 +79,9 @@ class CLEARDistill(io.ComfyNode):
                     min=0,
                     max=1024,
                     tooltip=(
-                        "Rank of the change to each projection: the file is an ordinary LoRA with "
-                        "it, and FLUX fits into 24 GB. 0 trains whole matrices, as the paper does."
+                        "Rank of the change to each projection: the file is a small LoRA, and FLUX "
+                        "needs little more memory than to paint. 0 trains whole matrices, as the "
+                        "paper does, which takes twice to three times as much."
                     ),
                 ),
                 io.Int.Input(
@@ -125,7 +127,7 @@ class CLEARDistill(io.ComfyNode):
                     default="prodigy",
                     tooltip=(
                         "prodigy finds its own step size: leave learning_rate at 1. adamw needs "
-                        "half the memory and a learning_rate such as 0.0001."
+                        "less memory, and a learning_rate such as 0.0001."
                     ),
                 ),
                 io.Float.Input(
@@ -143,6 +145,17 @@ class CLEARDistill(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     tooltip="Guidance for guidance-distilled models such as FLUX.1 [dev].",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=1.0,
+                    min=1.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip=(
+                        "Classifier-free guidance of the training pictures: 1 (none) for FLUX, "
+                        "what you paint with for SD3."
+                    ),
                 ),
                 io.Int.Input(
                     "seed",
@@ -188,6 +201,7 @@ class CLEARDistill(io.ComfyNode):
         optimiser: str,
         learning_rate: float,
         guidance: float,
+        cfg: float,
         seed: int,
         vae: Any = None,
     ) -> io.NodeOutput:
@@ -196,7 +210,7 @@ class CLEARDistill(io.ComfyNode):
 
         settings = dict(
             student=Student(radius, pool_factor, rank),
-            generation=Generation(samples=samples, sizes_px=((height, width),), seed=seed),
+            generation=Generation(samples=samples, sizes_px=((height, width),), cfg=cfg, seed=seed),
             training=Training(
                 steps=steps,
                 batch=batch,

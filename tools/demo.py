@@ -69,7 +69,7 @@ class Demo:
         self.words = words
         self.info = server.object_info()
 
-    def paint(self, size: int = 1024, steps: int = 8) -> Path:
+    def paint(self, size: int = 384, steps: int = 16) -> Path:
         """Paint a picture with CLEAR and put it into ``output``."""
         found, _ = self.run(size, steps, clear=True, say=f"Painting {size} x {size} pixels")
         OUTPUT.mkdir(exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def load(path: Path) -> Workflow:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def with_demo_models(workflow: Workflow, shrink: int = 1) -> Workflow:
+def with_demo_models(workflow: Workflow, shrink: int | Fraction = 1) -> Workflow:
     """Return a copy that runs on the demo model: other loaders, the demo's files, no links.
 
     Args:
@@ -62,7 +63,7 @@ def with_demo_models(workflow: Workflow, shrink: int = 1) -> Workflow:
         elif node["type"] in DEMO_FILES:
             values[0] = DEMO_FILES[node["type"]]
         for place in SIZES.get(node["type"], ()):
-            values[place] //= shrink
+            values[place] = int(values[place] // shrink)
     return workflow
 
 

@@ -27,12 +27,11 @@ def run(config: Config) -> int:
     for what in ("model", "clip") if prompts else ("model",):
         if what not in config.loaders:
             raise ConfigError(f"The settings need a table loaders.{what}: a node and its inputs.")
-    stop = StopOnSignal()
     # Before the host looks for its device, which each of several processes has its own of.
     accelerator = make_accelerator(cpu=args.cpu)
-    logging.basicConfig(
-        level=logging.INFO if accelerator.is_main_process else logging.ERROR, format="%(message)s"
-    )
+    stop = StopOnSignal(one_of_several=accelerator.num_processes > 1)
+    level = logging.INFO if accelerator.is_main_process else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", force=True)
     load_nodes()
     model = run_node(config.loaders["model"])
     clip = run_node(config.loaders["clip"]) if prompts else None
@@ -59,10 +58,14 @@ def watcher_of(screen: Screen | None, stop: StopOnSignal) -> Watcher:
 
 
 class StopOnSignal:
-    """Asks a run to stop when the process is told to; a second time kills it."""
+    """Asks a run to stop when the process is told to.
 
-    def __init__(self) -> None:
-        self.stop = False
+    A second time kills it, unless it is one of several: the launcher passes on what a terminal has
+    told each of them already, and kills those that take too long.
+    """
+
+    def __init__(self, one_of_several: bool) -> None:
+        self.stop, self.one_of_several = False, one_of_several
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
@@ -72,7 +75,8 @@ class StopOnSignal:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         self.stop = True
-        signal.signal(number, signal.SIG_DFL)
+        if not self.one_of_several:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class Screen:
@@ -80,7 +84,7 @@ class Screen:
 
     def __init__(self, config: Config) -> None:
         self.folder = config.folder
-        self.vae = run_node(config.loaders["vae"]) if "vae" in config.loaders else None
+        self.vae: Any = run_node(config.loaders["vae"]) if "vae" in config.loaders else None
         self.bar: tqdm[Any] | None = None
 
     def progress(self, what: str, done: int, of: int) -> None:

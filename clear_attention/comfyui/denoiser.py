@@ -8,16 +8,19 @@ from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from typing import Any
 
+import comfy.ldm.flux.math
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 from torch.autograd.graph import allow_mutation_on_saved_tensors
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from ..distill.denoiser import Local, Recorder
 from ..distill.shards import Samples
 from ..pooling import Pooling
+from . import host
 from .attention import RECORDER_KEY
 from .families import plain_module, require_family
 from .patch import SETTINGS_KEY, settings_of, with_settings
@@ -133,9 +136,30 @@ def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
     def run(*args: Any, **kwargs: Any) -> Any:
         # The block adds to its input in place: the second time, it must find it as it was.
         copies = {name: _copy(value) for name, value in kwargs.items()}
-        return forward(*map(_copy, args), **copies)
+        with OverwritingNothing():
+            return forward(*map(_copy, args), **copies)
 
+    # The host goes on to write the number of the running block into its options.
+    if "transformer_options" in kwargs:
+        kwargs["transformer_options"] = dict(kwargs["transformer_options"])
     return checkpoint(run, *args, use_reentrant=False, **kwargs)
+
+
+class OverwritingNothing(TorchFunctionMode):
+    """Gives a tensor new memory before an operation works in place, such as ``x += y``.
+
+    Else what a recomputed block has saved of it changes with it: the guard that keeps saved tensors
+    as they were does not see those of a checkpoint. Views are left alone, which blocks only read.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation."""
+        name: str = func.__name__
+        if name.endswith("_") and not name.startswith("_") and not args[0]._is_view():
+            args[0].data = args[0].data.clone()
+        return func(*args, **(kwargs or {}))
 
 
 def _copy(value: Any) -> Any:
@@ -146,14 +170,22 @@ def require_trainable(model: ModelPatcher) -> None:
     """Check what can be checked of a teacher before hours of painting.
 
     Raises:
-        ValueError: CLEAR does not know its architecture, or its attention is local already.
+        ValueError: CLEAR does not know its architecture, its attention is local already, or the
+            host cannot train it.
     """
-    require_family(model)
+    family = require_family(model)
     table_and_size(model)
     if settings_of(model).window is not None:
         raise ValueError(
             "The model to distil has a CLEAR window already, and would teach what it does not see: "
             "connect the model from in front of the CLEAR node."
+        )
+    # Hosts from 0.8 to 0.18 do so whenever comfy-kitchen is installed; newer ones ask first.
+    fused = comfy.ldm.flux.math.apply_rope.__module__.startswith("comfy_kitchen")
+    if family.rotary and fused:
+        raise ValueError(
+            f"ComfyUI {host.HOST_VERSION} with comfy-kitchen cannot train {family.name}: its fused "
+            "rotary positions have no gradient. Update ComfyUI to 0.19 or newer."
         )
 
 

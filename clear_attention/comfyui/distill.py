@@ -10,17 +10,26 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from comfy.model_management import InterruptProcessingException
 from comfy.model_patcher import ModelPatcher
+from comfy.samplers import KSampler
 from torch import Tensor
 
 from ..distill import memory
 from ..distill.batches import Batches
-from ..distill.config import Config
+from ..distill.config import Config, one_of
 from ..distill.shards import MANIFEST, ShardFolder
-from ..distill.tasks import Distillation
-from ..distill.trainer import Trainer, any_process, make_accelerator
+from ..distill.tasks import Distillation, compared_blocks
+from ..distill.trainer import (
+    Accelerator,
+    Trainer,
+    any_process,
+    make_accelerator,
+    make_optimiser,
+)
 from ..pooling import Pooling
 from ..weights import checkpoint, low_rank
+from .blocks import block_counts
 from .denoiser import HostDenoiser, require_trainable
 from .generation import HELD_OUT_SEED, generate
 from .painting import Painter, Prompt, encode, interrupted, request_to_stop_kept
@@ -66,8 +75,12 @@ def distil(
 
     Raises:
         ValueError: A setting cannot be used; the message says why.
+        InterruptProcessingException: The host was asked to stop; what is done is kept.
     """
+    # Mistakes, before hours of painting.
     require_trainable(model)
+    compared_blocks(config.loss.attention_blocks, block_counts(model))
+    make_optimiser([torch.zeros(1)], config.optimiser)  # its package may be missing
     accelerator = make_accelerator(cpu=model.load_device.type == "cpu")
     painter = painter_of(config, clip)
     # One process paints for all; the others wait here for its answer.
@@ -78,38 +91,51 @@ def distil(
     )
     if any_process(accelerator, lacking):
         return False
-    denoiser = HostDenoiser(model)
+    with torch.inference_mode(False):
+        return train(HostDenoiser(model), painter, config, watcher, accelerator)
+
+
+def train(
+    denoiser: HostDenoiser,
+    painter: Painter,
+    config: Config,
+    watcher: Watcher,
+    accelerator: Accelerator,
+) -> bool:
+    """Train on the data that is there and write the file, unless asked to stop."""
     logger.info("CLEAR: distilling holds %s", memory_of(denoiser, config))
     data, held_out = open_data(config)
-    with torch.inference_mode(False):
-        task = Distillation(denoiser, config.training, config.student, config.loss)
-        trainer = Trainer(
-            task,
-            Batches(data, config.training),
-            config.training,
-            config.optimiser,
-            config.folder,
-            Batches(held_out, config.training, salt=1) if held_out else None,
-            accelerator,
-        )
-        step = trainer.resume()
-        logger.info("CLEAR: training from step %d to %d", step, config.training.steps)
+    task = Distillation(denoiser, config.training, config.student, config.loss)
+    trainer = Trainer(
+        task,
+        Batches(data, config.training),
+        config.training,
+        config.optimiser,
+        config.folder,
+        Batches(held_out, config.training, salt=1) if held_out else None,
+        accelerator,
+    )
+    logger.info("CLEAR: training from step %d to %d", trainer.resume(), config.training.steps)
 
-        def observe(step: int, values: Mapping[str, float]) -> None:
+    def observe(step: int, values: Mapping[str, float]) -> None:
+        watcher.progress("training", step, config.training.steps)
+        watcher.losses(step, values)
+
+    def validated(step: int) -> None:
+        if watcher.pictures and held_out:
             watcher.progress("training", step, config.training.steps)
-            watcher.losses(step, values)
+            with request_to_stop_kept():
+                watcher.pictures(step, *compare(task, held_out, painter))
+            denoiser.load()
 
-        def validated(step: int) -> None:
-            if watcher.pictures and held_out:
-                watcher.progress("training", step, config.training.steps)
-                with request_to_stop_kept():
-                    watcher.pictures(step, *compare(task, held_out, painter))
-                denoiser.load()
-
+    try:
         finished = trainer.run(observe, watcher.should_stop, validated)
-        if finished and accelerator.is_main_process:
-            with trainer.averaged():
-                write(task, config)
+    except InterruptProcessingException:  # raised by any of the host's layers
+        trainer.save()
+        raise
+    if finished and accelerator.is_main_process:
+        with trainer.averaged():
+            write(task, config)
     return finished
 
 
@@ -121,8 +147,14 @@ def open_data(config: Config) -> tuple[ShardFolder, ShardFolder | None]:
 
 
 def painter_of(config: Config, clip: Any) -> Painter:
-    """Return how the run's pictures are sampled."""
+    """Return how the run's pictures are sampled.
+
+    Raises:
+        ConfigError: The host has no such sampler or scheduler.
+    """
     generation = config.generation
+    one_of("generation.sampler", generation.sampler, KSampler.SAMPLERS)
+    one_of("generation.scheduler", generation.scheduler, KSampler.SCHEDULERS)
     negative = encode(clip, "") if clip is not None and generation.cfg != 1 else None
     return Painter(
         generation.steps,
@@ -200,7 +232,9 @@ def write(task: Distillation, config: Config) -> None:
     """Write the student as the file that CLEARLoader loads."""
     config.output.parent.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = dict(
-        radius=config.student.radius, pool_factor=config.student.pool_factor, base=config.base
+        radius=config.student.radius,
+        pool_factor=config.student.pool_factor,
+        base=config.base or None,
     )
     if config.student.rank:
         low_rank.save(config.output, task.student.low_rank(torch.bfloat16), **facts)

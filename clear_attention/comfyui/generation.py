@@ -1,4 +1,4 @@
-"""Self-generated data: the teacher paints what the student learns from (paper, section 4.1).
+"""Self-generated data: the teacher paints what the student learns from.
 
 Real photographs train worse: they are not what the teacher would have painted.
 """

@@ -33,10 +33,12 @@ def prepare(cpu: bool, base_directory: Path | None = None) -> None:
 
 def load_nodes() -> None:
     """Import all node packs, so that any loader can be named, and find what they load."""
+    # First, as the host does: its `nodes` puts a folder in front that has another `utils`.
+    extra_config = importlib.import_module("utils.extra_config")
     nodes = _nodes()
     more_paths = Path(nodes.__file__).with_name(MORE_PATHS)
     if more_paths.is_file():
-        importlib.import_module("utils.extra_config").load_extra_path_config(str(more_paths))
+        extra_config.load_extra_path_config(str(more_paths))
     found = nodes.init_extra_nodes(init_custom_nodes=True, init_api_nodes=False)
     if inspect.isawaitable(found):
         asyncio.run(_wait(found))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ..backends import BACKENDS
 
 OPTIMISERS = ("prodigy", "adamw")
 PRECISIONS = ("bf16", "float32")
@@ -16,7 +18,8 @@ class ConfigError(ValueError):
     """A setting is not usable; the message says what was given and what is expected."""
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+def one_of(name: str, value: str, known: Sequence[str]) -> None:
+    """Refuse a setting that is none of the known ones."""
     if value not in known:
         raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
 
@@ -46,11 +49,12 @@ class Student:
 
     def __post_init__(self) -> None:
         _at_least(self, "student", radius=1, pool_factor=0, rank=0)
+        one_of("student.backend", self.backend, ("auto", *BACKENDS))
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Weights of the losses (paper, equation 5)."""
+    """Weights of the losses, as the paper has them (arXiv 2412.16112)."""
 
     flow: float = 1.0
     """Weight of the flow-matching error against the data."""
@@ -92,7 +96,7 @@ class Optimiser:
     """Largest norm of the gradient; larger ones are scaled down."""
 
     def __post_init__(self) -> None:
-        _one_of("optimiser.name", self.name, OPTIMISERS)
+        one_of("optimiser.name", self.name, OPTIMISERS)
         _at_least(self, "optimiser", learning_rate=0, weight_decay=0, warmup_steps=0, clip_norm=0)
 
 
@@ -146,8 +150,8 @@ class Training:
     """Batches of held-out data per validation."""
 
     def __post_init__(self) -> None:
-        _one_of("training.precision", self.precision, PRECISIONS)
-        _one_of("training.timesteps", self.timesteps, TIMESTEPS)
+        one_of("training.precision", self.precision, PRECISIONS)
+        one_of("training.timesteps", self.timesteps, TIMESTEPS)
         _at_least(self, "training", steps=1, batch=1, batch_tokens=0, accumulate=1, log_every=1)
         _at_least(self, "training", save_every=1, validate_every=0, validation_batches=0)
         if not 0 <= self.ema_decay < 1:
@@ -213,7 +217,7 @@ class Config:
     """Folder of the data, where it is not ``folder/data``: runs on one teacher share it."""
 
     base: str = ""
-    """What is distilled, for the file's metadata; empty takes the model file's name."""
+    """What is distilled, for the file's metadata; empty says nothing."""
 
     comfyui: Path | None = None
     """Folder of ComfyUI, where it is not two above this pack."""

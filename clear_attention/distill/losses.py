@@ -1,4 +1,4 @@
-"""The losses of CLEAR's distillation as pure functions (paper, equations 3 to 5)."""
+"""The losses of CLEAR's distillation as pure functions (arXiv 2412.16112)."""
 
 from __future__ import annotations
 

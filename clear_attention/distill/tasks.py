@@ -70,7 +70,7 @@ class FlowMatching(Task):
 
 
 class Distillation(Task):
-    """Trains a student to attend locally and predict what its teacher does (paper, section 4)."""
+    """Trains a student to attend locally and predict what its teacher does."""
 
     def __init__(
         self,

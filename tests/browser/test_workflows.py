@@ -8,7 +8,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "workflows"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.json"))
-NODES = ("CLEARLoader", "CLEARAttention", "CLEARHighRes", "CLEARLocality")
+NODES = ("CLEARLoader", "CLEARAttention", "CLEARHighRes", "CLEARLocality", "CLEARDistill")
 
 
 def load(name):

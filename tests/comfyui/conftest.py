@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from .distil_fixtures import teacher  # noqa: F401 - fixture
 from .pack_fixtures import clear_folder, node_classes, nodes, pack, run  # noqa: F401 - fixtures
 from .sd3_fixtures import sd3_clear, sd3_files, sd3_folders, sd3_model  # noqa: F401 - fixtures
 

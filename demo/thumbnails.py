@@ -1,0 +1,53 @@
+"""Make the example workflows' thumbnails by running them on the demo's models in a real ComfyUI.
+
+``python3 demo/thumbnails.py`` writes a picture beside every workflow.
+"""
+
+from __future__ import annotations
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.environment import reexec_in_venv
+from tools.host import HOSTS
+
+# The demo's teacher paints 384 pixels where FLUX paints 1024.
+SHRINK = Fraction(1024, 384)
+EDGE_PX = 512
+
+
+def main() -> None:
+    """Run every workflow and write its thumbnail."""
+    host = reexec_in_venv()
+    from demo.install import write_models
+    from tools import workflows
+    from tools.server import Server
+
+    base = HOSTS / "demo"
+    write_models(base)
+    with Server(host, base, options=("--use-pytorch-cross-attention",)) as server:
+        info = server.object_info()
+        for path in workflows.example_workflows():
+            workflow = workflows.with_demo_models(workflows.load(path), shrink=SHRINK)
+            entry = server.run(workflows.to_prompt(workflow, info))
+            write_thumbnail(server.images(entry)[-1], path.with_suffix(".jpg"))
+            print(f"{path.stem}: done", flush=True)
+
+
+def write_thumbnail(picture: Path, target: Path) -> None:
+    """Write a picture small, as a whole or not at all."""
+    from PIL import Image
+
+    part = target.with_suffix(".part")
+    with Image.open(picture) as image:
+        small = image.convert("RGB").resize((EDGE_PX, EDGE_PX), Image.Resampling.LANCZOS)
+    small.save(part, "JPEG", quality=88)
+    part.replace(target)
+
+
+if __name__ == "__main__":
+    main()

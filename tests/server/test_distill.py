@@ -1,0 +1,236 @@
+"""Distilling in a real ComfyUI: as a node of a graph, and as a command without the server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from .pictures import node, pixels, prompt_of, text_to_image, without_clear
+
+ROOT = Path(__file__).parents[2]
+PROMPTS = "a red apple\na green tree\na blue sea"
+SETTINGS = dict(
+    **dict(radius=2, pool_factor=0, rank=0, steps=6, batch=2, samples=4, width=128, height=128),
+    **dict(optimiser="adamw", learning_rate=1e-3, guidance=3.5, cfg=1.0, seed=0),
+)
+
+RUN = """
+output = "clear.safetensors"
+folder = "run"
+base_directory = '{base}'
+
+[loaders]
+model = {{ node = "CLEARDemoUNETLoader" }}
+clip = {{ node = "CLEARDemoDualCLIPLoader" }}
+vae = {{ node = "VAELoader", vae_name = "clear_demo_vae.safetensors" }}
+
+[student]
+radius = 2
+
+[generation]
+prompts = "prompts.txt"
+samples = 4
+held_out = 1
+held_out_samples = 2
+sizes_px = [[128, 128]]
+steps = 2
+
+[training]
+steps = {steps}
+batch = 2
+log_every = 1
+precision = "float32"
+
+[optimiser]
+name = "adamw"
+learning_rate = 1e-3
+"""
+
+
+def distill(server, name: str, model: str = "CLEARDemoUNETLoader", **changes: Any) -> dict:
+    """Return a prompt that distils the demo's model, and shows what comes out."""
+    painting = prompt_of(server, text_to_image())
+    found = {entry["class_type"]: (at, entry) for at, entry in painting.items()}
+    kinds = ("CLEARDemoUNETLoader", "CLEARDemoDualCLIPLoader", "VAELoader", "CLEARLoader")
+    given = {
+        "model": [found[model][0], 0],
+        "clip": [found["CLEARDemoDualCLIPLoader"][0], 0],
+        "vae": [found["VAELoader"][0], 0],
+    }
+    inputs = {**given, "name": name, "prompts": PROMPTS, **SETTINGS, **changes}
+    save = {"class_type": "SaveImage"}
+    return {
+        **{at: entry for at, entry in found.values() if entry["class_type"] in kinds},
+        "distil": {"class_type": "CLEARDistill", "inputs": inputs},
+        "name": {"class_type": "PreviewAny", "inputs": {"source": ["distil", 0]}},
+        "losses": {**save, "inputs": {"images": ["distil", 1], "filename_prefix": "losses"}},
+        "rows": {**save, "inputs": {"images": ["distil", 2], "filename_prefix": "rows"}},
+    }
+
+
+def picture(server, workflow) -> np.ndarray:
+    return pixels(server.images(server.run(prompt_of(server, workflow)))[0])
+
+
+@pytest.mark.parametrize("rank", [0, 4], ids=["whole", "low rank"])
+def test_the_node_writes_a_file_that_paints_and_leaves_the_model_as_it_was(server, rank):
+    before = picture(server, without_clear(text_to_image(seed=rank)))
+    steps: list[tuple[str, int, int]] = []
+    entry = server.run(
+        distill(server, "mine", rank=rank), on_progress=lambda *step: steps.append(step)
+    )
+    (name,) = entry["outputs"]["name"]["text"]
+    assert name == ("mine_local_2_rank_4.safetensors" if rank else "mine_local_2.safetensors")
+    assert steps[-1] == ("distil", 6, 6)
+    shapes = {path.name.split("_")[0]: pixels(path).shape for path in server.images(entry)}
+    assert shapes["rows"] == (2 * 128 + 4, 4 * 128 + 3 * 4, 3)
+    assert shapes["losses"][1] > shapes["rows"][1]
+
+    files = server.object_info("CLEARLoader")["input"]["required"]["clear_name"][1]["options"]
+    assert name in files
+    with safe_open(server.base / "models" / "clear" / name, framework="pt") as file:
+        facts = file.metadata()
+    assert (facts["clear.radius"], facts["clear.base"]) == ("2", "mine")
+    local = text_to_image(seed=rank)
+    node(local, "CLEARLoader")["widgets_values"][0] = name
+    assert (picture(server, local) != before).any()
+    other = without_clear(text_to_image(seed=rank + 100))  # or the next would come from a cache
+    assert (picture(server, other) != before).any()
+    np.testing.assert_array_equal(picture(server, without_clear(text_to_image(seed=rank))), before)
+
+
+def test_an_interrupted_node_goes_on_when_it_is_queued_again(server):
+    from tools.server import ServerError
+
+    prompt = distill(server, "stopped", steps=40)
+    del prompt["distil"]["inputs"]["vae"], prompt["rows"]
+
+    def interrupt(_: str, done: int, of: int) -> None:
+        if (done, of) == (5, 40):
+            server.interrupt()
+
+    with pytest.raises(ServerError, match="was interrupted"):
+        server.run(prompt, on_progress=interrupt)
+    folder = server.base / "output" / "clear_distill" / "stopped" / "local_2"
+    (kept,) = folder.glob("state-*")
+    done = int(kept.stem.removeprefix("state-"))
+    assert 5 <= done < 40
+    steps: list[int] = []
+    server.run(prompt, on_progress=lambda _, step, of: steps.append(step) if of == 40 else None)
+    assert min(steps) > done
+    assert max(steps) == 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"prompts": " \n "}, "The prompts must have text on at least one line"),
+        ({"name": "../mine"}, "The name must be of letters, digits, _ and - only"),
+        ({"model": "CLEARLoader"}, "The model to distil has a CLEAR window already"),
+    ],
+    ids=["no prompts", "bad name", "local model"],
+)
+def test_a_mistake_is_one_sentence_on_the_node(server, changes, sentence):
+    from tools.server import ServerError
+
+    with pytest.raises(ServerError) as error:
+        server.run(distill(server, **{"name": "wrong", **changes}))
+    assert str(error.value).splitlines()[0].startswith(f"CLEARDistill (node distil): {sentence}")
+
+
+@pytest.fixture
+def command(server, tmp_path):
+    """Start the command in a folder of its own: ``command(steps)``; its run is in there."""
+    (tmp_path / "prompts.txt").write_text(PROMPTS, encoding="utf-8")
+
+    def start(steps: int = 6, settings: str = RUN, launcher=(), cwd=tmp_path):
+        run = tmp_path / "run.toml"
+        run.write_text(settings.format(base=server.base, steps=steps), encoding="utf-8")
+        arguments = ["clear_attention.distill", run, "--comfyui", server.host, "--cpu"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [sys.executable, *launcher, "-m", *map(str, arguments)],
+            cwd=cwd,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+def wait_for_steps(process, log: Path, count: int) -> None:
+    while process.poll() is None:
+        if log.exists() and len(log.read_text().splitlines()) > 6 * count:
+            return
+        time.sleep(0.05)
+
+
+def test_the_command_stops_when_told_to_and_goes_on(command, tmp_path):
+    process = command(steps=2000)
+    wait_for_steps(process, tmp_path / "run" / "log.csv", 3)
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate()
+    assert process.returncode == 1, text
+    assert "Stopped; the same command goes on." in text
+    (kept,) = (tmp_path / "run").glob("state-*")
+    done = int(kept.stem.removeprefix("state-"))
+    process = command(steps=done + 2, cwd=ROOT)
+    text, _ = process.communicate()
+    assert process.returncode == 0, text
+    assert f"training from step {done} to {done + 2}" in text
+    assert (tmp_path / "clear.safetensors").exists()
+    assert (tmp_path / "run" / f"step-{done + 2:07}.png").exists()
+
+
+def test_two_processes_share_the_data_that_one_of_them_paints(command, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    process = command(launcher=launcher)
+    text, _ = process.communicate()
+    assert process.returncode == 0, text
+    assert text.count("Written: ") == 1
+    assert len(list((tmp_path / "run" / "data" / "train").glob("*.safetensors"))) == 1
+    assert (tmp_path / "clear.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (("radius", "radios"), "Unknown setting student.radios; known are"),
+        (("clip =", "klip ="), "The settings need a table loaders.clip: a node and its inputs."),
+        (("prompts.txt", "nothing.txt"), "The prompts cannot be read"),
+        (("CLEARDemoUNETLoader", "Nothing"), "must be one that ComfyUI has, got 'Nothing'."),
+        (("clear_demo_vae", "nothing"), "The loader VAELoader refuses"),
+    ],
+    ids=["unknown setting", "no clip", "no prompts", "no such node", "no such file"],
+)
+def test_a_mistake_ends_the_command_with_one_sentence(command, wrong, sentence):
+    process = command(settings=RUN.replace(*wrong))
+    text, _ = process.communicate()
+    assert process.returncode == 2
+    last = text.splitlines()[-1]
+    assert last.startswith("python -m clear_attention.distill: ")
+    assert sentence in last
+
+
+def test_without_comfyui_the_command_says_so(tmp_path):
+    run = tmp_path / "run.toml"
+    run.write_text('output = "a"\nfolder = "b"\n', encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "clear_attention.distill", str(run), "--comfyui", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "is no ComfyUI: name its folder with --comfyui" in done.stderr
