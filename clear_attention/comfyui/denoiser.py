@@ -189,6 +189,25 @@ def require_trainable(model: ModelPatcher) -> None:
         )
 
 
+def require_plain_weights(model: ModelPatcher) -> None:
+    """Check that a file of whole weights can be written: W + D needs a W that is not quantised.
+
+    Raises:
+        ValueError: The teacher's projections are quantised.
+    """
+    table, size = table_and_size(model)
+    state = model.model.diffusion_model.state_dict()
+    for rows in table.slices(size).values():
+        weight = state[rows.key]
+        # 8-bit floats may come with scales, and packed ones have shapes of their own.
+        if type(weight) not in (Tensor, nn.Parameter) or weight.element_size() < 2:
+            raise ValueError(
+                "Distilling whole projections needs a teacher in bf16, fp16 or float32, this one "
+                f"has {rows.key} in {str(weight.dtype).removeprefix('torch.')}: set a rank, which "
+                "works with quantised teachers."
+            )
+
+
 def _with_attention(settings: Settings, local: Local | None) -> Settings:
     """Return the settings with the student's attention; the teacher's is full."""
     if local is None:

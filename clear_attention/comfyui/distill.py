@@ -30,7 +30,7 @@ from ..distill.trainer import (
 from ..pooling import Pooling
 from ..weights import checkpoint, low_rank
 from .blocks import block_counts
-from .denoiser import HostDenoiser, require_trainable
+from .denoiser import HostDenoiser, require_plain_weights, require_trainable
 from .generation import HELD_OUT_SEED, generate
 from .painting import Painter, Prompt, encode, interrupted, request_to_stop_kept
 from .patch import with_settings
@@ -79,6 +79,8 @@ def distil(
     """
     # Mistakes, before hours of painting.
     require_trainable(model)
+    if not config.student.rank:
+        require_plain_weights(model)
     compared_blocks(config.loss.attention_blocks, block_counts(model))
     make_optimiser([torch.zeros(1)], config.optimiser)  # its package may be missing
     accelerator = make_accelerator(cpu=model.load_device.type == "cpu")

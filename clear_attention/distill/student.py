@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..weights.table import Block, NameTable, Size
+from ..weights.table import DOWN, LORA_PREFIX, UP, Block, NameTable, Size
 
 WEIGHT = ".weight"
-PEFT_PREFIX = "transformer."
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
@@ -143,7 +142,7 @@ class Student(nn.Module):
         tensors: dict[str, Tensor] = {}
         for name, tensor in self.table.from_host(base, self.size).items():
             layer, parameter = name.rsplit(".", 1)
-            delta = self.deltas[_key(layer)]
+            delta = self.delta(layer)
             change = _whole(delta) if parameter == "weight" else getattr(delta, "bias", None)
             whole = tensor.detach().float().cpu()
             whole = whole if change is None else whole + change.detach().cpu()
@@ -160,11 +159,17 @@ class Student(nn.Module):
             raise ValueError("A student of whole matrices has no low-rank form; train with a rank.")
         tensors: dict[str, Tensor] = {}
         for layer in self.layers:
-            delta = self.deltas[_key(layer)]
+            delta = self.delta(layer)
             assert isinstance(delta, LowRankDelta)
-            tensors[f"{PEFT_PREFIX}{layer}.lora_A.weight"] = delta.down.detach().to("cpu", dtype)
-            tensors[f"{PEFT_PREFIX}{layer}.lora_B.weight"] = delta.up.detach().to("cpu", dtype)
+            tensors[f"{LORA_PREFIX}{layer}.{DOWN}"] = delta.down.detach().to("cpu", dtype)
+            tensors[f"{LORA_PREFIX}{layer}.{UP}"] = delta.up.detach().to("cpu", dtype)
         return tensors | self._pooling_tensors(dtype)
+
+    def delta(self, layer: str) -> FullDelta | LowRankDelta:
+        """Return the change of a projection by its name in the file, without ``.weight``."""
+        delta = self.deltas[_key(layer)]
+        assert isinstance(delta, FullDelta | LowRankDelta)
+        return delta
 
     def _pooling_tensors(self, dtype: torch.dtype) -> dict[str, Tensor]:
         weights = {block: w.detach().to("cpu", dtype) for block, w in self.pooling_weights.items()}
@@ -175,5 +180,5 @@ def _key(layer: str) -> str:
     return layer.replace(".", "/")  # a module's name must not contain dots
 
 
-def _whole(delta: nn.Module) -> Tensor:
-    return delta.up @ delta.down if isinstance(delta, LowRankDelta) else delta.weight  # type: ignore[return-value]
+def _whole(delta: FullDelta | LowRankDelta) -> Tensor:
+    return delta.up @ delta.down if isinstance(delta, LowRankDelta) else delta.weight

@@ -213,6 +213,25 @@ def test_mistakes_are_found_before_anything_is_painted(
     assert clip.encoded == 0
 
 
+def test_a_quantised_teacher_is_distilled_at_low_rank_only(
+    teacher, flux_model, files, distil, tmp_path
+):
+    quantised = flux_model("b", torch.float8_e4m3fn)
+    clip = WordsCLIP(WIDTHS["b"])
+    settings = config(tmp_path, "b", output=files / "mine.safetensors")
+    with pytest.raises(ValueError, match="in float8_e4m3fn: set a rank"):
+        distil.distil(quantised, clip, settings, PROMPTS, distil.Watcher())
+    assert clip.encoded == 0
+    before = {key: t.clone() for key, t in quantised.model.state_dict().items()}
+    thin = dataclasses.replace(settings, student=STUDENTS["low rank"])
+    assert distil.distil(quantised, clip, thin, PROMPTS, distil.Watcher())
+    assert checkpoint.read(settings.output).rank == 3
+    ups = [t for name, t in load_file(settings.output).items() if name.endswith("lora_B.weight")]
+    assert all(float(up.abs().max()) > 0 for up in ups)
+    for key, tensor in quantised.model.state_dict().items():
+        assert torch.equal(tensor.view(torch.uint8), before[key].view(torch.uint8)), key
+
+
 def test_guidance_with_a_negative_prompt_paints_other_data(teacher, distil, tmp_path):
     plain, guided = (
         config(
