@@ -25,6 +25,7 @@ DEMO_FILES = {
     "CLEARLoader": "clear_demo_local_8.safetensors",
     "VAELoader": "clear_demo_vae.safetensors",
 }
+DEMO_GUIDANCE = 3.5  # the only one that the demo's teacher has seen
 SIZES = {"EmptySD3LatentImage": (0, 1), "ImageScale": (1, 2)}  # places of widths and heights
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 PAGE_ONLY = ("Note", "MarkdownNote", "Reroute", "PrimitiveNode")
@@ -62,6 +63,8 @@ def with_demo_models(workflow: Workflow, shrink: int | Fraction = 1) -> Workflow
             node["properties"] = {"Node name for S&R": node["type"]}
         elif node["type"] in DEMO_FILES:
             values[0] = DEMO_FILES[node["type"]]
+        elif node["type"] == "FluxGuidance":
+            values[0] = DEMO_GUIDANCE
         for place in SIZES.get(node["type"], ()):
             values[place] = int(values[place] // shrink)
     return workflow
