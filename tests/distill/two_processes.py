@@ -23,4 +23,6 @@ if __name__ == "__main__":
         gradients = {name: p.grad for name, p in trainer.parameters.items()}
         processes = torch.tensor(trainer.accelerator.num_processes)
         save_file({"processes": processes, **gradients}, target)
+    # Torn down while the other still works, gloo ends the process instead of the group.
+    trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
