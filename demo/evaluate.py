@@ -19,6 +19,7 @@ if __name__ == "__main__":
 from demo.students import STUDENTS
 from demo.train import DEMO, TEACHING, enter
 from tools.environment import reexec_in_venv
+from tools.host import ROOT
 
 EDGE_PX = 384
 SCALES = {1: 8, 2: 4, 4: 1}  # times the training size -> how many of the held-out prompts
@@ -28,6 +29,7 @@ STEPS = 16
 SEED = 7_000
 SHEET_PROMPTS = (1, 2, 6)  # rows of the contact sheet
 HEADER_PX = 36
+SHEET = ROOT / "web" / "docs" / "CLEARDistill" / "students.jpg"  # the help page shows it too
 START, END = "<!-- results: written by demo/evaluate.py -->", "<!-- end of results -->"
 
 
@@ -60,7 +62,7 @@ def main() -> None:
     for scale, count in SCALES.items():
         lines += [*table(bench, scale, count), ""]
         print("\n".join(lines[-6:]), flush=True)
-    bench.write_sheet(DEMO / "students.jpg")
+    bench.write_sheet(SHEET)
     replace_between(DEMO / "README.md", "\n".join(lines))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSampler
 from torch import Tensor
 
-from ..distill import memory
+from ..distill import curves, memory
 from ..distill.batches import Batches
 from ..distill.config import Config, one_of
 from ..distill.shards import MANIFEST, ShardFolder
@@ -30,6 +31,7 @@ from ..distill.trainer import (
 from ..pooling import Pooling
 from ..weights import checkpoint, low_rank
 from .blocks import block_counts
+from .contact_sheet import save_picture
 from .denoiser import HostDenoiser, require_plain_weights, require_trainable
 from .generation import HELD_OUT_SEED, generate
 from .painting import Painter, Prompt, encode, interrupted, request_to_stop_kept
@@ -38,6 +40,7 @@ from .patch import with_settings
 logger = logging.getLogger(__name__)
 
 TRAIN, HELD_OUT = "train", "held_out"
+LOSSES = "losses.png"
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ def train(
         watcher.losses(step, values)
 
     def validated(step: int) -> None:
+        draw_losses(config.folder)
         if watcher.pictures and held_out:
             watcher.progress("training", step, config.training.steps)
             with request_to_stop_kept():
@@ -139,6 +143,12 @@ def train(
         with trainer.averaged():
             write(task, config)
     return finished
+
+
+def draw_losses(folder: Path) -> None:
+    """Draw the losses so far into the run's folder, where matplotlib is installed."""
+    with suppress(ModuleNotFoundError):  # the table in log.csv is there in any case
+        save_picture(curves.draw(folder), folder / LOSSES)
 
 
 def open_data(config: Config) -> tuple[ShardFolder, ShardFolder | None]:

@@ -89,6 +89,7 @@ def test_a_run_writes_a_file_that_paints_the_last_pictures_of_the_student(
     with torch.inference_mode():
         assert distil.distil(model, clip, settings, PROMPTS, watcher)
     assert all(torch.equal(t, before[key]) for key, t in model.model.state_dict().items())
+    assert (settings.folder / "losses.png").stat().st_size > 1000
     ((step, of_teacher, of_student),) = pictures
     assert step == settings.training.steps
     held_out = ShardFolder(settings.data_folder / "held_out")
