@@ -103,7 +103,7 @@ def report(host: Path, edges: list[int], rounds: int) -> str:
     first, last = rows[0], rows[-1]
     pixels = (last.edge / first.edge) ** 2
     lines = [
-        f"ComfyUI {Host(host).version}; the demo's FLUX (2 double and 4 single blocks, 2 heads x "
+        f"ComfyUI {Host(host).version}; the demo's FLUX (1 double and 4 single blocks, 2 heads x "
         f"128), {MIN_TOKENS} text tokens, r = {RADIUS}. Seconds per sampling step.",
         "",
         f"| pixels | full | CLEAR, r = {RADIUS} | faster | pairs computed |",
