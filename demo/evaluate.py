@@ -228,7 +228,9 @@ class Bench:
 
         noise = comfy.sample.prepare_noise(latent, SEED + index)
         prompt = self.prompts[index]
-        positive = [[prompt.context, {"pooled_output": prompt.pooled, "guidance": 3.5}]]
+        positive = [
+            [prompt.context, {"pooled_output": prompt.pooled, "guidance": self.painter.guidance}]
+        ]
         inner = model.get_model_object("latent_format")
         with torch.inference_mode():
             clean = comfy.sample.sample_custom(

@@ -212,10 +212,14 @@ def _with_attention(settings: Settings, local: Local | None) -> Settings:
     """Return the settings with the student's attention; the teacher's is full."""
     if local is None:
         return settings
+    return dataclasses.replace(settings, **local_settings(local))
+
+
+def local_settings(local: Local) -> dict[str, Any]:
+    """Return the student's attention as fields of `Settings`."""
     weights = local.pooling_weights
     factor = next((weight.shape[0] for weight in weights.values()), 0)
-    return dataclasses.replace(
-        settings,
+    return dict(
         window=local.window,
         pool_factor=factor,
         pool_weights={block: Pooling(factor, weight) for block, weight in weights.items()},

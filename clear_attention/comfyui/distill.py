@@ -28,13 +28,12 @@ from ..distill.trainer import (
     make_accelerator,
     make_optimiser,
 )
-from ..pooling import Pooling
 from ..weights import checkpoint, low_rank
 from .blocks import block_counts
 from .contact_sheet import save_picture
-from .denoiser import HostDenoiser, require_plain_weights, require_trainable
+from .denoiser import HostDenoiser, local_settings, require_plain_weights, require_trainable
 from .generation import HELD_OUT_SEED, generate
-from .painting import Painter, Prompt, encode, interrupted, request_to_stop_kept
+from .painting import LATENT_PX, Painter, Prompt, encode, interrupted, request_to_stop_kept
 from .patch import with_settings
 
 logger = logging.getLogger(__name__)
@@ -269,7 +268,7 @@ def compare(
         Prompt(context[None], pooled[None])
         for context, pooled in zip(samples.context, samples.pooled, strict=True)
     ]
-    size_px = (samples.latent.shape[-2] * 8, samples.latent.shape[-1] * 8)
+    size_px = (samples.latent.shape[-2] * LATENT_PX, samples.latent.shape[-1] * LATENT_PX)
     seeds = [int(seed) for seed in samples.seed]
     assert isinstance(task.denoiser, HostDenoiser)
     model = task.denoiser.patcher
@@ -284,14 +283,6 @@ def compare(
 def as_student(task: Distillation) -> Generator[ModelPatcher]:
     """Give a clone of the teacher that samples as the student for the length of the ``with``."""
     assert isinstance(task.denoiser, HostDenoiser)
-    weights = task.student.pooling_weights
-    factor = task.student.size.pool_factor
-    local = with_settings(
-        task.denoiser.patcher,
-        window=task.window,
-        pool_factor=factor,
-        pool_weights={block: Pooling(factor, weight) for block, weight in weights.items()},
-        backend=task.backend,
-    )
+    local = with_settings(task.denoiser.patcher, **local_settings(task.local))
     with task.student.attached(task.denoiser.network):
         yield local

@@ -7,8 +7,6 @@ manifest once it is complete; files that are not listed do not exist.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +16,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from ..files import written_whole
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -75,7 +75,7 @@ class ShardFolder:
             made_with: What the data depends on; a folder made with something else is refused.
         """
         self.folder = folder
-        self.made_with = dict(made_with or {})
+        self.made_with = json.loads(json.dumps(dict(made_with or {})))  # as the manifest has it
         self.shards: list[Shard] = []
         path = folder / MANIFEST
         if path.exists():
@@ -166,13 +166,12 @@ class ShardFolder:
         if version != VERSION:
             raise ValueError(f"{path} must have version {VERSION}, got {version}.")
         if check and made_with != self.made_with:
-            asked = json.loads(json.dumps(self.made_with))
-            if made_with != asked:
-                differ = [k for k in {**made_with, **asked} if made_with.get(k) != asked.get(k)]
-                raise ValueError(
-                    f"{path.parent} was made with other settings ({', '.join(sorted(differ))}): "
-                    "take another name or folder, or delete it."
-                )
+            asked = self.made_with
+            differ = [k for k in {**made_with, **asked} if made_with.get(k) != asked.get(k)]
+            raise ValueError(
+                f"{path.parent} was made with other settings ({', '.join(sorted(differ))}): "
+                "take another name or folder, or delete it."
+            )
         self.made_with, self.shards = made_with, shards
 
 
@@ -189,19 +188,11 @@ def unique_rows(table: Tensor) -> tuple[Tensor, Tensor]:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
     """Write a safetensors file that is there as a whole or not at all."""
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
+    with written_whole(path) as part:
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, part, metadata)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file that is there as a whole or not at all."""
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
+    with written_whole(path) as part:
         part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -83,7 +83,7 @@ class Trainer:
         )
         self.step = 0
         # What must not differ between a state and the run that goes on from it.
-        self.made_with = {"optimiser": asdict(optimiser), "seed": training.seed}
+        self.made_with = _plain({"optimiser": asdict(optimiser), "seed": training.seed})
         self.model: nn.Module = self.accelerator.prepare_model(self.task)
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -97,7 +97,7 @@ class Trainer:
         if not found:
             return 0
         state = states.load(found[-1])
-        if state.made_with != _plain(self.made_with):
+        if state.made_with != self.made_with:
             raise ValueError(
                 f"{found[-1]} was made with another optimiser or seed: take another name or "
                 "folder, or delete it."
@@ -260,7 +260,7 @@ class Trainer:
             average=self.average,
             memory=memory,
             numbers=numbers,
-            made_with=_plain(self.made_with),
+            made_with=self.made_with,
         )
         states.save(self.folder, state)
 

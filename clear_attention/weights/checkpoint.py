@@ -7,10 +7,8 @@ hold whole weights like the published ones, or changes of low rank, see `low_ran
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..files import written_whole
 from . import mistakes
 from .errors import CheckpointError, quoted, some
 from .flux import FLUX
@@ -192,14 +191,9 @@ def save(
         check_pool_factor(size.pool_factor, metadata, path.name)
     metadata[POOL_FACTOR] = str(size.pool_factor)
     _check_finite(tensors, path.name)
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
+    with written_whole(path) as part:
         # The format wants each tensor by itself; slices of a fused tensor are not.
         save_file({name: _alone(tensor) for name, tensor in tensors.items()}, part, metadata)
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
 
 
 def _table_for(names: Collection[str], source: str, family: str | None = None) -> NameTable:
