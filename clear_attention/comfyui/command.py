@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..distill.config import Config, ConfigError
+from ..distill.processes import leave, make_accelerator
 from ..distill.toml_file import read_prompts
-from ..distill.trainer import make_accelerator
 from .contact_sheet import contact_sheet, save_picture
 from .distill import Watcher, distil
 from .launch import load_nodes, run_node
@@ -40,9 +40,7 @@ def run(config: Config) -> int:
     if screen:
         screen.close()
         print(f"Written: {config.output}" if finished else "Stopped; the same command goes on.")
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return 0 if finished else 1
+    return leave(accelerator, 0 if finished else 1)
 
 
 def watcher_of(screen: Screen | None, stop: StopOnSignal) -> Watcher:

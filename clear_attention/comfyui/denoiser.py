@@ -92,7 +92,15 @@ class HostDenoiser:
 
     @contextmanager
     def training(self, checkpointing: bool = False) -> Generator[None]:
-        """Let gradients flow through the host's blocks, which add to their input in place."""
+        """Let gradients flow through the host's blocks, which add to their input in place.
+
+        Args:
+            checkpointing: Recompute each block in the backward pass. A student in shards needs it:
+                the guard of saved tensors would also keep copies of what FSDP gathers.
+        """
+        in_place = (
+            checkpointed(self._blocks()) if checkpointing else allow_mutation_on_saved_tensors()
+        )
         management = comfy.model_management
         before = getattr(management, "in_training", None)
         # Newer hosts fuse the rotary positions into an operation that has no gradient otherwise.
@@ -102,8 +110,7 @@ class HostDenoiser:
             with (
                 torch.inference_mode(False),
                 torch.enable_grad(),
-                allow_mutation_on_saved_tensors(),
-                checkpointed(self._blocks() if checkpointing else ()),
+                in_place,
             ):
                 yield
         finally:
@@ -148,8 +155,9 @@ def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
 class OverwritingNothing(TorchFunctionMode):
     """Gives a tensor new memory before an operation works in place, such as ``x += y``.
 
-    Else what a recomputed block has saved of it changes with it: the guard that keeps saved tensors
-    as they were does not see those of a checkpoint. Views are left alone, which blocks only read.
+    Else what a recomputed block has saved of it changes with it: torch's guard that keeps saved
+    tensors as they were does not see those of a checkpoint. Views are left alone, which blocks only
+    read.
     """
 
     def __torch_function__(

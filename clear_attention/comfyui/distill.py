@@ -19,15 +19,17 @@ from torch import Tensor
 from ..distill import curves, memory
 from ..distill.batches import Batches
 from ..distill.config import Config, one_of
-from ..distill.shards import MANIFEST, ShardFolder
-from ..distill.tasks import Distillation, compared_blocks
-from ..distill.trainer import (
+from ..distill.optimisers import make_optimiser
+from ..distill.processes import (
     Accelerator,
-    Trainer,
     any_process,
     make_accelerator,
-    make_optimiser,
+    require_divisible,
 )
+from ..distill.sharding import require_even, sharded
+from ..distill.shards import MANIFEST, ShardFolder
+from ..distill.tasks import Distillation, compared_blocks
+from ..distill.trainer import Trainer
 from ..weights import checkpoint, low_rank
 from .blocks import block_counts
 from .contact_sheet import save_picture
@@ -35,6 +37,7 @@ from .denoiser import HostDenoiser, local_settings, require_plain_weights, requi
 from .generation import HELD_OUT_SEED, generate
 from .painting import LATENT_PX, Painter, Prompt, encode, interrupted, request_to_stop_kept
 from .patch import with_settings
+from .weights import table_and_size
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +89,7 @@ def distil(
     compared_blocks(config.loss.attention_blocks, block_counts(model))
     make_optimiser([torch.zeros(1)], config.optimiser)  # its package may be missing
     accelerator = make_accelerator(cpu=model.load_device.type == "cpu")
+    require_shares(accelerator, model, config)
     painter = painter_of(config, clip)
     # One process paints for all; the others wait here for its answer.
     lacking = (
@@ -97,6 +101,24 @@ def distil(
         return False
     with torch.inference_mode(False):
         return train(HostDenoiser(model), painter, config, watcher, accelerator)
+
+
+def require_shares(accelerator: Accelerator, model: ModelPatcher, config: Config) -> None:
+    """Check that several processes can share the work.
+
+    Raises:
+        ValueError: They cannot; the message says what to change.
+    """
+    training, student = config.training, config.student
+    if not training.batch_tokens:
+        require_divisible(accelerator, training.batch)
+    if sharded(accelerator) and not training.gradient_checkpointing:
+        raise ValueError(
+            "A student in shards needs the blocks to be recomputed, got gradient_checkpointing = "
+            "false: set training.gradient_checkpointing = true."
+        )
+    rows = {table_and_size(model)[1].hidden, student.rank, student.pool_factor}
+    require_even(accelerator, config.optimiser.name, rows)
 
 
 def train(
@@ -138,9 +160,10 @@ def train(
     except InterruptProcessingException:  # raised by any of the host's layers
         trainer.save()
         raise
-    if finished and accelerator.is_main_process:
-        with trainer.averaged():
-            write(task, config)
+    if finished:
+        with trainer.result():
+            if accelerator.is_main_process:
+                write(task, config)
     return finished
 
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .sharding import spread_as
 from .shards import write_tensors
 
 NAME = "state-{:07}.safetensors"
@@ -108,7 +109,7 @@ def into_optimiser(optimiser: Optimizer, parameters: Mapping[str, Tensor], state
         entries: dict[str, Any] = {**state.numbers["scalars"].get(name, {})}
         for entry, tensor in state.memory.get(name, {}).items():
             # Counters stay where the optimiser made them: on the CPU.
-            entries[entry] = tensor if tensor.ndim == 0 else tensor.to(parameter.device)
+            entries[entry] = tensor if tensor.ndim == 0 else spread_as(parameter, tensor)
         if entries:
             optimiser.state[parameter] = entries
     for group, saved in zip(optimiser.param_groups, state.numbers["groups"], strict=True):
@@ -128,7 +129,7 @@ def copy_into(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], w
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+            parameter.copy_(spread_as(parameter, tensors[name]))
 
 
 def _like(old: Any, new: Any) -> Any:

@@ -4,38 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor
 
+from . import sharding
 from . import state as states
 from .batches import Batch, Batches
 from .config import Optimiser, Training
 from .log import Log
+from .optimisers import make_optimiser, make_schedule, rate_of
+from .processes import Accelerator, any_process, make_accelerator, require_divisible
 from .state import State
 from .tasks import Task
 
-try:
-    from accelerate import Accelerator, InitProcessGroupKwargs
-except ImportError as error:
-    raise ImportError(
-        "Distilling needs accelerate and prodigyopt: python -m pip install accelerate prodigyopt"
-    ) from error
-
 Observer = Callable[[int, Mapping[str, float]], None]
 """Told after each update: how many were done, and their losses."""
-
-
-LONGEST_WAIT = timedelta(days=7)
-"""How long processes wait for the first one, which alone paints data."""
 
 
 class Diverged(RuntimeError):
@@ -65,16 +54,20 @@ class Trainer:
             folder: For states and the log.
             held_out: What it is validated on.
             accelerator: One that exists already; else it is made for this machine.
+
+        Raises:
+            ValueError: The optimiser cannot share the work as it is asked to.
         """
         self.accelerator = accelerator or make_accelerator()
         self.training, self.folder = training, folder
         self.batches, self.held_out = batches, held_out
         self.task = task.to(self.accelerator.device)
+        rows = [parameter.shape[0] for parameter in task.parameters() if parameter.ndim]
+        sharding.require_even(self.accelerator, optimiser.name, rows)
+        self.model = sharding.prepare(self.accelerator, self.task)
         self.parameters = {n: p for n, p in task.named_parameters() if p.requires_grad}
         self.optimiser = make_optimiser(list(self.parameters.values()), optimiser)
-        self.schedule = LambdaLR(
-            self.optimiser, lambda step: _pace(step, training.steps, optimiser)
-        )
+        self.schedule = make_schedule(self.optimiser, optimiser, training.steps)
         self.clip_norm = optimiser.clip_norm
         self.average = (
             {name: p.detach().clone() for name, p in self.parameters.items()}
@@ -84,7 +77,6 @@ class Trainer:
         self.step = 0
         # What must not differ between a state and the run that goes on from it.
         self.made_with = _plain({"optimiser": asdict(optimiser), "seed": training.seed})
-        self.model: nn.Module = self.accelerator.prepare_model(self.task)
         folder.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> int:
@@ -121,7 +113,7 @@ class Trainer:
         Args:
             observe: Told after each update.
             should_stop: Asked before each update.
-            validated: Called at each validation, with the averaged weights in place: for pictures.
+            validated: Called at each validation on the main process, inside `result`: for pictures.
 
         Returns:
             Whether the end was reached.
@@ -143,9 +135,10 @@ class Trainer:
                 held_out = self.validate()
                 if log and held_out:
                     log.add(self.step, held_out, "held_out")
-                if validated and self.accelerator.is_main_process:
-                    with self.averaged():
-                        validated(self.step)
+                if validated:
+                    with self.result():
+                        if self.accelerator.is_main_process:
+                            validated(self.step)
             if last or self.step % self.training.save_every == 0:
                 self.save()
             if observe:
@@ -167,7 +160,8 @@ class Trainer:
             part = batch.part(index, parts)
             share = len(part) / len(batch)
             # Gradients travel between processes once per update.
-            apart = self.accelerator.no_sync(self.model) if index < parts - 1 else nullcontext()
+            last = index == parts - 1
+            apart = nullcontext() if last else sharding.without_sync(self.accelerator, self.model)
             with self.task.context(), apart:
                 with self.precision():
                     terms = self.model(part)
@@ -178,7 +172,7 @@ class Trainer:
             self.parameters.values(), self.clip_norm or math.inf
         )
         values = {name: self.mean(term) for name, term in sums.items()}
-        values["gradient"] = float(norm) if norm is not None else 0.0
+        values["gradient"] = float(sharding.whole(norm)) if norm is not None else 0.0
         self.require_finite(values)
         self.optimiser.step()
         values["rate"] = rate_of(self.optimiser)
@@ -209,13 +203,9 @@ class Trainer:
         Raises:
             ValueError: The batch does not divide by the number of processes.
         """
-        processes = self.accelerator.num_processes
-        if len(batch) % processes:
-            raise ValueError(
-                f"A batch must divide by the {processes} processes, got {len(batch)} samples: "
-                "change training.batch."
-            )
-        return batch.part(self.accelerator.process_index, processes).to(self.accelerator.device)
+        require_divisible(self.accelerator, len(batch))
+        own = batch.part(self.accelerator.process_index, self.accelerator.num_processes)
+        return own.to(self.accelerator.device)
 
     def validate(self) -> dict[str, float]:
         """Return the mean losses on held-out data, of the averaged weights where there are some."""
@@ -237,6 +227,15 @@ class Trainer:
         """Put the averaged weights in place for the length of a ``with``; none, no change."""
         return Averaged(self.parameters, self.average)
 
+    @contextmanager
+    def result(self) -> Generator[None]:
+        """Put the averaged weights in place and in one piece, for one process to use alone.
+
+        All processes must enter.
+        """
+        with self.averaged(), sharding.in_one_piece(self.task):
+            yield
+
     def require_finite(self, values: Mapping[str, float]) -> None:
         """Raise `Diverged` with what to do, unless all values are finite."""
         broken = [name for name, value in values.items() if not math.isfinite(value)]
@@ -250,38 +249,26 @@ class Trainer:
 
     def save(self) -> None:
         """Write the state from which `resume` goes on."""
-        self.accelerator.wait_for_everyone()
-        if not self.accelerator.is_main_process:
-            return
         memory, numbers = states.of_optimiser(self.optimiser, self.parameters)
+        # All processes gather what is sharded, piece by piece.
         state = State(
             step=self.step,
-            weights={name: p.detach() for name, p in self.parameters.items()},
-            average=self.average,
-            memory=memory,
+            weights=self.gathered(self.parameters),
+            average=self.gathered(self.average),
+            memory={name: self.gathered(entries) for name, entries in memory.items()},
             numbers=numbers,
             made_with=self.made_with,
         )
-        states.save(self.folder, state)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            states.save(self.folder, state)
 
-
-def make_accelerator(cpu: bool = False) -> Accelerator:
-    """Join the processes of ``accelerate launch``, or be the only one.
-
-    Args:
-        cpu: Run on the CPU.
-    """
-    waiting = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
-    return Accelerator(cpu=cpu, kwargs_handlers=[waiting])
-
-
-def any_process(accelerator: Accelerator, said: bool) -> bool:
-    """Tell all processes whether one of them says so; each waits for the others."""
-    if accelerator.num_processes == 1:
-        return said
-    count = accelerator.reduce(torch.tensor(float(said), device=accelerator.device), "sum")
-    assert isinstance(count, Tensor)
-    return bool(count > 0)
+    def gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors in one piece on the main process, and what is at hand on others."""
+        return {
+            name: sharding.whole(tensor.detach(), keep=self.accelerator.is_main_process)
+            for name, tensor in tensors.items()
+        }
 
 
 class Averaged:
@@ -303,46 +290,6 @@ class Averaged:
                 kept = parameter.detach().clone()
                 parameter.copy_(average)
                 average.copy_(kept)
-
-
-def make_optimiser(parameters: list[Tensor], settings: Optimiser) -> Optimizer:
-    """Make the optimiser.
-
-    Raises:
-        ImportError: Prodigy is asked for and not installed.
-    """
-    rate, betas, decay = settings.learning_rate, settings.betas, settings.weight_decay
-    if settings.name == "adamw":
-        return AdamW(parameters, lr=rate, betas=betas, weight_decay=decay)
-    try:
-        from prodigyopt import Prodigy
-    except ImportError as error:
-        raise ImportError(
-            "The optimiser Prodigy needs prodigyopt: python -m pip install prodigyopt"
-        ) from error
-    return Prodigy(
-        parameters,
-        lr=rate,
-        betas=betas,
-        weight_decay=decay,  # pyright: ignore[reportArgumentType] - annotated as an integer
-        use_bias_correction=True,
-        safeguard_warmup=True,
-    )
-
-
-def rate_of(optimiser: Optimizer) -> float:
-    """Return the step size in use; Prodigy finds a factor of its own."""
-    group = optimiser.param_groups[0]
-    return float(group["lr"]) * float(group.get("d", 1.0))
-
-
-def _pace(step: int, steps: int, settings: Optimiser) -> float:
-    """Return the factor on the step size."""
-    if step < settings.warmup_steps:
-        return (step + 1) / (settings.warmup_steps + 1)
-    left = settings.cosine_to
-    done = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
-    return left + (1 - left) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def _plain(tree: Any) -> Any:

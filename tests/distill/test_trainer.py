@@ -1,11 +1,10 @@
-"""The training loop: it learns, resumes to the bit, agrees with itself on two processes, stops."""
+"""The training loop: it learns, resumes to the bit, stops."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -111,41 +110,6 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path):
     assert names["straight"].name == names["killed"].name == "state-0000012.safetensors"
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.mark.parametrize("accumulate", [1, 2], ids=["at once", "in parts"])
-def test_two_processes_give_the_gradients_of_one(accumulate: int, tmp_path: Path):
-    toy.data(tmp_path / "data")  # before the two ask for it at once
-    results = {
-        count: update_in_processes(tmp_path, count, accumulate if count > 1 else 1)
-        for count in (1, 2)
-    }
-    assert [int(result.pop("processes")) for result in results.values()] == [1, 2]
-    for name, gradient in results[1].items():
-        torch.testing.assert_close(results[2][name], gradient, rtol=1e-4, atol=1e-7)
-    assert max(float(gradient.abs().max()) for gradient in results[1].values()) > 1e-4
-
-
-def update_in_processes(folder: Path, count: int, accumulate: int) -> dict[str, torch.Tensor]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    target = folder / f"gradients-{count}.safetensors"
-    ranks = []
-    for rank in range(count):
-        environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-        if count > 1:
-            environment |= dict(
-                RANK=str(rank),
-                LOCAL_RANK=str(rank),
-                WORLD_SIZE=str(count),
-                MASTER_ADDR="127.0.0.1",
-                MASTER_PORT=str(port),
-            )
-        script = [str(HERE / "two_processes.py"), str(folder), str(target), str(accumulate)]
-        ranks.append(subprocess.Popen([sys.executable, *script], env=environment))
-    assert [rank.wait(120) for rank in ranks] == [0] * count
-    return load_file(target)
 
 
 def test_a_batch_in_parts_gives_the_same_update(tmp_path: Path):

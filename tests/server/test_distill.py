@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from .pictures import node, pixels, prompt_of, text_to_image, without_clear
 
@@ -54,6 +56,9 @@ precision = "float32"
 name = "adamw"
 learning_rate = 1e-3
 """
+
+RECOMPUTED = RUN.replace("[training]", "[training]\ngradient_checkpointing = true")
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
 def distill(server, name: str, model: str = "CLEARDemoUNETLoader", **changes: Any) -> dict:
@@ -152,11 +157,12 @@ def command(server, tmp_path):
     """Start the command in a folder of its own: ``command(steps)``; its run is in there."""
     (tmp_path / "prompts.txt").write_text(PROMPTS, encoding="utf-8")
 
-    def start(steps: int = 6, settings: str = RUN, launcher=(), cwd=tmp_path):
+    def start(steps: int = 6, settings: str = RUN, launcher=(), cwd=tmp_path, **variables: str):
         run = tmp_path / "run.toml"
         run.write_text(settings.format(base=server.base, steps=steps), encoding="utf-8")
         arguments = ["clear_attention.distill", run, "--comfyui", server.host, "--cpu"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment |= variables
         return subprocess.Popen(
             [sys.executable, *launcher, "-m", *map(str, arguments)],
             cwd=cwd,
@@ -194,13 +200,20 @@ def test_the_command_stops_when_told_to_and_goes_on(command, tmp_path):
 
 
 def test_two_processes_share_the_data_that_one_of_them_paints(command, tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    process = command(launcher=launcher)
-    text, _ = process.communicate()
-    assert process.returncode == 0, text
-    assert text.count("Written: ") == 1
+    written = {}
+    for shards, settings in (("false", RUN), ("true", RECOMPUTED)):
+        process = command(settings=settings, launcher=TWO, ACCELERATE_USE_FSDP=shards)
+        text, _ = process.communicate()
+        assert process.returncode == 0, text
+        assert text.count("Written: ") == 1
+        written[shards] = load_file(tmp_path / "clear.safetensors")
+        for state in (tmp_path / "run").glob("state-*"):
+            state.unlink()
     assert len(list((tmp_path / "run" / "data" / "train").glob("*.safetensors"))) == 1
-    assert (tmp_path / "clear.safetensors").exists()
+    # A copy of the student each, or one in shards: the same weights.
+    for name, tensor in written["false"].items():
+        if name.endswith("weight"):
+            torch.testing.assert_close(written["true"][name], tensor, rtol=1e-2, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +234,28 @@ def test_a_mistake_ends_the_command_with_one_sentence(command, wrong, sentence):
     last = text.splitlines()[-1]
     assert last.startswith("python -m clear_attention.distill: ")
     assert sentence in last
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (RUN, "set training.gradient_checkpointing = true"),
+        (RECOMPUTED.replace("batch = 2", "batch = 3"), "divide by the 2 processes, got 3 samples"),
+        (
+            RECOMPUTED.replace('"adamw"', '"prodigy"').replace("[student]", "[student]\nrank = 3"),
+            "divide by the 2 processes, got 3 (the model's width, student.rank",
+        ),
+    ],
+    ids=["no checkpointing", "uneven batch", "uneven shards"],
+)
+def test_what_several_processes_cannot_share_is_refused_before_painting(
+    settings, sentence, command, tmp_path
+):
+    process = command(settings=settings, launcher=TWO, ACCELERATE_USE_FSDP="true")
+    text, _ = process.communicate()
+    assert process.returncode != 0
+    assert sentence in text
+    assert not (tmp_path / "run" / "data").exists()
 
 
 def test_without_comfyui_the_command_says_so(tmp_path):
