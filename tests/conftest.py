@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from hypothesis import settings
 
 if TYPE_CHECKING:
     from tools.server import Server
 
 ROOT = Path(__file__).parents[1]
+
+# Before Triton is first imported: without a GPU, its kernels are interpreted.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Behind everything else: the host's folder, where there is one, has a `nodes` of its own.
 sys.path += [str(ROOT), str(ROOT / "tests")]

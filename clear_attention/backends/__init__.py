@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from . import flex, masked, reference, tiled
+from . import flex, masked, reference, tiled, triton
 from .call import Backend, Call
 
 BACKENDS: dict[str, Backend] = {
     "masked": masked,
+    "triton": triton,
     "tiled": tiled,
     "flex": flex,
     "reference": reference,

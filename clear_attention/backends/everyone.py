@@ -11,8 +11,13 @@ from .call import Call
 
 
 def shared_keys(tokens: Tensor, call: Call) -> Tensor:
-    """Return the keys or values that all image queries see, ``[B, H, text + extra + cells, D]``."""
+    """Return the keys or values that all image queries see, ``[B, H, text + extra + cells, D]``.
+
+    Text alone is a view.
+    """
     layout = call.layout
+    if call.pooling is None and not layout.extra:
+        return tokens[:, :, layout.text_slice]
     shared = [tokens[:, :, layout.text_slice], tokens[:, :, layout.extra_slice]]
     if call.pooling is not None:
         grid = tokens[:, :, layout.image_slice]

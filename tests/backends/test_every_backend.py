@@ -27,7 +27,8 @@ every_way = pytest.mark.parametrize("way", WAYS)
 
 
 def test_every_backend_is_tested():
-    assert {backend for backend, _ in WAYS.values()} | {"reference"} == set(BACKENDS)
+    elsewhere = {"triton"}  # interpreted, step by step, it is too slow for all that follows
+    assert {backend for backend, _ in WAYS.values()} | {"reference"} | elsewhere == set(BACKENDS)
 
 
 @every_way
@@ -157,7 +158,7 @@ def test_inference_and_training_steps_alternate(way, inference):
                 assert v.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+@pytest.mark.parametrize("backend", ["auto", "reference", "masked", "tiled", "flex"])
 def test_it_runs_inside_a_compiled_model(backend):
     case = Case(TokenLayout(3, 10, 17), radius=4, factor=3)
     pooling = case.pooling()

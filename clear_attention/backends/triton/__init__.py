@@ -1,0 +1,78 @@
+"""A fused Triton kernel made for the disc: tiles of the grid against exactly the keys they see.
+
+Forward and backward, on CUDA and ROCm. Nothing is reordered: the kernels read q, k and v as they
+lie and write the output as transformers go on with it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import torch
+from torch import Tensor
+
+from ...partial import Part
+from ..call import Call
+from ..everyone import shared_keys
+from . import configs, lists
+
+__all__ = ["attend", "why_not", "why_not_auto"]
+
+
+DEVICES = ("cuda",)
+
+
+def why_not(q: Tensor, call: Call) -> str | None:
+    if call.mask is not None:
+        return "it takes no attention mask"
+    if q.device.type not in DEVICES:
+        return f"Triton's kernels do not run on {q.device.type}"
+    objection = _why_not_installed() or _why_not_shape(q, call)
+    if objection is None and q.device.type == "cuda":
+        objection = _why_not_gpu(q.device, q.dtype, q.shape[-1])
+    return objection
+
+
+def why_not_auto(q: Tensor, call: Call) -> str | None:
+    return None
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
+    from .operators import attend
+
+    shared = shared_keys(k, call), shared_keys(v, call)
+    return Part(*attend(q, k, v, shared, call.layout, call.window, call.scale))
+
+
+@torch.compiler.assume_constant_result
+def _why_not_installed() -> str | None:
+    if importlib.util.find_spec("triton") is not None:
+        return None
+    package = "triton-windows" if sys.platform == "win32" else "triton"
+    return f"Triton is not installed: python -m pip install {package}"
+
+
+def _why_not_shape(q: Tensor, call: Call) -> str | None:
+    window, layout = call.window, call.layout
+    if q.dtype not in configs.DTYPES[q.device.type]:
+        return f"its kernel takes float16 and bfloat16, not {q.dtype}"
+    if q.shape[-1] not in configs.HEAD_DIMS[q.device.type]:
+        dims = " or ".join(map(str, configs.HEAD_DIMS[q.device.type]))
+        return f"its kernel takes a head_dim of {dims}, not {q.shape[-1]}"
+    if call.scale <= 0:
+        return f"the scale must be positive, not {call.scale}"
+    if window.radius > lists.LARGEST_RADIUS:
+        return f"above a radius of {lists.LARGEST_RADIUS} its arithmetic is not exact"
+    size = lists.table_bytes(window, layout.height, layout.width, configs.WIDE)
+    if size > lists.LARGEST_TABLE:
+        return f"its lists of keys would take {size / 2**20:.0f} MiB at radius {window.radius}"
+    return None
+
+
+@torch.compiler.assume_constant_result
+def _why_not_gpu(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Say why a GPU is not up to it: found out once, by a small call that is checked."""
+    from .proof import why_not
+
+    return configs.why_not(device) or why_not(device, dtype, head_dim)

@@ -1,0 +1,134 @@
+"""Tile sizes, warps and stages per class of GPU: a short table, no search at the first step.
+
+Each kernel has a first choice and smaller ones to step down to, where a GPU has less shared memory
+than its class. Every row was read off compiled code: it fits the registers without spilling inside
+the loop, and the shared memory of its class (`tests/backends/test_triton_compiled.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .lists import Shape
+
+KERNELS = ("forward", "backward_queries", "backward_keys")
+# By type of device; "cpu" is for Triton's interpreter, whose bfloat16 products are wrong.
+HEAD_DIMS = {"cuda": (64, 128), "cpu": (16, 32, 64, 128)}
+DTYPES = {"cuda": (torch.float16, torch.bfloat16), "cpu": (torch.float16, torch.float32)}
+
+
+class Config(NamedTuple):
+    """How a kernel is compiled.
+
+    Attributes:
+        shape: Of its tiles and blocks.
+        warps: Warps per program.
+        stages: Blocks of the other side in flight, the one in use included.
+    """
+
+    shape: Shape
+    warps: int
+    stages: int
+
+
+class GPU(NamedTuple):
+    """A class of GPUs.
+
+    Attributes:
+        name: CUDA's sm number, or AMD's gfx name.
+        shared_bytes: Shared memory that one program may have.
+    """
+
+    name: str
+    shared_bytes: int
+
+
+KIB = 1024
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        GPU("sm_80", 163 * KIB),  # A100
+        GPU("sm_86", 99 * KIB),  # RTX 30, A40
+        GPU("sm_89", 99 * KIB),  # RTX 40, L40
+        GPU("sm_90", 227 * KIB),  # H100, H200
+        GPU("sm_100", 227 * KIB),  # B200
+        GPU("sm_120", 99 * KIB),  # RTX 50
+        GPU("gfx942", 64 * KIB),  # MI300
+        GPU("gfx1100", 64 * KIB),  # RX 7900
+    )
+}
+SAME_CLASS = {
+    "sm_87": "sm_86",
+    "sm_103": "sm_100",
+    "sm_121": "sm_120",
+    "gfx1101": "gfx1100",
+    "gfx1102": "gfx1100",
+}
+
+WIDE, NARROW = Shape(8, 16, 64), Shape(8, 16, 32)
+SMALL, SMALLEST = Shape(8, 8, 32), Shape(8, 8, 16)
+
+_SMALLER = (Config(NARROW, 8, 2), Config(SMALL, 4, 2))
+_AMPERE = {
+    ("forward", 128): (Config(WIDE, 8, 3), *_SMALLER),
+    ("forward", 64): (Config(WIDE, 8, 3), *_SMALLER),
+    ("backward_queries", 128): _SMALLER,
+    ("backward_queries", 64): (Config(WIDE, 8, 2), *_SMALLER),
+    ("backward_keys", 128): (Config(SMALL, 4, 2), Config(SMALLEST, 4, 2)),
+    ("backward_keys", 64): (Config(WIDE, 8, 2), *_SMALLER),
+}
+_HOPPER = {
+    (kernel, head_dim): (Config(WIDE, 8, stages), *_SMALLER)
+    for kernel, stages in (("forward", 3), ("backward_queries", 2), ("backward_keys", 3))
+    for head_dim in (64, 128)
+}
+CONFIGS = {
+    "sm_80": _AMPERE,
+    "sm_86": _AMPERE,
+    "sm_89": _AMPERE,
+    "sm_90": _HOPPER,
+    "sm_100": _HOPPER,
+    "sm_120": _AMPERE,
+    "gfx942": {key: (Config(NARROW, 8, 1), Config(SMALL, 4, 1)) for key in _AMPERE},
+    "gfx1100": {key: (Config(SMALL, 4, 1), Config(SMALLEST, 4, 1)) for key in _AMPERE},
+}
+
+INTERPRETED = Config(Shape(4, 8, 16), warps=1, stages=1)
+
+
+def why_not(device: torch.device) -> str | None:
+    """Say why there is no configuration for a GPU, or None."""
+    name = gpu_name(device)
+    if name in GPUS:
+        return None
+    if name.startswith("sm_") and int(name[3:]) < 80:
+        return f"Triton has no tensor-core products for {name}; sm_80 (RTX 30, A100) is the oldest"
+    return f"it has no configuration for {name} yet"
+
+
+@functools.cache
+def gpu_name(device: torch.device) -> str:
+    """Return the class of a GPU, as `GPUS` has it where it is known."""
+    properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip:
+        name = properties.gcnArchName.split(":")[0]
+    else:
+        name = f"sm_{properties.major}{properties.minor}"
+    return SAME_CLASS.get(name, name)
+
+
+def configs_for(kernel: str, own: Tensor) -> Sequence[Config]:
+    """Return what to compile a kernel with, the first choice first.
+
+    Args:
+        kernel: One of `KERNELS`.
+        own: ``[B, H, L, D]``, the side that is cut into tiles.
+    """
+    if own.device.type == "cpu":
+        return (INTERPRETED,)
+    return CONFIGS[gpu_name(own.device)][kernel, own.shape[-1]]

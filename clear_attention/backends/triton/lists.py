@@ -1,0 +1,215 @@
+"""Which keys each tile of queries visits: exactly those that one of its tokens sees.
+
+The grid is cut into tiles of a few rows and columns. The window is symmetric, so that the same
+lists tell a tile of keys which queries see it. Tiles at the same distances to the four borders,
+as far as the window reaches, share one list.
+
+Whether a pair is visible is one small matrix product away: with the coordinates relative to the
+tile's first token, dy*dy + dx*dx = (-2 y_q) y_k + (-2 x_q) x_k + (y_k^2 + x_k^2) + (y_q^2 + x_q^2),
+a scalar product of six numbers of the query with six of the key. Sums of squares are split in two,
+a multiple of 256 and a rest, so that every number is exact in bfloat16.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...window import Window
+
+ALIGNED = 8  # numbers that are read at once: strides are multiples of it
+PLACE = 16  # numbers per place, of which six count: the smallest that tensor cores take
+SPLIT = 256
+ALWAYS, NEVER = 0, 1  # places of keys that everyone sees, and of keys that only fill a block
+FAR = 1.5 * 2.0**15  # a squared distance beyond any window
+LARGEST_RADIUS = 192  # up to here all numbers of a place are exact
+LARGEST_TABLE = 256 * 2**20  # bytes
+
+
+class Shape(NamedTuple):
+    """Of a tile and of the blocks in which it visits the other side.
+
+    Attributes:
+        rows: Of a tile.
+        columns: Of a tile.
+        block: Tokens per block of the other side.
+    """
+
+    rows: int
+    columns: int
+    block: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens per tile."""
+        return self.rows * self.columns
+
+
+class Lists(NamedTuple):
+    """What each tile visits.
+
+    Attributes:
+        first: ``[tiles]``, int32, where a tile's list starts.
+        blocks: ``[tiles]``, int32, blocks in its list.
+        offsets: ``[entries]``, int32, from the tile's first token to the visited one.
+        places: ``[entries]``, int32, row of the visited token in `others`.
+        others: ``[places, PLACE]``, the visited tokens' side of the scalar product.
+        own: ``[tile's tokens, PLACE]``, the tile's side.
+    """
+
+    first: Tensor
+    blocks: Tensor
+    offsets: Tensor
+    places: Tensor
+    others: Tensor
+    own: Tensor
+
+
+class Border(NamedTuple):
+    """How much of the grid a tile has around it, as far as its windows reach.
+
+    Attributes:
+        above: Rows above the tile.
+        below: Rows from the tile's first one on.
+        left: Columns to the left of the tile.
+        right: Columns from the tile's first one on.
+    """
+
+    above: int
+    below: int
+    left: int
+    right: int
+
+
+@functools.lru_cache(maxsize=16)
+def make_lists(
+    window: Window, height: int, width: int, shape: Shape, dtype: torch.dtype, device: torch.device
+) -> Lists:
+    """List for every tile of a grid what it visits.
+
+    Args:
+        window: The disc.
+        height: Rows of the grid, in tokens.
+        width: Columns of the grid, in tokens.
+        shape: Of the tiles.
+        dtype: Of the places: that of the queries.
+        device: Where the lists shall lie.
+    """
+    borders = [_border(window, height, width, shape, y, x) for y, x in _tiles(height, width, shape)]
+    first: dict[Border, int] = {}
+    blocks: dict[Border, int] = {}
+    offsets, places = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    entries = 0
+    for border in dict.fromkeys(borders):
+        y, x = _visited(window, border, shape)
+        count = -(-len(y) // shape.block)
+        first[border], blocks[border] = entries, count
+        fill = (0, count * shape.block - len(y))
+        offsets.append(np.pad(y * width + x, fill))
+        places.append(np.pad(_place_of(y, x, window, shape), fill, constant_values=NEVER))
+        entries += count * shape.block
+    integers = (
+        [first[border] for border in borders],
+        [blocks[border] for border in borders],
+        np.concatenate(offsets),
+        np.concatenate(places),
+    )
+    with torch.inference_mode(False):
+        return Lists(
+            *(torch.as_tensor(np.asarray(part, np.int32)).to(device) for part in integers),
+            others=torch.from_numpy(_others(window, shape)).to(device, dtype),
+            own=torch.from_numpy(_own(shape)).to(device, dtype),
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def table_bytes(window: Window, height: int, width: int, shape: Shape) -> int:
+    """Return the size of a grid's lists, without making them."""
+    borders = {_border(window, height, width, shape, y, x) for y, x in _tiles(height, width, shape)}
+    largest = (shape.rows + 2 * window.reach) * (shape.columns + 2 * window.reach)
+    return sum(8 * min(largest, (b.above + b.below) * (b.left + b.right)) for b in borders)
+
+
+def visits(window: Window, height: int, width: int, shape: Shape) -> int:
+    """Count the pairs that are computed for the grid, visible or not."""
+    counts: dict[Border, int] = {}
+    for y, x in _tiles(height, width, shape):
+        border = _border(window, height, width, shape, y, x)
+        counts[border] = counts.get(border, 0) + 1
+    return sum(
+        tiles
+        * shape.tokens
+        * -(-len(_visited(window, border, shape)[0]) // shape.block)
+        * shape.block
+        for border, tiles in counts.items()
+    )
+
+
+def _tiles(height: int, width: int, shape: Shape) -> Iterator[tuple[int, int]]:
+    """Go through the first tokens of the tiles, row by row."""
+    for y in range(0, height, shape.rows):
+        for x in range(0, width, shape.columns):
+            yield y, x
+
+
+def _border(window: Window, height: int, width: int, shape: Shape, y: int, x: int) -> Border:
+    reach = window.reach
+    return Border(
+        above=min(y, reach),
+        below=min(height - y, shape.rows + reach),
+        left=min(x, reach),
+        right=min(width - x, shape.columns + reach),
+    )
+
+
+def _visited(window: Window, border: Border, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns, relative to the tile's first token, of all that it visits."""
+    rows = min(shape.rows, border.below)
+    columns = min(shape.columns, border.right)
+    ys, xs = [], []
+    for y in range(-border.above, border.below):
+        reach = max(window.half_width(y - row) for row in range(rows))
+        if reach >= 0:
+            start, stop = max(-border.left, -reach), min(border.right, columns + reach)
+            xs.append(np.arange(start, stop, dtype=np.int32))
+            ys.append(np.full(stop - start, y, np.int32))
+    return np.concatenate(ys), np.concatenate(xs)
+
+
+def _place_of(y: np.ndarray, x: np.ndarray, window: Window, shape: Shape) -> np.ndarray:
+    reach = window.reach
+    return 2 + (y + reach) * (shape.columns + 2 * reach) + x + reach
+
+
+def _others(window: Window, shape: Shape) -> np.ndarray:
+    """Return all places that tokens around a tile can have, behind `ALWAYS` and `NEVER`."""
+    reach = window.reach
+    y = np.arange(-reach, shape.rows + reach, dtype=np.int64)[:, None]
+    x = np.arange(-reach, shape.columns + reach, dtype=np.int64)[None, :]
+    y, x = (part.ravel() for part in np.broadcast_arrays(y, x))
+    high, low = _split(y * y + x * x)
+    one = np.ones_like(y)
+    fixed = np.zeros((2, PLACE))
+    fixed[ALWAYS, 2], fixed[NEVER, 2] = -FAR, FAR
+    return np.concatenate([fixed, _pad(y, x, high, low, one, one)]).astype(np.float32)
+
+
+def _own(shape: Shape) -> np.ndarray:
+    y, x = (part.ravel() for part in np.mgrid[: shape.rows, : shape.columns])
+    high, low = _split(y * y + x * x)
+    one = np.ones_like(y)
+    return _pad(-2 * y, -2 * x, one, one, high, low).astype(np.float32)
+
+
+def _split(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    low = squares % SPLIT
+    return squares - low, low
+
+
+def _pad(*numbers: np.ndarray) -> np.ndarray:
+    return np.pad(np.stack(numbers, 1), ((0, 0), (0, PLACE - len(numbers))))

@@ -1,0 +1,39 @@
+"""The Triton kernels as compilers for each class of GPU make them, without one at hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is not made for this machine")
+
+from clear_attention.backends.triton.configs import CONFIGS, GPUS, HEAD_DIMS, KERNELS
+
+SCRIPT = Path(__file__).with_name("compile_kernels.py")
+
+
+def test_every_class_of_gpu_has_every_kernel():
+    for name in GPUS:
+        wanted = {(kernel, dim) for kernel in KERNELS for dim in HEAD_DIMS["cuda"]}
+        assert CONFIGS[name].keys() == wanted
+        assert all(CONFIGS[name].values())
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_kernels_fit_the_gpu(gpu):
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), gpu], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == sum(len(configs) + 1 for configs in CONFIGS[gpu].values())
+    for kernel in found:
+        assert kernel["shared_bytes"] <= GPUS[gpu].shared_bytes, kernel
+        assert kernel["spills"] == 0, kernel
+        assert kernel["products"] > 0, f"no tensor cores: {kernel}"
