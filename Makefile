@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 export COMFYUI
 
-.PHONY: demo models test check bench format clean
+.PHONY: demo models test check bench bench-gpu format clean
 
 demo:
 	$(PYTHON) tools/demo.py $(ARGS)
@@ -24,6 +24,9 @@ check:
 bench:
 	$(PYTHON) benchmarks/attention.py $(ARGS)
 	$(PYTHON) benchmarks/host.py
+
+bench-gpu:
+	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
 format:
 	$(PYTHON) tools/checks.py --fix

@@ -322,19 +322,36 @@ def test_gpus_are_known_by_their_class(properties, name, reason, monkeypatch):
     configs.gpu_name.cache_clear()
     try:
         assert configs.gpu_name(torch.device("cuda", 0)) == name
-        said = configs.why_not(torch.device("cuda", 0))
+        said = configs.why_not(torch.device("cuda", 0), 128, trained=True)
         assert said is None if reason is None else reason in (said or "")
     finally:
         configs.gpu_name.cache_clear()
 
 
-def test_amd_gpus_are_known_by_their_architecture(monkeypatch):
+@pytest.mark.parametrize(
+    ("architecture", "name", "reason"),
+    [
+        ("gfx942:sramecc+:xnack-", "gfx942", None),
+        (
+            "gfx1101",
+            "gfx1100",
+            "its gradients for a head_dim of 128 do not fit the registers of gfx1100",
+        ),
+    ],
+)
+def test_amd_gpus_are_known_by_their_architecture(architecture, name, reason, monkeypatch):
     monkeypatch.setattr(torch.version, "hip", "6.4")
-    properties = SimpleNamespace(gcnArchName="gfx942:sramecc+:xnack-")
+    properties = SimpleNamespace(gcnArchName=architecture)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     configs.gpu_name.cache_clear()
-    assert configs.gpu_name(torch.device("cuda", 0)) == "gfx942"
-    configs.gpu_name.cache_clear()
+    device = torch.device("cuda", 0)
+    try:
+        assert configs.gpu_name(device) == name
+        assert configs.why_not(device, 128, trained=False) is None
+        said = configs.why_not(device, 128, trained=True)
+        assert said == reason
+    finally:
+        configs.gpu_name.cache_clear()
 
 
 def test_it_comes_before_the_tiles_of_plain_torch():

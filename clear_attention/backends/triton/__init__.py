@@ -30,7 +30,7 @@ def why_not(q: Tensor, call: Call) -> str | None:
         return f"Triton's kernels do not run on {q.device.type}"
     objection = _why_not_installed() or _why_not_shape(q, call)
     if objection is None and q.device.type == "cuda":
-        objection = _why_not_gpu(q.device, q.dtype, q.shape[-1])
+        objection = _why_not_gpu(q.device, q.dtype, q.shape[-1], _is_trained(q, call))
     return objection
 
 
@@ -71,8 +71,16 @@ def _why_not_shape(q: Tensor, call: Call) -> str | None:
 
 
 @torch.compiler.assume_constant_result
-def _why_not_gpu(device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+def _why_not_gpu(
+    device: torch.device, dtype: torch.dtype, head_dim: int, trained: bool
+) -> str | None:
     """Say why a GPU is not up to it: found out once, by a small call that is checked."""
     from .proof import why_not
 
-    return configs.why_not(device) or why_not(device, dtype, head_dim)
+    return configs.why_not(device, head_dim, trained) or why_not(device, dtype, head_dim)
+
+
+def _is_trained(q: Tensor, call: Call) -> bool:
+    weight = call.pooling.weight if call.pooling is not None else None
+    trained = q.requires_grad or (weight is not None and weight.requires_grad)
+    return torch.is_grad_enabled() and trained

@@ -94,18 +94,36 @@ CONFIGS = {
     "sm_90": _HOPPER,
     "sm_100": _HOPPER,
     "sm_120": _AMPERE,
-    "gfx942": {key: (Config(NARROW, 8, 1), Config(SMALL, 4, 1)) for key in _AMPERE},
-    "gfx1100": {key: (Config(SMALL, 4, 1), Config(SMALLEST, 4, 1)) for key in _AMPERE},
+    "gfx942": {
+        **{key: (Config(NARROW, 8, 1), Config(SMALL, 4, 1)) for key in _AMPERE},
+        ("backward_keys", 128): (Config(SMALL, 4, 1),),
+    },
+    # The gradients of 128 numbers per token do not fit its registers.
+    "gfx1100": {
+        ("forward", 128): (Config(SMALLEST, 8, 1),),
+        ("forward", 64): (Config(SMALL, 8, 1), Config(SMALLEST, 8, 1)),
+        ("backward_queries", 64): (Config(SMALL, 8, 1), Config(SMALLEST, 8, 1)),
+        ("backward_keys", 64): (Config(SMALLEST, 8, 1),),
+    },
 }
 
 INTERPRETED = Config(Shape(4, 8, 16), warps=1, stages=1)
 
 
-def why_not(device: torch.device) -> str | None:
-    """Say why there is no configuration for a GPU, or None."""
+def why_not(device: torch.device, head_dim: int, trained: bool) -> str | None:
+    """Say why there is no configuration for a GPU, or None.
+
+    Args:
+        device: The GPU.
+        head_dim: Of the call.
+        trained: Whether gradients are wanted.
+    """
     name = gpu_name(device)
     if name in GPUS:
-        return None
+        has_gradients = ("backward_keys", head_dim) in CONFIGS[name]
+        if has_gradients or not trained:
+            return None
+        return f"its gradients for a head_dim of {head_dim} do not fit the registers of {name}"
     if name.startswith("sm_") and int(name[3:]) < 80:
         return f"Triton has no tensor-core products for {name}; sm_80 (RTX 30, A100) is the oldest"
     return f"it has no configuration for {name} yet"
