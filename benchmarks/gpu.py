@@ -47,6 +47,8 @@ def run(options: argparse.Namespace, host: Path | None) -> int:
     if not options.small and not torch.cuda.is_available():
         print("This benchmark needs a GPU; --small shows in tiny sizes that it works without one.")
         return 2
+    if not torch.cuda.is_available():  # before Triton is loaded: its interpreter runs anywhere
+        os.environ["TRITON_INTERPRET"] = "1"
     from benchmarks.gpu_measure import Budget
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

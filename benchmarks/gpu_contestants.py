@@ -47,12 +47,19 @@ class Contestant:
         return self.sees is not Sees.FULL
 
 
-def ours(name: str) -> Contestant:
-    """Return a backend of this library, whether or not there is one of that name."""
+def ours(name: str, approximate: bool = False) -> Contestant:
+    """Return a backend of this library, whether or not there is one of that name.
+
+    Args:
+        name: of the backend.
+        approximate: whether it rounds.
+    """
 
     def why_not(case: Case, q: Tensor) -> str | None:
         if name not in BACKENDS:
             return "no such backend"
+        if approximate and q.device.type == "cpu":
+            return "interpreted, one kernel is enough"
         call = Call(case.layout, case.window, case.pooling, q.shape[-1] ** -0.5)
         return BACKENDS[name].why_not(q, call)
 
@@ -64,7 +71,7 @@ def ours(name: str) -> Contestant:
 
         return run
 
-    return Contestant(name, Sees.CLEAR, why_not, prepare)
+    return Contestant(name, Sees.CLEAR, why_not, prepare, approximate=approximate)
 
 
 def _original_why_not(case: Case, q: Tensor) -> str | None:
@@ -135,6 +142,7 @@ def _always(case: Case, q: Tensor) -> str | None:
 
 CONTESTANTS: tuple[Contestant, ...] = (
     ours("triton"),
+    ours("triton_int8", approximate=True),
     ours("flex"),
     ours("tiled"),
     Contestant("original FlexAttention", Sees.CLEAR, _original_why_not, gpu_original.prepare),

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from unittest.mock import patch
 
-from clear_attention.backends import triton as backend
 from clear_attention.backends.triton import configs, launch
 from clear_attention.backends.triton.configs import Config
 from clear_attention.backends.triton.lists import Shape
@@ -17,14 +16,13 @@ SHAPES = {"wide": Shape(8, 16, 64), "small": Shape(4, 8, 16), "square": Shape(8,
 
 @contextlib.contextmanager
 def interpreted(shape: Shape = SHAPES["wide"], processors: int = 1) -> Iterator[None]:
-    """Let the backend take tensors on the CPU.
+    """Choose how the interpreted kernels are tiled.
 
     Args:
         shape: Of the tiles.
         processors: Among which the keys of text queries are split.
     """
     with (
-        patch.object(backend, "DEVICES", ("cpu",)),
         patch.object(configs, "INTERPRETED", Config(shape, 1, 1)),
         patch.object(launch, "_processors", lambda device: processors),
     ):

@@ -19,7 +19,7 @@ MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
 CASES = {case["name"]: case for case in MANIFEST["attention_cases"]}
 
 
-@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+@pytest.mark.parametrize("backend", sorted({"auto", *BACKENDS} - {"triton_int8"}))
 @pytest.mark.parametrize("name", CASES)
 def test_the_original_outputs_are_reproduced(name, backend):
     case = CASES[name]
@@ -30,7 +30,7 @@ def test_the_original_outputs_are_reproduced(name, backend):
     scale = None
     if case["proportional"]:
         scale = proportional_scale(layout.tokens, case["head_dim"], pooled=factor > 1)
-    with interpreted() if backend == "triton" else nullcontext():
+    with interpreted() if "triton" in backend else nullcontext():
         out = attention(
             *(tensors[name] for name in "qkv"),
             layout,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from . import flex, masked, reference, tiled, triton
+from . import flex, masked, reference, tiled, triton, triton_int8
 from .call import Backend, Call
 
 BACKENDS: dict[str, Backend] = {
@@ -12,6 +12,7 @@ BACKENDS: dict[str, Backend] = {
     "triton": triton,
     "tiled": tiled,
     "flex": flex,
+    "triton_int8": triton_int8,
     "reference": reference,
 }
 
@@ -38,3 +39,10 @@ def choose_name(q: Tensor, call: Call) -> str:
         if backend.why_not(q, call) is None and backend.why_not_auto(q, call) is None:
             return name
     raise AssertionError("The masked backend accepts every call.")
+
+
+def why_not_triton(q: Tensor, call: Call) -> str | None:
+    """Say why the fastest backend is not taken on a GPU, or None: it is, or there is no GPU."""
+    if q.device.type != "cuda":
+        return None
+    return triton.why_not(q, call)

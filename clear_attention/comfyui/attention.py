@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..api import attention
-from ..backends import BACKENDS, Call, choose_name
+from ..backends import BACKENDS, Call, choose_name, why_not_triton
 from ..layout import TokenLayout
 from ..pairs import all_pairs, visible_pairs
 from ..pooling import Pooling
@@ -184,8 +184,10 @@ def _backend(q: Tensor, call: Call, asked: str) -> tuple[str, str]:
     """Return a backend's name, and why it is not the one that was asked for."""
     auto = choose_name(q, call)
     if asked == "auto":
-        mask = "an attention mask costs more than a window alone" if call.mask is not None else ""
-        return auto, mask
+        if call.mask is not None:
+            return auto, "an attention mask costs more than a window alone"
+        objection = why_not_triton(q, call)
+        return auto, f"not triton: {objection}" if objection else ""
     objection = BACKENDS[asked].why_not(q, call)
     return (asked, "") if objection is None else (auto, f"not {asked}: {objection}")
 

@@ -30,7 +30,7 @@ from clear_attention.backends.triton.configs import CONFIGS, Config
 
 NVIDIA_TOOLS = Path(triton.backends.nvidia.__file__).parent / "bin"
 INTEGERS = ("first", "blocks", "offsets", "places")
-FLOATS = ("lse", "delta", "shared_lse", "shared_delta")
+FLOATS = ("lse", "delta", "shared_lse", "shared_delta", "q_steps", "k_steps", "shared_k_steps")
 PRODUCTS = {"cuda": r"wgmma\.mma_async|mma\.sync|tcgen05\.mma", "hip": r"v_mfma|v_wmma"}
 
 
@@ -41,8 +41,10 @@ def target_of(gpu: str) -> GPUTarget:
     return GPUTarget("hip", gpu, 64 if gpu.startswith("gfx9") else 32)
 
 
-def compiled(gpu: str, kernel: str, config: Config, head_dim: int, window: bool) -> dict[str, Any]:
-    """Compile a kernel for bfloat16 and describe it."""
+def compiled(
+    gpu: str, kernel: str, config: Config, head_dim: int, window: bool, rounded: bool = False
+) -> dict[str, Any]:
+    """Compile a kernel for bfloat16, or with rounded queries and keys, and describe it."""
     function = getattr(kernels, kernel)
     constants = dict(
         D=head_dim,
@@ -50,6 +52,7 @@ def compiled(gpu: str, kernel: str, config: Config, head_dim: int, window: bool)
         COLUMNS=config.shape.columns,
         BLOCK=config.shape.block,
         WINDOW=window,
+        **(dict(ROUNDED=rounded) if kernel == "forward" else {}),
     )
     types = {name: _type_of(name, constants) for name in function.arg_names}
     names = list(types)
@@ -87,7 +90,9 @@ def _type_of(name: str, constants: dict[str, Any]) -> str:
     if re.search(r"_[bh]$", name):
         return "i64"
     whole = name.endswith("_l") or name in kernels.SIZES
-    return "i32" if whole else "*bf16"
+    if whole:
+        return "i32"
+    return "*i8" if constants.get("ROUNDED") and name in ("q", "k", "shared_k") else "*bf16"
 
 
 def _read_nvidia(assembly: str, target: GPUTarget) -> dict[str, int]:
@@ -145,11 +150,14 @@ def _read_amd(assembly: str, target: GPUTarget) -> dict[str, int]:
 def main(gpu: str) -> None:
     """Compile all that the table has for a class of GPU."""
     for (kernel, head_dim), configs in CONFIGS[gpu].items():
-        for step, config in enumerate(configs):
-            for window in (True, False) if step == 0 else (True,):
-                found = compiled(gpu, kernel, config, head_dim, window)
-                facts = dict(kernel=kernel, head_dim=head_dim, step=step, window=window)
-                print(json.dumps({**facts, **found}), flush=True)
+        variants = [(config, True, False) for config in configs]
+        variants.append((configs[0], False, False))
+        if kernel == "forward":
+            variants.append((configs[0], True, True))
+        for config, window, rounded in variants:
+            found = compiled(gpu, kernel, config, head_dim, window, rounded)
+            facts = dict(kernel=kernel, head_dim=head_dim, window=window, rounded=rounded)
+            print(json.dumps({**facts, "config": config, **found}), flush=True)
 
 
 if __name__ == "__main__":

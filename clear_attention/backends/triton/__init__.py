@@ -7,42 +7,46 @@ lie and write the output as transformers go on with it.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 
 import torch
 from torch import Tensor
 
 from ...partial import Part
+from ...window import Window
 from ..call import Call
 from ..everyone import shared_keys
 from . import configs, lists
 
-__all__ = ["attend", "why_not", "why_not_auto"]
+__all__ = ["attend", "is_trained", "why_not", "why_not_auto"]
 
 
-DEVICES = ("cuda",)
+# Triton's own switch: its interpreter takes tensors on the CPU.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICES = ("cuda", "cpu") if INTERPRETED else ("cuda",)
 
 
-def why_not(q: Tensor, call: Call) -> str | None:
+def why_not(q: Tensor, call: Call, rounded: bool = False) -> str | None:
     if call.mask is not None:
         return "it takes no attention mask"
     if q.device.type not in DEVICES:
         return f"Triton's kernels do not run on {q.device.type}"
     objection = _why_not_installed() or _why_not_shape(q, call)
     if objection is None and q.device.type == "cuda":
-        objection = _why_not_gpu(q.device, q.dtype, q.shape[-1], _is_trained(q, call))
+        objection = _why_not_gpu(q.device, q.dtype, q.shape[-1], is_trained(q, call), rounded)
     return objection
 
 
 def why_not_auto(q: Tensor, call: Call) -> str | None:
-    return None
+    return "interpreted, it is for checking" if q.device.type == "cpu" else None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
+def attend(q: Tensor, k: Tensor, v: Tensor, call: Call, rounded: bool = False) -> Part:
     from .operators import attend
 
     shared = shared_keys(k, call), shared_keys(v, call)
-    return Part(*attend(q, k, v, shared, call.layout, call.window, call.scale))
+    return Part(*attend(q, k, v, shared, call.layout, call.window, call.scale, rounded))
 
 
 @torch.compiler.assume_constant_result
@@ -64,23 +68,30 @@ def _why_not_shape(q: Tensor, call: Call) -> str | None:
         return f"the scale must be positive, not {call.scale}"
     if window.radius > lists.LARGEST_RADIUS:
         return f"above a radius of {lists.LARGEST_RADIUS} its arithmetic is not exact"
-    size = lists.table_bytes(window, layout.height, layout.width, configs.WIDE)
+    return _why_not_listed(window.radius, layout.height, layout.width)
+
+
+@torch.compiler.assume_constant_result
+def _why_not_listed(radius: int, height: int, width: int) -> str | None:
+    size = lists.table_bytes(Window(radius), height, width, configs.WIDE)
     if size > lists.LARGEST_TABLE:
-        return f"its lists of keys would take {size / 2**20:.0f} MiB at radius {window.radius}"
+        return f"its lists of keys would take {size / 2**20:.0f} MiB at radius {radius}"
     return None
 
 
 @torch.compiler.assume_constant_result
 def _why_not_gpu(
-    device: torch.device, dtype: torch.dtype, head_dim: int, trained: bool
+    device: torch.device, dtype: torch.dtype, head_dim: int, trained: bool, rounded: bool
 ) -> str | None:
     """Say why a GPU is not up to it: found out once, by a small call that is checked."""
     from .proof import why_not
 
-    return configs.why_not(device, head_dim, trained) or why_not(device, dtype, head_dim)
+    missing = configs.why_not(device, head_dim, trained)
+    return missing or why_not(device, dtype, head_dim, rounded)
 
 
-def _is_trained(q: Tensor, call: Call) -> bool:
+def is_trained(q: Tensor, call: Call) -> bool:
+    """Tell whether gradients are wanted."""
     weight = call.pooling.weight if call.pooling is not None else None
     trained = q.requires_grad or (weight is not None and weight.requires_grad)
     return torch.is_grad_enabled() and trained

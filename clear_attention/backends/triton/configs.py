@@ -107,7 +107,7 @@ CONFIGS = {
     },
 }
 
-INTERPRETED = Config(Shape(4, 8, 16), warps=1, stages=1)
+INTERPRETED = Config(WIDE, warps=1, stages=1)
 
 
 def why_not(device: torch.device, head_dim: int, trained: bool) -> str | None:

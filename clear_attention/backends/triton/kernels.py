@@ -20,6 +20,7 @@ PLACE: tl.constexpr = tl.constexpr(lists.PLACE)
 ALWAYS: tl.constexpr = tl.constexpr(lists.ALWAYS)
 NEVER: tl.constexpr = tl.constexpr(lists.NEVER)
 HIDDEN: tl.constexpr = tl.constexpr(-1e30)
+SMALLEST: tl.constexpr = tl.constexpr(1e-6)  # number that a row is measured by
 LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 ALIGNED: tl.constexpr = tl.constexpr(lists.ALIGNED)
@@ -35,7 +36,7 @@ SIZES = [
     *(
         f"{name}_{dim}"
         for name in (
-            *("q", "k", "v", "shared_k", "shared_v", "shared_q", "grad", "shared_grad"),
+            *("x", "q", "k", "v", "shared_k", "shared_v", "shared_q", "grad", "shared_grad"),
             *("out", "k_out", "v_out"),
         )
         for dim in ("b", "h", "l")
@@ -126,16 +127,19 @@ def _hidden(own, place, others, radius_squared, TOKENS: tl.constexpr, WINDOW: tl
 
 @triton.jit(do_not_specialize=SIZES)
 def forward(
-    q, k, v, shared_k, shared_v, out, lse,
+    q, k, v, shared_k, shared_v, out, lse, q_steps, k_steps, shared_k_steps,
     first, blocks, offsets, places, others, own,
     q_b, q_h, q_l, k_b, k_h, k_l, v_b, v_h, v_l,
     shared_k_b, shared_k_h, shared_k_l, shared_v_b, shared_v_h, shared_v_l,
     out_b, out_h, out_l,
     heads, tokens, height, width, shared_count, blocks_per_split, scale, radius_squared,
     D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
-    WINDOW: tl.constexpr,
+    WINDOW: tl.constexpr, ROUNDED: tl.constexpr,
 ):  # fmt: skip
-    """Attend from one tile of queries to the keys of one split: normalised output, log-sum-exp."""
+    """Attend from one tile of queries to the keys of one split: normalised output, log-sum-exp.
+
+    Rounded queries and keys are 8-bit integers, each row in steps of its own.
+    """
     pid, bh, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     b, h = (bh // heads).to(tl.int64), (bh % heads).to(tl.int64)
     first_token, token, there = _tile(pid, tokens, height, width, ROWS, COLUMNS)
@@ -149,7 +153,11 @@ def forward(
         ROWS * COLUMNS, BLOCK, WINDOW,
     )  # fmt: skip
 
-    scale_log2 = scale * LOG2E
+    unit = tl.full([ROWS * COLUMNS], scale * LOG2E, tl.float32)
+    if ROUNDED:
+        unit *= tl.load(q_steps + bh.to(tl.int64) * tokens + token)
+        k_steps += bh.to(tl.int64) * tokens
+        shared_k_steps += bh.to(tl.int64) * shared_count
     highest = tl.full([ROWS * COLUMNS], HIDDEN, tl.float32)
     total = tl.zeros([ROWS * COLUMNS], tl.float32)
     sums = tl.zeros([ROWS * COLUMNS, D], tl.float32)
@@ -163,9 +171,13 @@ def forward(
         v_base, v_stride = tl.where(shared, shared_v, v), tl.where(shared, shared_v_l, v_l)
         keys = tl.load(_rows(k_base, row, k_stride, D))
         hidden = _hidden(own, place, others, radius_squared, ROWS * COLUMNS, WINDOW)
-        scores = tl.dot(q_tile, tl.trans(keys), hidden, input_precision="ieee")
-        new_highest = tl.maximum(highest, tl.max(scores, 1) * scale_log2)
-        shares = tl.exp2(scores * scale_log2 - new_highest[:, None])
+        if ROUNDED:
+            steps = tl.load(tl.where(shared, shared_k_steps, k_steps) + row)
+            scores = tl.dot(q_tile, tl.trans(keys)).to(tl.float32) * steps[None, :] + hidden
+        else:
+            scores = tl.dot(q_tile, tl.trans(keys), hidden, input_precision="ieee")
+        new_highest = tl.maximum(highest, tl.max(scores, 1) * unit)
+        shares = tl.exp2(scores * unit[:, None] - new_highest[:, None])
         shrink = tl.exp2(highest - new_highest)
         total = total * shrink + tl.sum(shares, 1)
         values = tl.load(_rows(v_base, row, v_stride, D))
@@ -180,6 +192,26 @@ def forward(
     tl.store(out_pointers, (sums / total[:, None]).to(out.dtype.element_ty), there[:, None])
     lse += (split * tl.num_programs(1) + bh).to(tl.int64) * tokens
     tl.store(lse + token, (highest + tl.log2(total)) * LN2, there)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def round_rows(
+    x, mean, out, steps, x_b, x_h, x_l, heads, tokens, D: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Round rows, less a mean, to 8-bit integers in steps of their largest number."""
+    bh = tl.program_id(1)
+    b, h = (bh // heads).to(tl.int64), (bh % heads).to(tl.int64)
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = row < tokens
+    row = tl.minimum(row, tokens - 1)
+    values = tl.load(_rows(x + _skip(b, x_b, h, x_h), row, x_l, D)).to(tl.float32)
+    values -= tl.load(mean + bh * D + tl.arange(0, D))[None, :]
+    step = tl.maximum(tl.max(tl.abs(values), 1), SMALLEST) / 127
+    values = values / step[:, None]
+    rounded = tl.where(values < 0, values - 0.5, values + 0.5).to(tl.int8)
+    row = bh.to(tl.int64) * tokens + row
+    tl.store(out + row[:, None] * D + tl.arange(0, D)[None, :], rounded, there[:, None])
+    tl.store(steps + row, step, there)
 
 
 @triton.jit(do_not_specialize=SIZES)

@@ -24,6 +24,21 @@ LEAST_BLOCKS = 8  # per split: shorter ones spend their time on writing parts
 Result = TypeVar("Result")
 
 
+ROWS_PER_PROGRAM = 64  # of `round_rows`
+
+
+class Rounded(NamedTuple):
+    """Rows of 8-bit integers.
+
+    Attributes:
+        rows: ``[B, H, M, D]``, int8, contiguous.
+        steps: ``[B, H, M]``, float32: what a one in a row stands for.
+    """
+
+    rows: Tensor
+    steps: Tensor
+
+
 class Grid(NamedTuple):
     """A grid of tokens with a window.
 
@@ -62,6 +77,7 @@ def attend_grid(
     grid: Grid,
     scale: float,
     out: Tensor,
+    steps: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Attend from the tokens of a grid to its windows and to the shared keys.
 
@@ -73,33 +89,61 @@ def attend_grid(
         grid: The grid.
         scale: Factor on the scores.
         out: ``[B, H, height*width, D]``, written.
+        steps: Those of q, k and the shared keys, where they are rounded.
 
     Returns:
         Log-sum-exp ``[B, H, height*width]``, float32.
     """
     lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
     tensors = dict(q=q, k=k, v=v, shared_k=shared[0], shared_v=shared[1], out=out)
-    _on_grid("forward", tensors, dict(lse=lse), q, shared[0].shape[2], grid, scale)
+    numbers = dict(lse=lse) | _steps(steps, lse)
+    _on_grid("forward", tensors, numbers, q, shared[0].shape[2], grid, scale, steps is not None)
     return lse
 
 
-def attend_all(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Part:
+def attend_all(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, steps: tuple[Tensor, Tensor] | None = None
+) -> Part:
     """Attend from queries ``[B, H, M, D]`` to all keys ``[B, H, N, D]``, in splits of the keys.
 
-    The output is float32.
+    The output is float32. Rounded queries and keys come with their steps.
     """
 
     def run(config: Config) -> Part:
         splits = _splits(config, q, k.shape[2])
         outs, lses = _parts(splits, q), _parts(splits, q[..., 0])
         tensors = dict(q=q, k=k, v=v, shared_k=k, shared_v=v, out=outs.flatten(0, 1))
-        _start(config, "forward", tensors, dict(lse=lses), q, k.shape[2], None, scale, splits)
+        numbers = dict(lse=lses) | _steps((steps[0], steps[1], steps[1]) if steps else None, lses)
+        rounded = steps is not None
+        _start(config, "forward", tensors, numbers, q, k.shape[2], None, scale, splits, rounded)
         if splits == 1:
             return Part(outs[0], lses[0])
         lse = lses.logsumexp(0)
         return Part((outs * (lses - lse).exp().unsqueeze(-1)).sum(0), lse)
 
     return _stepping_down("forward", q, False, run)
+
+
+def round_rows(x: Tensor, mean: Tensor) -> Rounded:
+    """Round rows ``[B, H, M, D]``, less a mean ``[B, H, D]`` in float32, to 8 bits."""
+    batch, heads, tokens, head_dim = x.shape
+    rows = torch.empty(x.shape, dtype=torch.int8, device=x.device)
+    steps = torch.empty(x.shape[:3], dtype=torch.float32, device=x.device)
+    if tokens:
+        kernel: Any = kernels.round_rows
+        with _on(x.device):
+            kernel[(_cdiv(tokens, ROWS_PER_PROGRAM), batch * heads)](
+                x=x,
+                mean=mean,
+                out=rows,
+                steps=steps,
+                **_strides({"x": x}),
+                heads=heads,
+                tokens=tokens,
+                D=head_dim,
+                BLOCK=ROWS_PER_PROGRAM,
+            )
+    return Rounded(rows, steps)
 
 
 def query_gradients_grid(
@@ -195,6 +239,11 @@ def _of_queries(sides: Sides, shared: Sides) -> tuple[dict[str, Tensor], dict[st
     return tensors, numbers | dict(shared_lse=shared.lse, shared_delta=shared.delta)
 
 
+def _steps(steps: tuple[Tensor, Tensor, Tensor] | None, unread: Tensor) -> dict[str, Tensor]:
+    names = ("q_steps", "k_steps", "shared_k_steps")
+    return dict(zip(names, steps, strict=True)) if steps else dict.fromkeys(names, unread)
+
+
 def _parts(splits: int, like: Tensor) -> Tensor:
     return torch.empty((splits, *like.shape), dtype=torch.float32, device=like.device)
 
@@ -229,9 +278,10 @@ def _on_grid(
     shared_count: int,
     grid: Grid,
     scale: float,
+    rounded: bool = False,
 ) -> None:
     def run(config: Config) -> None:
-        _start(config, name, tensors, numbers, own, shared_count, grid, scale, 1)
+        _start(config, name, tensors, numbers, own, shared_count, grid, scale, 1, rounded)
 
     _stepping_down(name, own, True, run)
 
@@ -268,6 +318,7 @@ def _start(
     grid: Grid | None,
     scale: float,
     splits: int,
+    rounded: bool = False,
 ) -> None:
     """Start a kernel.
 
@@ -281,6 +332,7 @@ def _start(
         grid: The grid; None where there is no window.
         scale: Factor on the scores.
         splits: Parts of the other side.
+        rounded: Whether queries and keys are 8-bit integers.
     """
     shape = config.shape
     batch, heads, tokens, head_dim = own.shape
@@ -290,13 +342,9 @@ def _start(
         lists = dict.fromkeys(Lists._fields, own)  # not read
     else:
         height, width, radius = grid.height, grid.width, grid.window.radius
-        lists = make_lists(grid.window, height, width, shape, own.dtype, own.device)._asdict()
+        dtype = tensors["v"].dtype
+        lists = make_lists(grid.window, height, width, shape, dtype, own.device)._asdict()
     tiles = _cdiv(height, shape.rows) * _cdiv(width, shape.columns)
-    strides = {
-        f"{tensor}_{dim}": x.stride(index) // unit
-        for tensor, x in tensors.items()
-        for index, (dim, unit) in enumerate(zip("bhl", (1, 1, ALIGNED), strict=True))
-    }
     blocks = _cdiv(shared_count, shape.block)
     kernel: Any = getattr(kernels, name)
     with _on(own.device):
@@ -304,7 +352,7 @@ def _start(
             **tensors,
             **numbers,
             **lists,
-            **strides,
+            **_strides(tensors),
             heads=heads,
             tokens=tokens,
             height=height,
@@ -318,9 +366,18 @@ def _start(
             COLUMNS=shape.columns,
             BLOCK=shape.block,
             WINDOW=grid is not None,
+            **(dict(ROUNDED=rounded) if name == "forward" else {}),
             num_warps=config.warps,
             num_stages=config.stages,
         )
+
+
+def _strides(tensors: dict[str, Tensor]) -> dict[str, int]:
+    return {
+        f"{tensor}_{dim}": x.stride(index) // unit
+        for tensor, x in tensors.items()
+        for index, (dim, unit) in enumerate(zip("bhl", (1, 1, ALIGNED), strict=True))
+    }
 
 
 def _on(device: torch.device) -> Any:

@@ -157,6 +157,75 @@ def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
 tiles.register_autograd(_backward, setup_context=_remember)
 
 
+@torch.library.custom_op("clear_attention::tiles_int8", mutates_args=())
+def tiles_int8(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    shared_k: Tensor,
+    shared_v: Tensor,
+    text: int,
+    height: int,
+    width: int,
+    radius: int,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Compute what `tiles` does with queries and keys rounded to 8 bits; no gradients.
+
+    Keys are rounded after their mean over the grid is taken off, which changes all scores of a
+    query by the same amount, and none of its probabilities.
+
+    Args:
+        q: ``[B, H, L, D]``.
+        k: ``[B, H, L, D]``.
+        v: ``[B, H, L, D]``.
+        shared_k: ``[B, H, S, D]``.
+        shared_v: ``[B, H, S, D]``.
+        text: Number of text tokens.
+        height: Rows of the grid, in tokens.
+        width: Columns of the grid, in tokens.
+        radius: Of the window, in tokens.
+        scale: Factor on the scores.
+
+    Returns:
+        As `tiles`.
+    """
+    from . import launch
+
+    out, lse = _empty(q)
+    image, everyone = _parts(q, text, height * width)
+    q, k, v, shared_k, shared_v = map(_aligned, (q, k, v, shared_k, shared_v))
+    mean = k[:, :, image].mean(2, dtype=torch.float32)
+    grid = launch.Grid(height, width, Window(radius))
+    image_q = launch.round_rows(q[:, :, image], torch.zeros_like(mean))
+    image_k = launch.round_rows(k[:, :, image], mean)
+    shared = launch.round_rows(shared_k, mean)
+    lse[:, :, image] = launch.attend_grid(
+        image_q.rows,
+        image_k.rows,
+        v[:, :, image],
+        (shared.rows, shared_v),
+        grid,
+        scale,
+        out[:, :, image],
+        (image_q.steps, image_k.steps, shared.steps),
+    )
+    if everyone:
+        every_k = launch.round_rows(k, mean)
+        for rows in everyone:
+            own = launch.round_rows(q[:, :, rows], torch.zeros_like(mean))
+            steps = (own.steps, every_k.steps)
+            part = launch.attend_all(own.rows, every_k.rows, v, scale, steps)
+            out[:, :, rows], lse[:, :, rows] = part
+    lse += scale * (q.float() @ mean.unsqueeze(-1)).squeeze(-1)
+    return out, lse
+
+
+@tiles_int8.register_fake
+def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return _empty(q)
+
+
 def attend(
     q: Tensor,
     k: Tensor,
@@ -165,9 +234,13 @@ def attend(
     layout: TokenLayout,
     window: Window,
     scale: float,
+    rounded: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Call `tiles`."""
-    return tiles(q, k, v, *shared, layout.text, layout.height, layout.width, window.radius, scale)
+    """Call `tiles`, or `tiles_int8`."""
+    operator = tiles_int8 if rounded else tiles
+    return operator(
+        q, k, v, *shared, layout.text, layout.height, layout.width, window.radius, scale
+    )
 
 
 def _empty(q: Tensor) -> tuple[Tensor, Tensor]:
