@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -25,6 +26,15 @@ __all__ = ["attend", "is_trained", "why_not", "why_not_auto"]
 # Triton's own switch: its interpreter takes tensors on the CPU.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICES = ("cuda", "cpu") if INTERPRETED else ("cuda",)
+
+
+def _constant(function: Callable[..., str | None]) -> Callable[..., str | None]:
+    """Let torch.compile take the result as it is.
+
+    What `torch.compiler.assume_constant_result` does, which loads the compiler with the library.
+    """
+    setattr(function, "_dynamo_marked_constant", True)  # noqa: B010 - not declared
+    return function
 
 
 def why_not(q: Tensor, call: Call, rounded: bool = False) -> str | None:
@@ -49,7 +59,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, call: Call, rounded: bool = False) -
     return Part(*attend(q, k, v, shared, call.layout, call.window, call.scale, rounded))
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _why_not_installed() -> str | None:
     if importlib.util.find_spec("triton") is not None:
         return None
@@ -71,7 +81,7 @@ def _why_not_shape(q: Tensor, call: Call) -> str | None:
     return _why_not_listed(window.radius, layout.height, layout.width)
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _why_not_listed(radius: int, height: int, width: int) -> str | None:
     size = lists.table_bytes(Window(radius), height, width, configs.WIDE)
     if size > lists.LARGEST_TABLE:
@@ -79,7 +89,7 @@ def _why_not_listed(radius: int, height: int, width: int) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _why_not_gpu(
     device: torch.device, dtype: torch.dtype, head_dim: int, trained: bool, rounded: bool
 ) -> str | None:
