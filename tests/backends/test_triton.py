@@ -18,7 +18,7 @@ if torch.cuda.is_available():
 from interpreted import SHAPES, interpreted
 
 from clear_attention import Pooling, TokenLayout, attention
-from clear_attention.backends.triton import launch, operators
+from clear_attention.backends.triton import launch, operators, passes
 
 CPU = torch.device("cpu")
 CASES = {
@@ -77,13 +77,13 @@ def test_keys_in_splits_merge(shape, monkeypatch):
     monkeypatch.setattr(launch, "LEAST_BLOCKS", 1)
     case = Case(TokenLayout(40, 12, 20, extra=3), radius=3, heads=1)
     asked: list[int] = []
-    splits = launch._splits
+    splits = launch.splits_for
 
     def noticed(*args: Any) -> int:
         asked.append(splits(*args))
         return asked[-1]
 
-    monkeypatch.setattr(launch, "_splits", noticed)
+    monkeypatch.setattr(passes, "splits_for", noticed)
     check(case, shape=shape, processors=30)
     assert max(asked) > 3
 

@@ -22,7 +22,7 @@ from triton.runtime.errors import OutOfResources
 from clear_attention import TokenLayout, Window, attention
 from clear_attention.backends import choose, choose_name, triton
 from clear_attention.backends.call import Call
-from clear_attention.backends.triton import configs, launch, lists, proof
+from clear_attention.backends.triton import configs, launch, lists, passes, proof
 from clear_attention.backends.triton.lists import make_lists
 
 CPU = torch.device("cpu")
@@ -170,14 +170,14 @@ def test_a_kernel_that_does_not_run_is_not_trusted(unproven, monkeypatch):
     def broken(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("no such instruction\nand a long listing")
 
-    monkeypatch.setattr(launch, "attend_grid", broken)
+    monkeypatch.setattr(passes, "attend_grid", broken)
     said = proof.why_not(CPU, torch.float16, 64)
     assert said == "its kernel does not run here (RuntimeError: no such instruction)"
 
 
 def test_a_gpu_with_little_shared_memory_gets_smaller_blocks(monkeypatch, caplog):
     case = Case(TokenLayout(3, 10, 19), radius=4)
-    start, tried = launch._start, []
+    start, tried = passes.start, []
 
     def scarce(config: Any, *args: Any) -> None:
         tried.append(config.shape)
@@ -185,7 +185,7 @@ def test_a_gpu_with_little_shared_memory_gets_smaller_blocks(monkeypatch, caplog
             raise OutOfResources(120_000, 101_376, "shared memory")
         start(config, *args)
 
-    monkeypatch.setattr(launch, "_start", scarce)
+    monkeypatch.setattr(passes, "start", scarce)
     table = [configs.Config(SHAPES[name], 1, 1) for name in ("wide", "small")]
     monkeypatch.setattr(launch, "configs_for", lambda *args: table)
     monkeypatch.setattr(launch, "_skipped", {})

@@ -32,7 +32,10 @@ def test_kernels_fit_the_gpu(gpu):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == sum(len(configs) + 1 for configs in CONFIGS[gpu].values())
+    table = CONFIGS[gpu].items()
+    # Every row with a window, the first ones also without, and in 8 bits where they attend.
+    rounded = sum(kernel == "forward" for (kernel, _), _ in table)
+    assert len(found) == sum(len(configs) + 1 for _, configs in table) + rounded
     for kernel in found:
         assert kernel["shared_bytes"] <= GPUS[gpu].shared_bytes, kernel
         assert kernel["spills"] == 0, kernel

@@ -62,7 +62,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, call: Call, rounded: bool = False) -
 @_constant
 def _why_not_installed() -> str | None:
     if importlib.util.find_spec("triton") is not None:
-        return None
+        if hasattr(torch.library, "custom_op"):
+            return None
+        return f"torch {torch.__version__} is too old, its custom operators came with 2.4"
     package = "triton-windows" if sys.platform == "win32" else "triton"
     return f"Triton is not installed: python -m pip install {package}"
 

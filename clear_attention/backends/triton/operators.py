@@ -45,18 +45,19 @@ def tiles(
     Returns:
         Output ``[B, H, L, D]``, in memory ``[B, L, H, D]``, and log-sum-exp ``[B, H, L]``.
     """
-    from . import launch
+    from . import passes
+    from .launch import Grid
 
     out, lse = _empty(q)
     image, everyone = _parts(q, text, height * width)
     q, k, v, shared_k, shared_v = map(_aligned, (q, k, v, shared_k, shared_v))
-    grid = launch.Grid(height, width, Window(radius))
+    grid = Grid(height, width, Window(radius))
     image_q, image_k, image_v, image_out = (x[:, :, image] for x in (q, k, v, out))
-    lse[:, :, image] = launch.attend_grid(
+    lse[:, :, image] = passes.attend_grid(
         image_q, image_k, image_v, (shared_k, shared_v), grid, scale, image_out
     )
     for rows in everyone:
-        out[:, :, rows], lse[:, :, rows] = launch.attend_all(q[:, :, rows], k, v, scale)
+        out[:, :, rows], lse[:, :, rows] = passes.attend_all(q[:, :, rows], k, v, scale)
     return out, lse
 
 
@@ -98,11 +99,12 @@ def tiles_backward(
         radius: Of the window, in tokens.
         scale: Factor on the scores.
     """
-    from . import launch
-    from .launch import Sides
+    from . import passes
+    from .launch import Grid
+    from .passes import Sides
 
     image, everyone = _parts(q, text, height * width)
-    grid = launch.Grid(height, width, Window(radius))
+    grid = Grid(height, width, Window(radius))
     delta = (grad.float() * out.float()).sum(-1)
     grad, q, k, v, shared_k, shared_v = map(_aligned, (grad, q, k, v, shared_k, shared_v))
     all_sides = Sides(q, grad, lse, delta)
@@ -118,21 +120,21 @@ def tiles_backward(
     )
     q_grad, k_grad, v_grad = (torch.empty_like(x) for x in (q, k, v))
     image_k, image_v = k[:, :, image], v[:, :, image]
-    q_grad[:, :, image] = launch.query_gradients_grid(
+    q_grad[:, :, image] = passes.query_gradients_grid(
         grid_sides, image_k, image_v, (shared_k, shared_v), grid, scale
     )
-    k_grad[:, :, image], v_grad[:, :, image] = launch.key_gradients_grid(
+    k_grad[:, :, image], v_grad[:, :, image] = passes.key_gradients_grid(
         image_k, image_v, grid_sides, seers, grid, scale
     )
     for rows in everyone:
-        q_grad[:, :, rows] = launch.query_gradients_all(rows_of(rows), k, v, scale)
-        k_grad[:, :, rows], v_grad[:, :, rows] = launch.key_gradients_all(
+        q_grad[:, :, rows] = passes.query_gradients_all(rows_of(rows), k, v, scale)
+        k_grad[:, :, rows], v_grad[:, :, rows] = passes.key_gradients_all(
             k[:, :, rows], v[:, :, rows], seers, scale
         )
     shared = torch.zeros_like(shared_k), torch.zeros_like(shared_v)
     if shared_k.shape[2]:
         for target, found in zip(
-            shared, launch.key_gradients_all(shared_k, shared_v, grid_sides, scale), strict=True
+            shared, passes.key_gradients_all(shared_k, shared_v, grid_sides, scale), strict=True
         ):
             target.copy_(found)
     return q_grad, k_grad, v_grad, *shared
@@ -190,17 +192,18 @@ def tiles_int8(
     Returns:
         As `tiles`.
     """
-    from . import launch
+    from . import passes
+    from .launch import Grid
 
     out, lse = _empty(q)
     image, everyone = _parts(q, text, height * width)
     q, k, v, shared_k, shared_v = map(_aligned, (q, k, v, shared_k, shared_v))
     mean = k[:, :, image].mean(2, dtype=torch.float32)
-    grid = launch.Grid(height, width, Window(radius))
-    image_q = launch.round_rows(q[:, :, image], torch.zeros_like(mean))
-    image_k = launch.round_rows(k[:, :, image], mean)
-    shared = launch.round_rows(shared_k, mean)
-    lse[:, :, image] = launch.attend_grid(
+    grid = Grid(height, width, Window(radius))
+    image_q = passes.round_rows(q[:, :, image], torch.zeros_like(mean))
+    image_k = passes.round_rows(k[:, :, image], mean)
+    shared = passes.round_rows(shared_k, mean)
+    lse[:, :, image] = passes.attend_grid(
         image_q.rows,
         image_k.rows,
         v[:, :, image],
@@ -211,11 +214,11 @@ def tiles_int8(
         (image_q.steps, image_k.steps, shared.steps),
     )
     if everyone:
-        every_k = launch.round_rows(k, mean)
+        every_k = passes.round_rows(k, mean)
         for rows in everyone:
-            own = launch.round_rows(q[:, :, rows], torch.zeros_like(mean))
+            own = passes.round_rows(q[:, :, rows], torch.zeros_like(mean))
             steps = (own.steps, every_k.steps)
-            part = launch.attend_all(own.rows, every_k.rows, v, scale, steps)
+            part = passes.attend_all(own.rows, every_k.rows, v, scale, steps)
             out[:, :, rows], lse[:, :, rows] = part
     lse += scale * (q.float() @ mean.unsqueeze(-1)).squeeze(-1)
     return out, lse
