@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ if torch.cuda.is_available():
 from interpreted import SHAPES, interpreted
 
 from clear_attention import Pooling, TokenLayout, attention
-from clear_attention.backends.triton import launch, operators, passes
+from clear_attention.backends.triton import kernels, launch, operators, passes
+from clear_attention.backends.triton.lists import visits
 
 CPU = torch.device("cpu")
 CASES = {
@@ -117,6 +119,26 @@ def test_gradients_in_half_precision_stay_there():
     for one, other in zip(actual, exact, strict=True):
         assert one.dtype == torch.float16
         assert (one - other).norm() <= 2e-3 * other.norm()
+
+
+def test_the_kernel_visits_what_the_window_predicts(monkeypatch):
+    case = Case(TokenLayout(20, 21, 40), radius=4, factor=3, heads=1)
+    layout, window = case.geometry
+    shape, visited, calls = SHAPES["small"], kernels._visited, []
+
+    def noticed(*args: Any) -> Any:
+        calls.append(bool(args[-1].value if hasattr(args[-1], "value") else args[-1]))
+        return visited(*args)
+
+    monkeypatch.setattr(kernels, "_visited", noticed)
+    attend(*case.tensors(), *case.geometry, **case.options, shape="small")
+    tiles = math.ceil(layout.height / shape.rows) * math.ceil(layout.width / shape.columns)
+    shared = layout.text + case.pooling().cells(layout.height, layout.width)
+    of_shared = tiles * math.ceil(shared / shape.block)
+    in_window = visits(window, layout.height, layout.width, shape) // shape.tokens // shape.block
+    of_text = math.ceil(layout.text / shape.tokens) * math.ceil(layout.tokens / shape.block)
+    assert calls.count(True) == of_shared + in_window
+    assert calls.count(False) == of_text
 
 
 @pytest.mark.parametrize("factor", [0, 3], ids=["local", "pooled"])
