@@ -24,6 +24,7 @@ check:
 bench:
 	$(PYTHON) benchmarks/attention.py $(ARGS)
 	$(PYTHON) benchmarks/host.py
+	$(PYTHON) benchmarks/plan.py
 
 bench-gpu:
 	$(PYTHON) benchmarks/gpu.py $(ARGS)

@@ -9,9 +9,11 @@ from demo.codec.vae_file import write_vae_file
 from demo.nodes.checkpoint import MODELS
 from demo.students import STUDENTS
 
+WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
+
 
 def write_models(base_directory: Path) -> None:
-    """Put the demo's CLEAR files and its VAE into a ComfyUI base directory.
+    """Put the demo's CLEAR files, its VAE and a picture into a ComfyUI base directory.
 
     The diffusion model is loaded by the demo's node from where it is: ComfyUI's own loader knows
     narrow FLUX files from 0.12 on only.
@@ -23,3 +25,15 @@ def write_models(base_directory: Path) -> None:
         shutil.copyfile(MODELS / name, part)
         part.replace(folder / name)
     write_vae_file(base_directory)
+    write_picture(base_directory)
+
+
+def write_picture(base_directory: Path) -> None:
+    """Put a picture to enlarge, painted by the demo's model, where ComfyUI's own example lies."""
+    # Imported here: what makes the demo's models does without.
+    from PIL import Image
+
+    folder = base_directory / "input"
+    folder.mkdir(parents=True, exist_ok=True)
+    with Image.open(WORKFLOWS / "clear_flux_text_to_image.jpg") as picture:
+        picture.save(folder / "example.png")

@@ -7,13 +7,27 @@ from .distill import CLEARDistill
 from .high_resolution import CLEARHighRes
 from .loader import CLEARLoader
 from .locality import CLEARLocality
+from .low_memory import CLEARLowMemory
+from .plan import CLEARPlan
+from .upscale import CLEARUpscale
+from .window_preview import CLEARWindowPreview
 
 
 class CLEARExtension(ComfyExtension):
     """The pack's nodes, in the order of the menu."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [CLEARLoader, CLEARAttention, CLEARHighRes, CLEARLocality, CLEARDistill]
+        return [
+            CLEARLoader,
+            CLEARAttention,
+            CLEARHighRes,
+            CLEARUpscale,
+            CLEARLowMemory,
+            CLEARPlan,
+            CLEARWindowPreview,
+            CLEARLocality,
+            CLEARDistill,
+        ]
 
 
 async def comfy_entrypoint() -> CLEARExtension:

@@ -26,7 +26,11 @@ DEMO_FILES = {
     "VAELoader": "clear_demo_vae.safetensors",
 }
 DEMO_GUIDANCE = 3.5  # the only one that the demo's teacher has seen
-SIZES = {"EmptySD3LatentImage": (0, 1), "ImageScale": (1, 2)}  # places of widths and heights
+SIZES = {  # places of lengths in pixels
+    "EmptySD3LatentImage": (0, 1),
+    "ImageScale": (1, 2),
+    "CLEARUpscale": (0, 11),
+}
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 PAGE_ONLY = ("Note", "MarkdownNote", "Reroute", "PrimitiveNode")
 MUTED, BYPASSED = 2, 4

@@ -77,8 +77,9 @@ def report_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
         return executor(*args, **kwargs)
     finally:
         settings: Settings = options[SETTINGS_KEY]
-        if settings.window is not None:
-            report.publish(settings.node_ids)
+        attention = settings.window is not None
+        if attention or report.notes:
+            report.publish(settings.node_ids, attention)
 
 
 def direct_attention(

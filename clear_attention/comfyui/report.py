@@ -58,24 +58,46 @@ class RunReport:
 
     def __init__(self) -> None:
         self.calls: Counter[Path] = Counter()
+        self.notes: dict[str, None] = {}
+        self.warned: dict[str, None] = {}
 
     def add(self, path: Path) -> None:
         """Count one attention call."""
         self.calls[path] += 1
 
+    def note(self, text: str) -> None:
+        """Keep a line about something else than attention; once, however often it is said."""
+        self.notes[text] = None
+
+    def warn(self, text: str) -> None:
+        """Keep a line, and write it into the log now: the run may not come to its end."""
+        logger.warning("CLEAR: %s", text)
+        self.warned[text] = None
+
     def lines(self) -> list[str]:
         """Return one line per distinct path, in the order of appearance."""
         return [path.describe(calls) for path, calls in self.calls.items()]
 
-    def publish(self, node_ids: tuple[str, ...]) -> None:
-        """Write the report to the log, onto the nodes and into the running prompt's metadata."""
-        lines = self.lines() or [NOTHING_SEEN]
+    def publish(self, node_ids: tuple[str, ...], attention: bool = True) -> None:
+        """Write the report to the log, onto the nodes and into the running prompt's metadata.
+
+        Args:
+            node_ids: nodes that show it.
+            attention: whether attention calls were to be seen.
+        """
+        lines = (self.lines() or [NOTHING_SEEN]) if attention else []
+        lines += self.notes
         for line in lines:
             logger.info("CLEAR: %s", line)
-        text = "\n".join(lines)
+        text = "\n".join([*lines, *self.warned])
         for node_id in node_ids:
-            _show(text, node_id)
-            _save(text, node_id)
+            tell(text, node_id)
+
+
+def tell(text: str, node_id: str) -> None:
+    """Put a report onto a node and into the metadata of the picture that is saved."""
+    _show(text, node_id)
+    _save(text, node_id)
 
 
 def _tokens(layout: TokenLayout) -> str:

@@ -8,7 +8,17 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "workflows"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.json"))
-NODES = ("CLEARLoader", "CLEARAttention", "CLEARHighRes", "CLEARLocality", "CLEARDistill")
+NODES = (
+    "CLEARLoader",
+    "CLEARAttention",
+    "CLEARHighRes",
+    "CLEARUpscale",
+    "CLEARLowMemory",
+    "CLEARPlan",
+    "CLEARWindowPreview",
+    "CLEARLocality",
+    "CLEARDistill",
+)
 
 
 def load(name):
@@ -53,7 +63,7 @@ def test_a_workflow_run_from_the_page_shows_its_picture_and_what_clear_did(comfy
     assert comfy_page.missing_types() == []
     comfy_page.run()
     assert comfy_page.dialog() == ""
-    size = {"clear_flux_text_to_image": 128, "clear_flux_upscale_4k": 512}[name]
+    size = 128 if name == "clear_flux_text_to_image" else 512
     assert comfy_page.picture_sizes() == [(size, size)]
     assert "radius 8" in comfy_page.node_text("CLEARLoader")
     assert comfy_page.errors == []

@@ -20,7 +20,17 @@ from .pictures import (
 )
 
 EXAMPLES = sorted(path.stem for path in (Path(__file__).parents[2] / "workflows").glob("*.json"))
-NODES = ("CLEARLoader", "CLEARAttention", "CLEARHighRes", "CLEARLocality", "CLEARDistill")
+NODES = (
+    "CLEARLoader",
+    "CLEARAttention",
+    "CLEARHighRes",
+    "CLEARUpscale",
+    "CLEARLowMemory",
+    "CLEARPlan",
+    "CLEARWindowPreview",
+    "CLEARLocality",
+    "CLEARDistill",
+)
 
 
 def test_a_prompt_reports_its_progress_and_leaves_a_picture_that_says_what_clear_did(server):

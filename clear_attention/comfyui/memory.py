@@ -1,0 +1,206 @@
+"""Low memory: blocks in slices, the host's estimate corrected, warnings before it is too late."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from torch import Tensor, nn
+
+from . import memory_flux, memory_sd3
+from .attention import RECORDER_KEY
+from .blocks import BlockReplace
+from .families import Family, family_of, plain_module
+from .memory_estimate import corrected_shape
+from .memory_flux import BlockArgs
+from .memory_slices import slice_size
+from .memory_warnings import warnings
+from .patch import REPORT_KEY, settings_of, with_settings
+from .report import RunReport
+
+MEMORY_KEY = "clear_low_memory"
+"""Where `LowMemory` lies in a model's transformer_options."""
+
+CALL_KEY = "clear_low_memory_call"
+
+
+@dataclass(frozen=True)
+class LowMemory:
+    """What the node asks for.
+
+    Attributes:
+        slice_tokens: tokens that the linear layers take at a time, 0 for the automatic choice.
+    """
+
+    slice_tokens: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryCall:
+    """What the blocks of one model call need to know.
+
+    Attributes:
+        asked: of the node.
+        model: the diffusion model, as it was before it was compiled.
+        report: collects what happened, or None outside a sampling run.
+        results: what the last block returned.
+    """
+
+    asked: LowMemory
+    model: nn.Module
+    report: RunReport | None
+    results: list[BlockArgs] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """Empty the last block's result, when the next one begins.
+
+        The host has taken the tensors out of it, but keeps it until the next block is done: for the
+        first single block this is one more hidden tensor.
+        """
+        while self.results:
+            self.results.pop().clear()
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """How blocks of one kind are computed in slices.
+
+    Attributes:
+        blocks: the model's attribute that holds them.
+        why_not: says why a block must be left to the host, or None.
+        compute: the block, its arguments and the tokens of a slice, to its result.
+    """
+
+    blocks: str
+    why_not: Callable[[nn.Module, BlockArgs], str | None]
+    compute: Callable[[Any, BlockArgs, int], BlockArgs]
+
+
+# By the kinds of `Family.hooks`.
+SLICED: dict[str, Sliced] = {
+    "double": Sliced("double_blocks", memory_flux.why_not, memory_flux.double),
+    "single": Sliced("single_blocks", memory_flux.why_not, memory_flux.single),
+    "joint": Sliced("joint_blocks", memory_sd3.why_not, memory_sd3.joint),
+}
+
+
+def with_low_memory(
+    model: ModelPatcher, slice_tokens: int = 0, node_id: str | None = None
+) -> ModelPatcher:
+    """Return a clone of the model whose blocks are computed in slices.
+
+    Args:
+        model: a MODEL, left as it is.
+        slice_tokens: tokens that the linear layers take at a time, 0 for the automatic choice.
+        node_id: the node that shows the report.
+    """
+    model = with_settings(model, node_id=node_id)
+    options = model.model_options["transformer_options"]
+    if MEMORY_KEY not in options:
+        for kind, wrapper in (
+            (WrappersMP.PREPARE_SAMPLING, prepare),
+            (WrappersMP.APPLY_MODEL, slice_blocks),
+        ):
+            add_wrapper_with_key(
+                kind, MEMORY_KEY, wrapper, model.model_options, is_model_options=True
+            )
+    options[MEMORY_KEY] = LowMemory(slice_tokens)
+    return model
+
+
+def prepare(
+    executor: Any, model: ModelPatcher, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Load the model with a corrected estimate, which the host makes from the shape alone."""
+    given = kwargs.get("model_options") or model.model_options
+    options = given.get("transformer_options", {})
+    asked: LowMemory | None = options.get(MEMORY_KEY)
+    if asked is None:
+        return executor(model, noise_shape, conds, *args, **kwargs)
+    report: RunReport | None = options.get(REPORT_KEY)
+    estimate = corrected_shape(model, noise_shape, settings_of(model), asked.slice_tokens)
+    if report is not None:
+        report.note(f"memory: {estimate.describe()}")
+    loaded = executor(model, estimate.shape, conds, *args, **kwargs)
+    for warning in warnings(model, noise_shape):
+        if report is not None:
+            report.warn(warning)
+    return loaded
+
+
+def slice_blocks(
+    executor: Any,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Tensor | None = None,
+    c_crossattn: Tensor | None = None,
+    control: Any = None,
+    transformer_options: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """Replace the blocks in the options of one model call, inside of what replaces them already."""
+    options = dict(transformer_options or {})
+    model = executor.class_obj.diffusion_model
+    family = family_of(model)
+    if family is not None and MEMORY_KEY in options:
+        plain = plain_module(model)
+        options[CALL_KEY] = MemoryCall(options[MEMORY_KEY], plain, options.get(REPORT_KEY))
+        options["patches_replace"] = _with_slices(options.get("patches_replace", {}), family, plain)
+    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def _with_slices(
+    patches_replace: dict[str, Any], family: Family, model: nn.Module
+) -> dict[str, Any]:
+    blocks: dict[Any, BlockReplace] = dict(patches_replace.get("dit", {}))
+    for kind, hook in family.hooks.items():
+        for index in range(len(getattr(model, SLICED[kind].blocks))):
+            previous = blocks.get((hook, index))
+            replace = _replace(kind, index)
+            blocks[hook, index] = (
+                functools.partial(_inside, previous, replace) if previous else replace
+            )
+    return {**patches_replace, "dit": blocks}
+
+
+@functools.cache
+def _replace(kind: str, index: int) -> BlockReplace:
+    """Return what computes one block; always the same, because torch.compile asks for that."""
+
+    def replace(args: BlockArgs, extra: dict[str, Any]) -> BlockArgs:
+        call: MemoryCall = args["transformer_options"][CALL_KEY]
+        sliced = SLICED[kind]
+        block = plain_module(getattr(call.model, sliced.blocks)[index])
+        size = slice_size(args["img"].shape[1], call.asked.slice_tokens)
+        why = sliced.why_not(block, args) or _why_whole(args, size)
+        if call.report is not None:
+            done = f"whole: {why}" if why else f"in slices of {size} tokens"
+            call.report.note(f"memory: {kind} blocks {done}")
+        call.forget()
+        result = extra["original_block"](args) if why else sliced.compute(block, args, size)
+        call.results.append(result)
+        return result
+
+    untraced: Any = torch.compiler.disable(replace)
+    return untraced
+
+
+def _inside(
+    previous: BlockReplace, replace: BlockReplace, args: BlockArgs, extra: dict[str, Any]
+) -> BlockArgs:
+    """Let what replaced the block before us go on: its original block is in slices."""
+    return previous(args, {**extra, "original_block": lambda args: dict(replace(args, extra))})
+
+
+def _why_whole(args: BlockArgs, size: int) -> str | None:
+    if torch.is_grad_enabled():
+        return "gradients are computed"
+    if args["transformer_options"].get(RECORDER_KEY) is not None:
+        return "the attention's outputs are recorded as the host makes them"
+    tokens = args["img"].shape[1]
+    return f"{tokens} tokens are one slice" if tokens <= size else None

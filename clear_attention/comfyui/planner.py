@@ -1,0 +1,207 @@
+"""A MODEL's dimensions, this machine's memory and speed, and the plan that follows from them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import comfy.ldm.modules.attention
+import comfy.model_management
+import torch
+from comfy.ldm.flux.math import apply_rope
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..layout import TokenLayout
+from ..planner_machine import Found, Machine
+from ..planner_network import Job, Network, flux, sd3
+from ..planner_report import Budget, Plan, make_plan
+from ..window import Window
+from .families import FLUX, SD3, plain_module, require_family
+from .memory import MEMORY_KEY
+from .painting import LATENT_PX
+from .patch import settings_of
+
+DEFAULT_RADIUS = 16
+VAE_VALUES = 2178
+"""Values that the host reckons a VAE of FLUX or SD3 to need for a pixel."""
+
+KNOWN: dict[Hashable, list[Found]] = {}
+"""What the micro-benchmark found, for as long as ComfyUI runs."""
+
+
+def plan_model(
+    model: ModelPatcher,
+    size_px: tuple[int, int],
+    *,
+    radius: int = 0,
+    pool_factor: int = 0,
+    text_tokens: int = 256,
+    batch: int = 1,
+    steps: int = 20,
+    vae: Any = None,
+) -> Plan:
+    """Plan a run of a model, measuring this machine where that was not done before.
+
+    Args:
+        model: a MODEL, left as it is.
+        size_px: height and width of the picture.
+        radius: of the window in tokens; 0 is that of the CLEAR node on the model, pooling and
+            dense blocks included, or 16 without one.
+        pool_factor: edge of a pooled cell in tokens, used together with a radius.
+        text_tokens: length of the prompt.
+        batch: pictures in one call.
+        steps: of the run.
+        vae: a VAE whose decoding is to be planned, or None for that of FLUX and SD3.
+
+    Raises:
+        ValueError: the model's architecture is not supported, or the size is none.
+    """
+    network = network_of(model)
+    job = _job(model, size_px, radius, pool_factor, text_tokens, batch)
+    return make_plan(
+        network,
+        job,
+        machine_of(model),
+        _budget(model, size_px, batch, vae),
+        steps=steps,
+        token_px=token_px(model),
+        sliced=MEMORY_KEY in model.model_options.get("transformer_options", {}),
+        title=f"{require_family(model).name}, {_blocks_text(network)}",
+    )
+
+
+def network_of(model: ModelPatcher) -> Network:
+    """Read the dimensions of a MODEL from its layers.
+
+    Raises:
+        ValueError: its architecture is not supported.
+    """
+    family = require_family(model)
+    return DIMENSIONS[family.name](plain_module(model.get_model_object("diffusion_model")))
+
+
+def _flux_network(model: Any) -> Network:
+    params = model.params
+    return flux(
+        hidden=model.hidden_size,
+        heads=model.num_heads,
+        mlp=int(model.hidden_size * params.mlp_ratio),
+        double=len(model.double_blocks),
+        single=len(model.single_blocks),
+        latent_values=model.out_channels,
+        input_values=model.in_channels,
+        context=params.context_in_dim,
+    )
+
+
+def _sd3_network(model: Any) -> Network:
+    counts = SD3.blocks(model)
+    hidden, block = model.hidden_size, model.joint_blocks[0].x_block
+    context = getattr(model.context_embedder, "in_features", hidden)
+    return sd3(
+        hidden=hidden,
+        heads=model.num_heads,
+        mlp=block.mlp.fc1.out_features,
+        joint=counts["joint"],
+        image=counts.get("image", 0),
+        latent_values=model.in_channels * model.patch_size**2,
+        context=context,
+    )
+
+
+DIMENSIONS: Mapping[str, Callable[[Any], Network]] = {
+    FLUX.name: _flux_network,
+    SD3.name: _sd3_network,
+}
+
+
+def token_px(model: ModelPatcher) -> int:
+    """Return the edge of a token in pixels."""
+    family = require_family(model)
+    return LATENT_PX * family.patch(plain_module(model.get_model_object("diffusion_model")))
+
+
+def machine_of(model: ModelPatcher) -> Machine:
+    """Return where and in which dtype a MODEL computes, with the host's own attention."""
+    return Machine(
+        device=model.load_device,
+        dtype=model.model.manual_cast_dtype or model.model.get_dtype(),
+        attend=_host_attention,
+        positions=_positions(model) if require_family(model).rotary else None,
+        rotate=apply_rope,
+        check=comfy.model_management.throw_exception_if_processing_interrupted,
+        known=KNOWN,
+    )
+
+
+def _host_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    heads = q.shape[1]
+    return comfy.ldm.modules.attention.optimized_attention(q, k, v, heads, skip_reshape=True)
+
+
+def _positions(model: ModelPatcher) -> Callable[[int], Tensor]:
+    embedder = model.get_model_object("diffusion_model.pe_embedder")
+    axes = len(embedder.axes_dim)
+    return lambda tokens: embedder(torch.zeros(1, tokens, axes, device=model.load_device))
+
+
+def _job(
+    model: ModelPatcher,
+    size_px: tuple[int, int],
+    radius: int,
+    pool_factor: int,
+    text_tokens: int,
+    batch: int,
+) -> Job:
+    height, width = (math.ceil(edge / token_px(model)) for edge in size_px)
+    layout = TokenLayout(text_tokens, height, width)
+    settings = settings_of(model)
+    if radius or settings.window is None:
+        return Job(layout, Window(radius or DEFAULT_RADIUS), pool_factor, batch)
+    if layout.image < settings.min_tokens:
+        return Job(layout, batch=batch)
+    dense = Counter(kind for kind, _ in settings.dense_blocks)
+    return Job(layout, settings.window, settings.pool_factor, batch, dict(dense))
+
+
+def _budget(model: ModelPatcher, size_px: tuple[int, int], batch: int, vae: Any) -> Budget:
+    device = model.load_device
+    height, width = (edge // LATENT_PX for edge in size_px)
+    channels = model.get_model_object("latent_format").latent_channels
+    shape = (batch, channels, height, width)
+    streams = model.offload_device != device
+    return Budget(
+        streams=streams,
+        weights=int(model.model_size()),
+        available=_available(model),
+        decoding=_decoding(vae, shape, device),
+        reserved=int(model.model.memory_required([*shape])),
+    )
+
+
+def _available(model: ModelPatcher) -> int:
+    """Return the bytes that the host could free for this model on its device."""
+    management, device = comfy.model_management, model.load_device
+    free = int(management.get_free_memory(device))
+    if model.offload_device == device:  # its weights are there already
+        return free + int(model.model_size())
+    loaded = [each for each in management.current_loaded_models if each.device == device]
+    return free + sum(int(each.model_loaded_memory()) for each in loaded)
+
+
+def _decoding(vae: Any, shape: tuple[int, ...], device: torch.device) -> int:
+    """Return the host's estimate for a VAE's whole decoding, one picture after the other."""
+    shape = (1, *shape[1:])
+    if vae is not None:
+        return int(vae.memory_used_decode(shape, vae.vae_dtype))
+    usual = [torch.bfloat16, torch.float32]
+    size = comfy.model_management.vae_dtype(device, usual).itemsize
+    return VAE_VALUES * shape[2] * shape[3] * LATENT_PX**2 * size
+
+
+def _blocks_text(network: Network) -> str:
+    counts = [f"{each.count} {each.kind}" for each in network.attentions if each.count]
+    return f"{' + '.join(counts)} attentions of {network.heads} heads x {network.head_dim}"

@@ -1,0 +1,141 @@
+"""The plan as a node gives it, and the wrappers that hold it against the run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from torch import Tensor
+
+from ..planner_figure import draw
+from ..planner_outcome import TimedCall, outcome
+from ..planner_report import Plan
+from . import host
+from .families import family_of, plain_module
+from .geometry import geometry_of
+from .patch import SETTINGS_KEY
+from .placard import placard
+from .planner import plan_model
+from .report import RunReport
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+PLAN_KEY = "clear_attention_plan"
+STOPWATCH_KEY = "clear_attention_stopwatch"
+"""Where the `Stopwatch` of the running sampling lies in transformer_options."""
+
+
+class Stopwatch:
+    """Collects the calls of one sampling run."""
+
+    def __init__(self) -> None:
+        self.calls: list[TimedCall] = []
+
+
+def plan_run(
+    model: ModelPatcher, size_px: tuple[int, int], *, node_id: str | None = None, **given: Any
+) -> tuple[str, Tensor, ModelPatcher]:
+    """Plan a run, and return the model that compares the plan with it.
+
+    Args:
+        model: a MODEL, left as it is.
+        size_px: height and width of the picture.
+        node_id: the node that shows the comparison.
+        **given: further arguments of `plan_model`.
+
+    Returns:
+        The plan as text, its plot ``[1, height_px, width_px, 3]``, and a clone of the model.
+    """
+    host.require_usable()
+    plan = plan_model(model, size_px, **given)
+    return plan.table(), _plot(plan)[None], with_plan(model, plan, node_id)
+
+
+def with_plan(model: ModelPatcher, plan: Plan, node_id: str | None = None) -> ModelPatcher:
+    """Return a clone whose runs are held against a plan; of two plans the later one counts."""
+    node_ids = () if node_id is None else (node_id,)
+
+    def compare(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        options = executor.class_obj.model_options["transformer_options"]
+        stopwatch = options[STOPWATCH_KEY] = Stopwatch()
+        device = plan.machine.device
+        _forget_peak(device)
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            report = RunReport()
+            for line in outcome(plan, stopwatch.calls, _peak(device)):
+                report.note(line)
+            report.publish(node_ids, attention=False)
+
+    model = model.clone()
+    wrappers = model.model_options.get("transformer_options", {}).get("wrappers", {})
+    for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, compare), (WrappersMP.APPLY_MODEL, timed_call)):
+        wrappers.get(kind, {}).pop(PLAN_KEY, None)
+        add_wrapper_with_key(kind, PLAN_KEY, wrapper, model.model_options, is_model_options=True)
+    return model
+
+
+def timed_call(
+    executor: Any,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Tensor | None = None,
+    c_crossattn: Tensor | None = None,
+    control: Any = None,
+    transformer_options: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """Time one call of the model."""
+    options = transformer_options or {}
+    stopwatch: Stopwatch | None = options.get(STOPWATCH_KEY)
+    _wait_for(x.device)
+    started = time.perf_counter()
+    out = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+    _wait_for(x.device)
+    if stopwatch is not None:
+        taken = time.perf_counter() - started
+        stopwatch.calls.append(_timed(executor.class_obj, x, options, taken))
+    return out
+
+
+def _timed(model: Any, x: Tensor, options: dict[str, Any], seconds: float) -> TimedCall:
+    family = family_of(model.diffusion_model)
+    assert family is not None
+    patch = family.patch(plain_module(model.diffusion_model))
+    geometry = geometry_of(x, (), patch)
+    settings: Settings = options.get(SETTINGS_KEY, Settings())
+    dense = settings.window is None or geometry.height * geometry.width < settings.min_tokens
+    radius = None if dense or settings.window is None else settings.window.radius
+    return TimedCall(x.shape[0], geometry.height, geometry.width, radius, seconds)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak(device: torch.device) -> int | None:
+    """Return the bytes that torch held at most, or None where it does not count them."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def _plot(plan: Plan) -> Tensor:
+    """Return ``[height_px, width_px, 3]``: the figure, or what to install for it."""
+    try:
+        return draw(plan)
+    except ModuleNotFoundError as error:
+        logger.warning("CLEAR: %s", error)
+        return placard(str(error))

@@ -1,0 +1,168 @@
+"""Enlarge a picture by a guided cascade: the plan, the run, and the report."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..sampling.pyramid import Stage, plan
+from .families import family_of
+from .report import tell
+from .upscale_cascade import Cascade, Painting, Sampling, Source
+from .upscale_pixels import decode, encode
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN_MULTIPLE = 64  # pixels: what networks that halve their latent three times can take
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large to paint, and how much anew: the arguments of `pyramid.plan`.
+
+    Attributes:
+        size: Longer side of the result in pixels.
+        stages: Longer sides of the stages on the way, or nothing to choose them; as text.
+        denoise: Strength of each stage, as text.
+        steps: Of the whole schedule.
+        trained: Longer side of the pictures that the model was trained on, 0 to leave its
+            positions and scale alone.
+    """
+
+    size: int
+    stages: str
+    denoise: str
+    steps: int
+    trained: int
+
+
+def upscale(
+    painting: Painting,
+    sampling: Sampling,
+    size: Size,
+    image: Tensor | None,
+    latent: dict[str, Any] | None,
+    node_id: str | None = None,
+) -> tuple[Tensor, dict[str, Any]]:
+    """Enlarge a picture, or a latent; return the picture and its latent.
+
+    Args:
+        painting: What to paint with; all of it is left as it is.
+        sampling: How.
+        size: How large.
+        image: ``[B, H, W, 3]``, 0 to 1, or None.
+        latent: LATENT, or None; its noise mask counts in every stage.
+        node_id: The node that shows the report.
+
+    Raises:
+        ValueError: Something does not fit; the message says what to do.
+        InterruptProcessingException: The user stopped it. The same again goes on after the last
+            finished stage.
+    """
+    _check(painting, image, latent)
+    source = _source(painting, image, latent, sampling.tile)
+    planned = plan(
+        source.image.shape[2],
+        source.image.shape[1],
+        size.size,
+        denoise=read_numbers("denoise", size.denoise, "0.7, 0.5"),
+        steps=size.steps,
+        via=[int(side) for side in read_numbers("stages", size.stages, "2048, 4096")],
+        multiple=multiple_of(painting),
+        trained=size.trained,
+    )
+    cascade = Cascade(painting, sampling, source, planned.stages)
+    notes = [*planned.notes]
+    if sampling.scaled and cascade.family is None:
+        notes.append("CLEAR does not know this model: its positions and scale stay as they are")
+    try:
+        finished = cascade.run()
+    finally:
+        stopped = _when_stopped(planned.stages[: len(cascade.lines)], planned.stages)
+        publish([*notes, *cascade.lines, *stopped], node_id)
+    painted = finished.latent
+    if painted is None:
+        painted = encode(painting.vae, finished.image, sampling.tile)
+    return finished.image, {"samples": painted}
+
+
+def multiple_of(painting: Painting) -> int:
+    """Return what the sides of a picture must be multiples of, in pixels."""
+    network = painting.model.get_model_object("diffusion_model")
+    family = family_of(network)
+    if family is None:
+        return UNKNOWN_MULTIPLE
+    return painting.vae.spacial_compression_encode() * family.patch(network)
+
+
+def read_numbers(name: str, text: str, example: str) -> list[float]:
+    """Read numbers with commas between them.
+
+    Raises:
+        ValueError: They are none.
+    """
+    parts = [part for part in re.split(r"[,;\s]+", text) if part]
+    try:
+        return [float(part) for part in parts]
+    except ValueError:
+        raise ValueError(
+            f'{name} must be numbers with commas between them, such as "{example}", got "{text}".'
+        ) from None
+
+
+def publish(lines: Sequence[str], node_id: str | None) -> None:
+    """Write a report to the log, onto the node and into the running prompt's metadata."""
+    for line in lines:
+        logger.info("CLEAR Upscale: %s", line)
+    if node_id is not None:
+        tell("\n".join(lines), node_id)
+
+
+def _source(
+    painting: Painting, image: Tensor | None, latent: dict[str, Any] | None, tile: int
+) -> Source:
+    if latent is None:
+        assert image is not None
+        return Source(image[..., :3])
+    decoded = decode(painting.vae, latent["samples"], tile)
+    return Source(decoded, latent.get("noise_mask"), latent.get("batch_index"))
+
+
+def _when_stopped(done: Sequence[Stage], stages: Sequence[Stage]) -> list[str]:
+    """Say how to get at what is finished."""
+    if len(done) == len(stages):
+        return []
+    how = "queue again to go on"
+    if done:
+        how += f"; size {done[-1].longer} gives the last finished stage at once"
+    return [f"stopped: {how}"]
+
+
+def _check(painting: Painting, image: Tensor | None, latent: dict[str, Any] | None) -> None:
+    if (image is None) == (latent is None):
+        raise ValueError(
+            "CLEAR Upscale needs either an image or a latent, got "
+            f"{'neither' if image is None else 'both'}. Connect one of them."
+        )
+    form = painting.model.get_model_object("latent_format")
+    if form.latent_dimensions != 2:
+        raise ValueError(
+            "CLEAR Upscale enlarges pictures, got a model for latents of "
+            f"{form.latent_dimensions} dimensions. Connect an image model such as FLUX or SD3."
+        )
+    channels = painting.vae.latent_channels
+    if channels != form.latent_channels:
+        raise ValueError(
+            f"The VAE must make latents of {form.latent_channels} channels for this model, got one "
+            f"that makes {channels}. Load the VAE that belongs to the model."
+        )
+    if latent is not None and latent["samples"].shape[1] != channels:
+        raise ValueError(
+            f"The latent must have {channels} channels for this model, got "
+            f"{latent['samples'].shape[1]}. Connect one that was made for the same model."
+        )

@@ -1,0 +1,80 @@
+"""The window preview as a node gives it: what is asked for, checked, and the drawing."""
+
+from __future__ import annotations
+
+import comfy.model_management
+from torch import Tensor
+
+from ..backends.strips import tile_size
+from ..window import Window
+from ..window_preview import Preview, blank, draw, token_at
+from .painting import LATENT_PX
+
+PATCH = 2  # latent pixels on a token's edge, in all families that CLEAR knows
+TOKEN_PX = PATCH * LATENT_PX
+
+
+def preview_window(
+    image: Tensor | None,
+    size_px: tuple[int, int],
+    *,
+    radius: int,
+    pool_factor: int,
+    x: float,
+    y: float,
+) -> tuple[Tensor, str]:
+    """Draw the window of a token over a picture.
+
+    Args:
+        image: the host's IMAGE, ``[B, height_px, width_px, 3 or 4]``, or None for an empty one.
+        size_px: height and width where there is no image.
+        radius: of the window, in tokens.
+        pool_factor: edge of a pooled cell in tokens, 0 or 1 without pooling.
+        x: share of the picture's width at which the token lies, 0 to 1.
+        y: share of its height.
+
+    Returns:
+        ``[B, height_px, width_px, 3]``, and the numbers as text.
+
+    Raises:
+        ValueError: something that cannot be drawn was given; the message says what.
+    """
+    _check(image, size_px, pool_factor, x, y)
+    picture = blank(*size_px, TOKEN_PX) if image is None else _three_channels(image)
+    height_px, width_px = picture.shape[1:3]
+    window = Window(radius)
+    preview = Preview(
+        height_px,
+        width_px,
+        window,
+        at=(token_at(y, height_px, TOKEN_PX), token_at(x, width_px, TOKEN_PX)),
+        tile=tile_size(window, comfy.model_management.get_torch_device()),
+        pool_factor=pool_factor,
+        token_px=TOKEN_PX,
+    )
+    return draw(preview, picture), preview.describe()
+
+
+def _check(
+    image: Tensor | None, size_px: tuple[int, int], pool_factor: int, x: float, y: float
+) -> None:
+    if image is not None and (image.ndim != 4 or image.shape[-1] not in (1, 3, 4)):
+        raise ValueError(
+            "image must be [batch, height, width, channels] with 1, 3 or 4 channels, got "
+            f"{list(image.shape)}."
+        )
+    if image is not None and not image.numel():
+        raise ValueError(f"image must have pixels, got {list(image.shape)}.")
+    if image is None and min(size_px) < 1:
+        raise ValueError(
+            f"width and height must be at least 1 pixel, got {size_px[1]} x {size_px[0]}."
+        )
+    if pool_factor < 0:
+        raise ValueError(f"pool_factor must be 0 or more, got {pool_factor}.")
+    for name, share in (("x", x), ("y", y)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} must be a share of the picture from 0 to 1, got {share}.")
+
+
+def _three_channels(image: Tensor) -> Tensor:
+    return image.cpu().expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3].cpu()

@@ -1,0 +1,233 @@
+"""What the planner plans: one call of a FLUX or an SD3, by the dimensions of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from .layout import TokenLayout
+from .pooling import Pooling
+from .window import Window
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of a model.
+
+    Attributes:
+        layout: the tokens of one picture.
+        window: the disc, or None for full attention.
+        pool_factor: edge of a pooled cell in tokens, 0 without pooling.
+        batch: pictures in the call.
+        dense: number of attentions of each kind that stay full.
+    """
+
+    layout: TokenLayout
+    window: Window | None = None
+    pool_factor: int = 0
+    batch: int = 1
+    dense: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """The pooled branch, or None."""
+        return Pooling(self.pool_factor) if self.pool_factor > 1 else None
+
+    def full(self) -> Job:
+        """Return the same call with full attention."""
+        return replace(self, window=None)
+
+
+@dataclass(frozen=True)
+class Live:
+    """Tensors that exist at once, at some moment in a block, as multiples of their width.
+
+    Attributes:
+        hidden: tensors as wide as the hidden size.
+        mlp: tensors as wide as the inside of the MLP.
+        float32: hidden tensors in float32, where the model computes in less.
+    """
+
+    hidden: int
+    mlp: int
+    float32: int = 0
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of one kind, which run alike; what happens to each token besides its products.
+
+    Attributes:
+        count: how many there are.
+        streams: times that a hidden tensor is normalised, modulated, gated and added.
+        heads: hidden tensors of queries and keys that are normalised and rotated.
+        copies: hidden tensors that are copied.
+        mlp_copies: MLP tensors that are copied.
+        moments: when memory may be at its peak.
+    """
+
+    count: int
+    streams: int
+    heads: int
+    copies: int
+    mlp_copies: int
+    moments: tuple[Live, ...]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attentions of one kind.
+
+    Attributes:
+        kind: of the blocks that have it, as in the model's checkpoints.
+        count: how many there are.
+        image_only: whether text takes no part.
+    """
+
+    kind: str
+    count: int
+    image_only: bool = False
+
+    def layout(self, layout: TokenLayout) -> TokenLayout:
+        """Return the tokens that take part."""
+        return replace(layout, text=0) if self.image_only else layout
+
+    def dense(self, dense: Mapping[str, int]) -> int:
+        """Return how many of them stay full."""
+        return min(self.count, dense.get(self.kind, 0))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model's dimensions.
+
+    Attributes:
+        hidden: width of a token, heads x head_dim.
+        heads: of each attention.
+        mlp: width inside the MLP.
+        image_weights: weights that each image token is multiplied with.
+        text_weights: weights that each text token is multiplied with.
+        blocks: in the order in which they run.
+        attentions: likewise.
+        latent_values: of the latent in one token.
+        position_values: of the rotary positions of one token, 0 without.
+    """
+
+    hidden: int
+    heads: int
+    mlp: int
+    image_weights: int
+    text_weights: int
+    blocks: tuple[Blocks, ...]
+    attentions: tuple[Attention, ...]
+    latent_values: int
+    position_values: int
+
+    @property
+    def attention_tensors(self) -> int:
+        """Hidden tensors that no attention can do without: the input, q, k, v, the output."""
+        twice = any(each.image_only for each in self.attentions)
+        return 9 if twice else 5  # the second attention's q, k, v and output come on top
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.hidden // self.heads
+
+
+def flux(
+    *,
+    hidden: int,
+    heads: int,
+    mlp: int,
+    double: int,
+    single: int,
+    latent_values: int,
+    input_values: int,
+    context: int,
+) -> Network:
+    """Describe a FLUX.
+
+    Args:
+        hidden: width of a token.
+        heads: of each attention.
+        mlp: width inside the MLP.
+        double: number of blocks with streams of their own for text and image.
+        single: number of blocks with one stream.
+        latent_values: of the result in one token.
+        input_values: of the input in one token, more where a picture to be filled in is added.
+        context: width of an encoded text token.
+    """
+    # qkv, proj and two layers of the MLP; single blocks have them as linear1 and linear2
+    block = 4 * hidden**2 + 2 * hidden * mlp
+    every = (double + single) * block
+    doubles = Blocks(
+        count=double,
+        streams=2,
+        heads=2,
+        copies=3,  # queries, keys and values of both streams are joined
+        mlp_copies=0,
+        # attention: x, q k v, rotated q and k, output; MLP: x, attention, modulated
+        moments=(Live(7, 0), Live(3, 2)),
+    )
+    singles = Blocks(
+        count=single,
+        streams=1,
+        heads=2,
+        copies=1,  # attention and MLP are joined
+        mlp_copies=1,
+        # rotation, attention, MLP, while linear1's output of q, k, v and MLP lives on
+        moments=(Live(8, 1, float32=2), Live(9, 1), Live(5, 2)),
+    )
+    return Network(
+        hidden=hidden,
+        heads=heads,
+        mlp=mlp,
+        image_weights=every + hidden * (input_values + latent_values),
+        text_weights=every + hidden * context,
+        blocks=tuple(each for each in (doubles, singles) if each.count),
+        attentions=(Attention("double", double), Attention("single", single)),
+        latent_values=latent_values,
+        position_values=2 * hidden // heads,  # a rotation matrix for each pair of values
+    )
+
+
+def sd3(
+    *,
+    hidden: int,
+    heads: int,
+    mlp: int,
+    joint: int,
+    image: int,
+    latent_values: int,
+    context: int,
+) -> Network:
+    """Describe an SD3, whose last block drops the text after its attention.
+
+    Args:
+        hidden: width of a token.
+        heads: of each attention.
+        mlp: width inside the MLP.
+        joint: number of blocks.
+        image: number of those that also attend to the image alone.
+        latent_values: of the latent in one token.
+        context: width of an encoded text token.
+    """
+    block = 4 * hidden**2 + 2 * hidden * mlp
+    # x, qkv, normalised q and k, joined q k v, output; the MLP: two more x and its insides
+    once = (Live(10, 0), Live(12, 2))
+    twice = (Live(15, 0), Live(18, 2))
+    plain = Blocks(joint - image, streams=2, heads=2, copies=3, mlp_copies=0, moments=once)
+    double = Blocks(image, streams=3, heads=4, copies=3, mlp_copies=0, moments=twice)
+    attentions = (Attention("joint", joint), Attention("image", image, image_only=True))
+    return Network(
+        hidden=hidden,
+        heads=heads,
+        mlp=mlp,
+        image_weights=joint * block + image * 4 * hidden**2 + 2 * hidden * latent_values,
+        text_weights=(joint - 1) * block + 3 * hidden**2 + hidden * context,
+        blocks=tuple(each for each in (double, plain) if each.count),
+        attentions=tuple(each for each in attentions if each.count),
+        latent_values=latent_values,
+        position_values=0,
+    )

@@ -1,0 +1,88 @@
+"""A plan held against what a run then took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .planner import Cost
+from .planner_report import Plan, gib
+
+
+@dataclass(frozen=True)
+class TimedCall:
+    """One call of a model.
+
+    Attributes:
+        batch: pictures in the call.
+        height: of the grid, in tokens.
+        width: likewise.
+        radius: of the window that was applied, None for full attention.
+        seconds: how long it took.
+    """
+
+    batch: int
+    height: int
+    width: int
+    radius: int | None
+    seconds: float
+
+
+def outcome(plan: Plan, calls: Sequence[TimedCall], peak: int | None = None) -> list[str]:
+    """Return lines that compare a plan with a run.
+
+    Args:
+        plan: what was expected.
+        calls: what the run did, in its order.
+        peak: bytes at the run's peak, weights included, or None where nobody counts them.
+    """
+    timed = [call for call in calls if _planned_cost(plan, call) is not None]
+    if not timed:
+        return [_nothing_to_compare(plan, calls)]
+    # The first call of a run also moves weights and warms up.
+    steady = timed[1:] or timed
+    best = min(steady, key=lambda call: call.seconds / call.batch)
+    cost = _planned_cost(plan, best)
+    assert cost is not None
+    predicted = cost.seconds * best.batch / plan.job.batch
+    what = "full attention" if best.radius is None else f"CLEAR r = {best.radius}"
+    lines = [
+        f"Plan and run, {what}: {predicted:.3g} s per step expected, {best.seconds:.3g} s measured "
+        f"({_deviation(predicted, best.seconds)}), the best of {len(steady)} calls of "
+        f"{best.batch} picture{'s' if best.batch > 1 else ''}."
+    ]
+    if peak is not None:
+        expected = plan.budget.weights + cost.memory * best.batch // plan.job.batch
+        lines.append(
+            f"Memory at the peak: {gib(expected)} expected, {gib(peak)} measured "
+            f"({_deviation(expected, peak)})."
+        )
+    return lines
+
+
+def _planned_cost(plan: Plan, call: TimedCall) -> Cost | None:
+    """Return what was expected of a call, or None if it is not of the planned kind."""
+    layout, window = plan.job.layout, plan.job.window
+    if (call.height, call.width) != (layout.height, layout.width):
+        return None
+    if call.radius is None:
+        return plan.full
+    return plan.clear if window is not None and call.radius == window.radius else None
+
+
+def _nothing_to_compare(plan: Plan, calls: Sequence[TimedCall]) -> str:
+    if not calls:
+        return "Plan and run: the model was not called."
+    layout, call = plan.job.layout, calls[-1]
+    radius = "full attention" if call.radius is None else f"radius {call.radius}"
+    return (
+        f"Plan and run: planned was a grid of {layout.height} x {layout.width} tokens, the run had "
+        f"{call.height} x {call.width} with {radius}. Plan again with these."
+    )
+
+
+def _deviation(expected: float, measured: float) -> str:
+    percent = 100 * (expected / measured - 1)
+    if abs(percent) < 0.5:
+        return "as expected"
+    return f"the plan is {abs(percent):.0f} % too {'high' if percent > 0 else 'low'}"

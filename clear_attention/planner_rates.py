@@ -1,0 +1,169 @@
+"""How fast this machine computes what a transformer consists of: a micro-benchmark of a second.
+
+Each part runs on tensors as wide as the model's, and as long as its own where time allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .api import attention
+from .backends import Call, choose_name
+from .layout import TokenLayout
+from .partial import attend_part
+from .planner import Rates, window_pairs
+from .planner_machine import Machine, Part
+from .planner_network import Job, Network
+from .window import Window
+
+WIDEST_OUTPUT = 4096  # of the linear layer that is timed
+
+COLD = 4
+"""So much longer than the call are samples at most: a block holds about that many times the tensors
+of one of its parts, which push each other out of the caches."""
+
+
+@torch.inference_mode()
+def measure(network: Network, job: Job, machine: Machine) -> Rates:
+    """Measure what the parts of a model cost on this machine.
+
+    Args:
+        network: the model's dimensions.
+        job: the call that will be made.
+        machine: where; remembers what it measured.
+    """
+    hidden, mlp, tokens = network.hidden, network.mlp, job.layout.tokens
+    shape = (hidden, network.heads, mlp, bool(network.position_values))
+
+    def unit(name: str, part: Callable[[int], Part], power: int = 1) -> float:
+        most = tokens if power > 1 else COLD * tokens
+        return machine.per_unit((name, *shape), most, part, power)
+
+    rates = Rates(
+        linear=unit("linear", lambda rows: _linear(machine, rows, hidden, mlp)),
+        stream=unit("stream", lambda rows: _stream(machine, rows, hidden)),
+        positions=unit("positions", lambda rows: _positions(machine, rows)),
+        heads=unit("heads", lambda rows: _heads(machine, rows, network)),
+        activation=unit("activation", lambda rows: _activation(machine, rows, hidden, mlp)),
+        copy=unit("copy", lambda rows: _copy(machine, rows, hidden)),
+        full=unit("full", lambda rows: _full(machine, rows, network), 2),
+        shared=unit("shared", lambda rows: _shared(machine, rows, network), 2),
+        window=0.0,
+        backend="full",
+    )
+    return with_window(rates, network, job, machine)
+
+
+@torch.inference_mode()
+def with_window(rates: Rates, network: Network, job: Job, machine: Machine) -> Rates:
+    """Return the rates for a call whose size lets CLEAR choose another backend."""
+    backend = backend_of(network, job, machine)
+    if backend == rates.backend:
+        return rates
+    window, grid = job.window, replace(job.layout, text=0, extra=0)
+    assert window is not None
+    if backend == "masked":
+        grid = replace(job.layout, extra=0)  # text and image in one call over all pairs
+    key = ("window", backend, window, network.hidden, network.heads)
+
+    def part(tokens: int) -> Part:
+        return _window(machine, _smaller(grid, tokens), window, network, backend)
+
+    power = 2 if backend == "masked" else 1
+    found = machine.per_unit(key, grid.tokens, part, power)
+    return replace(rates, backend=backend, window=found)
+
+
+def backend_of(network: Network, job: Job, machine: Machine) -> str:
+    """Return the name of the backend that "auto" takes for a call, "full" without a window."""
+    if job.window is None:
+        return "full"
+    shape = (1, network.heads, job.layout.tokens, network.head_dim)
+    like = torch.empty((1,), device=machine.device, dtype=machine.dtype).expand(shape)
+    return choose_name(like, Call(job.layout, job.window, job.pooling, scale=1.0))
+
+
+def _linear(machine: Machine, rows: int, hidden: int, mlp: int) -> Part:
+    width = min(WIDEST_OUTPUT, 3 * hidden + mlp)
+    x, weight = machine.random(rows, hidden), machine.random(width, hidden)
+    bias = machine.random(width)
+    return Part(lambda: F.linear(x, weight, bias), 2 * rows * hidden * width)
+
+
+def _stream(machine: Machine, rows: int, hidden: int) -> Part:
+    x, branch = machine.random(rows, hidden), machine.random(rows, hidden)
+    scale, shift, gate = machine.random(3, hidden)
+
+    def run() -> Tensor:
+        normal = torch.addcmul(shift, F.layer_norm(x, (hidden,)), 1 + scale)
+        x.add_(branch * gate)
+        return normal
+
+    return Part(run, rows * hidden)
+
+
+def _positions(machine: Machine, rows: int) -> Part:
+    make = machine.positions
+    return Part(lambda: torch.zeros(1) if make is None else make(rows), rows)
+
+
+def _heads(machine: Machine, rows: int, network: Network) -> Part:
+    # Strided, as the host has them after its fused projection.
+    qkv = machine.random(1, rows, 3, network.heads, network.head_dim).permute(2, 0, 3, 1, 4)
+    weight = machine.random(network.head_dim)
+    positions = None if machine.positions is None else machine.positions(rows)
+
+    def run() -> Tensor:
+        q, k = (F.rms_norm(x, weight.shape, weight, 1e-6) for x in (qkv[0], qkv[1]))
+        return k if positions is None else machine.rotate(q, k, positions)[1]
+
+    return Part(run, 2 * rows * network.hidden)
+
+
+def _activation(machine: Machine, rows: int, hidden: int, mlp: int) -> Part:
+    wide = machine.random(rows, 3 * hidden + mlp)[:, 3 * hidden :]
+    return Part(lambda: F.gelu(wide, approximate="tanh"), rows * mlp)
+
+
+def _copy(machine: Machine, rows: int, hidden: int) -> Part:
+    one, other = machine.random(rows, hidden), machine.random(rows, hidden)
+    return Part(lambda: torch.cat((one, other), 1), 2 * rows * hidden)
+
+
+def _full(machine: Machine, rows: int, network: Network) -> Part:
+    q, k, v = machine.random(3, 1, network.heads, rows, network.head_dim)
+    return Part(lambda: machine.attend(q, k, v), rows * rows * network.hidden)
+
+
+def _shared(machine: Machine, rows: int, network: Network) -> Part:
+    q, k, v = machine.random(3, 1, network.heads, rows, network.head_dim)
+    return Part(
+        lambda: attend_part(q, k, v, scale=network.head_dim**-0.5).out,
+        rows * rows * network.hidden,
+    )
+
+
+def _window(
+    machine: Machine, layout: TokenLayout, window: Window, network: Network, backend: str
+) -> Part:
+    q, k, v = machine.random(3, 1, network.heads, layout.tokens, network.head_dim)
+
+    def run() -> Tensor:
+        out = attention(q, k, v, layout, window, backend=backend)
+        assert isinstance(out, Tensor)
+        return out
+
+    return Part(run, window_pairs(layout, window, backend) * network.hidden)
+
+
+def _smaller(layout: TokenLayout, tokens: int) -> TokenLayout:
+    """Return a grid of about so many tokens and the same shape, the text in proportion."""
+    share = math.sqrt(min(1.0, tokens / layout.tokens))
+    height, width = (max(1, round(edge * share)) for edge in (layout.height, layout.width))
+    return TokenLayout(round(layout.text * share * share), height, width)

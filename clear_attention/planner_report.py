@@ -1,0 +1,222 @@
+"""What people read of a plan: the numbers, whether it fits, and what to do if it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .layout import TokenLayout
+from .planner import Cost, Rates, cost
+from .planner_machine import Machine
+from .planner_network import Job, Network
+from .planner_rates import measure, with_window
+
+GIB = 2**30
+EDGES_PX = (512, 1024, 2048, 4096, 8192)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The memory of a device, in bytes.
+
+    Attributes:
+        available: what the host could free for the model.
+        weights: of the model.
+        decoding: what the VAE needs to decode one whole picture.
+        reserved: what the host will set aside for a step, by its own estimate.
+        streams: whether weights can wait elsewhere until they are needed.
+    """
+
+    available: int
+    weights: int
+    decoding: int
+    reserved: int
+    streams: bool = True
+
+    @property
+    def room(self) -> int:
+        """What is left for a step at best."""
+        return self.available if self.streams else self.available - self.weights
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will cost, in full and with CLEAR.
+
+    Attributes:
+        title: what the model is.
+        network: its dimensions.
+        job: one call of it.
+        machine: where it runs.
+        rates: of this machine.
+        budget: its memory.
+        steps: calls of the model in a run.
+        token_px: edge of a token in pixels.
+        full: one call with full attention.
+        clear: one call with CLEAR.
+        sliced: whether the model runs in slices already.
+    """
+
+    title: str
+    network: Network
+    job: Job
+    machine: Machine
+    rates: Rates
+    budget: Budget
+    steps: int
+    token_px: int
+    full: Cost
+    clear: Cost
+    sliced: bool = False
+
+    @property
+    def step_memory(self) -> int:
+        """Bytes beside the weights that a step with CLEAR takes as the model is."""
+        return self.clear.sliced_memory if self.sliced else self.clear.memory
+
+    @property
+    def verdict(self) -> str:
+        """Say "fits", or what has to be done: "slice", "tile", both, or "too large"."""
+        budget, words = self.budget, list[str]()
+        if self.step_memory > budget.room:
+            if self.clear.sliced_memory > budget.room:
+                return "too large"
+            words.append("slice")
+        if budget.decoding > budget.room:
+            words.append("tile")
+        return " and ".join(words) or "fits"
+
+    def advice(self) -> list[str]:
+        """Return a sentence for each thing to do or to know."""
+        budget, lines = self.budget, list[str]()
+        if self.verdict == "too large":
+            lines.append(
+                f"A step needs {gib(self.clear.sliced_memory)} even in slices: take a smaller "
+                "picture, or a smaller batch."
+            )
+        if "slice" in self.verdict:
+            lines.append(
+                f"Put CLEAR Low Memory behind the model: in slices a step needs about "
+                f"{gib(self.clear.sliced_memory)} instead of {gib(self.clear.memory)}."
+            )
+        if budget.decoding > budget.room:
+            lines.append(
+                f"Decode with VAE Decode (Tiled): the whole picture would take "
+                f"{gib(budget.decoding)}."
+            )
+        step = self.clear.sliced_memory if "slice" in self.verdict else self.step_memory
+        if self.verdict != "too large" and step + budget.weights > budget.available:
+            lines.append(
+                "Not all weights fit beside a step: ComfyUI will fetch part of them from main "
+                "memory in every step, which takes time that is not counted here."
+            )
+        return lines
+
+    def over_sizes(self) -> dict[int, tuple[Cost, Cost]]:
+        """Return the costs of squares by their edge in pixels, in full and with CLEAR."""
+        return {edge: self.at(-(-edge // self.token_px)) for edge in EDGES_PX}
+
+    def at(self, edge: int) -> tuple[Cost, Cost]:
+        """Return the costs of a call for a square of so many tokens on a side."""
+        job = replace(self.job, layout=TokenLayout(self.job.layout.text, edge, edge))
+        rates = with_window(self.rates, self.network, job, self.machine)
+        return _costs(self.network, job, self.machine, rates)
+
+    def table(self) -> str:
+        """Return the plan as text."""
+        layout, window = self.job.layout, self.job.window
+        pooled = f", pooled by {self.job.pool_factor}" if self.job.pooling else ""
+        clear = f"CLEAR r = {window.radius}{pooled}" if window else "full"
+        width = max(12, len(clear))
+        rows = [("", "full", clear), *self._rows()]
+        state = " The model runs in slices already." if self.sliced else ""
+        lines = [
+            f"{self.title}; {self.machine.device}, {str(self.machine.dtype).split('.')[-1]}",
+            f"{layout.width * self.token_px} x {layout.height * self.token_px} pixels, batch "
+            f"{self.job.batch}: {layout.text} text + {layout.height} x {layout.width} image "
+            f"tokens of {self.token_px} pixels",
+            "",
+            *(f"{name:34}{full:>12}  {clear:>{width}}" for name, full, clear in rows),
+            "",
+            f"Weights {gib(self.budget.weights)}, whole VAE decode {gib(self.budget.decoding)}, "
+            f"available {gib(self.budget.available)}; ComfyUI sets {gib(self.budget.reserved)} "
+            "aside for a step.",
+            f"Verdict: {self.verdict}.{state}",
+            *self.advice(),
+            "",
+            f"{'at other sizes':16}{'seconds per step':>24}{'memory beside the weights':>28}",
+            f"{'pixels':16}{'full':>12}{'CLEAR':>12}{'full':>14}{'CLEAR':>14}",
+            *(_size_row(edge, *costs) for edge, costs in self.over_sizes().items()),
+        ]
+        return "\n".join(lines)
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        full, clear = both = (self.full, self.clear)
+        rows: list[tuple[str, ...]] = [
+            ("pairs per head, millions", *(f"{each.pairs / 1e6:,.2f}" for each in both)),
+            ("TFLOP per step, linear layers", *(tera(each.linear_flop) for each in both)),
+            ("TFLOP per step, attention", *(tera(each.attention_flop) for each in both)),
+            ("seconds per step", *(f"{each.seconds:.3g}" for each in both)),
+            (f"time for {self.steps} steps", *(duration(self.steps * e.seconds) for e in both)),
+            ("memory beside the weights", *(gib(each.memory) for each in both)),
+            ("the same in slices", *(gib(each.sliced_memory) for each in both)),
+        ]
+        if clear.seconds:
+            rows.append(("times faster", "1.0", f"{full.seconds / clear.seconds:.1f}"))
+        return rows
+
+
+def make_plan(
+    network: Network,
+    job: Job,
+    machine: Machine,
+    budget: Budget,
+    *,
+    steps: int,
+    token_px: int,
+    title: str,
+    sliced: bool = False,
+) -> Plan:
+    """Measure the machine, and plan a run.
+
+    Args:
+        network: the model's dimensions.
+        job: one call of it.
+        machine: where it runs.
+        budget: its memory.
+        steps: calls of the model in a run.
+        token_px: edge of a token in pixels.
+        title: what the model is.
+        sliced: whether it runs in slices already.
+    """
+    rates = measure(network, job, machine)
+    costs = _costs(network, job, machine, rates)
+    return Plan(title, network, job, machine, rates, budget, steps, token_px, *costs, sliced)
+
+
+def _costs(network: Network, job: Job, machine: Machine, rates: Rates) -> tuple[Cost, Cost]:
+    where = (machine.dtype, machine.device, rates)
+    return cost(network, job.full(), *where), cost(network, job, *where)
+
+
+def _size_row(edge: int, full: Cost, clear: Cost) -> str:
+    seconds = f"{full.seconds:>12.3g}{clear.seconds:>12.3g}"
+    return f"{f'{edge} x {edge}':16}{seconds}{gib(full.memory):>14}{gib(clear.memory):>14}"
+
+
+def gib(size: int) -> str:
+    """Write bytes for people."""
+    return f"{size / GIB:.3g} GiB" if size >= GIB / 10 else f"{size / 2**20:.3g} MiB"
+
+
+def tera(flop: int) -> str:
+    """Write operations as tera-operations."""
+    return f"{flop / 1e12:,.4g}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time for people."""
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

@@ -1,0 +1,1 @@
+"""Cascades of picture sizes: which sizes, steps, guidance and scales. Pure numbers."""

@@ -1,0 +1,71 @@
+"""A model, a machine and rates that are made up, for the planner's tests."""
+
+from __future__ import annotations
+
+import torch
+
+from clear_attention import TokenLayout, Window
+from clear_attention.planner import Rates
+from clear_attention.planner_machine import Machine
+from clear_attention.planner_network import Job, flux, sd3
+from clear_attention.planner_report import Budget, Plan, make_plan
+
+CPU = torch.device("cpu")
+FLUX_DEV = flux(
+    hidden=3072,
+    heads=24,
+    mlp=12288,
+    double=19,
+    single=38,
+    latent_values=64,
+    input_values=64,
+    context=4096,
+)
+SMALL_FLUX = flux(
+    hidden=32, heads=2, mlp=48, double=1, single=2, latent_values=8, input_values=8, context=8
+)
+SMALL_SD3 = sd3(hidden=32, heads=2, mlp=64, joint=3, image=1, latent_values=8, context=8)
+RATES = Rates(
+    linear=1e-9,
+    stream=1e-7,
+    positions=1e-5,
+    heads=2e-7,
+    activation=3e-7,
+    copy=4e-8,
+    full=1e-9,
+    shared=2e-9,
+    window=5e-9,
+    backend="tiled",
+)
+ROOMY = Budget(available=10**12, weights=10**9, decoding=10**9, reserved=10**9)
+
+
+def machine(check=lambda: None, dtype=torch.float32) -> Machine:
+    """Return this machine's CPU with attention and positions in plain torch."""
+    return Machine(
+        device=CPU,
+        dtype=dtype,
+        attend=torch.nn.functional.scaled_dot_product_attention,
+        positions=lambda tokens: torch.ones(tokens, 1),
+        rotate=lambda q, k, positions: (q * positions, k * positions),
+        check=check,
+    )
+
+
+def job(height=8, width=6, text=4, radius=3, **more) -> Job:
+    """Return a small call."""
+    return Job(TokenLayout(text, height, width), Window(radius) if radius else None, **more)
+
+
+def plan(budget=ROOMY, call=None, network=SMALL_FLUX, sliced=False) -> Plan:
+    """Plan a small run."""
+    return make_plan(
+        network,
+        call or job(),
+        machine(),
+        budget,
+        steps=20,
+        token_px=16,
+        title="A small FLUX",
+        sliced=sliced,
+    )
