@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 from planner_fixtures import SMALL_FLUX, SMALL_SD3, job, machine
 
-from clear_attention import Window
+from clear_attention import Window, planner_machine
 from clear_attention.planner import window_pairs
 from clear_attention.planner_machine import Found, Part
 from clear_attention.planner_rates import measure, with_window
@@ -80,21 +78,22 @@ def test_a_sample_serves_calls_that_it_is_like(found, most, serves):
 
 
 @pytest.mark.parametrize("power", [1, 2])
-def test_the_rate_is_the_time_for_a_unit_of_work(power):
-    """A part that sleeps 20 microseconds per token, until it lasts long enough."""
-    lengths = []
+def test_the_rate_is_the_time_for_a_unit_of_work(power, monkeypatch):
+    """A part that takes 20 microseconds per token of a clock of its own."""
+    lengths, now = [], [0.0]
+    monkeypatch.setattr(planner_machine, "clock", lambda: now[0])
 
     def part(tokens):
         lengths.append(tokens)
 
         def run():
-            time.sleep(2e-5 * tokens)
+            now[0] += 2e-5 * tokens
             return torch.zeros(1)
 
         return Part(run, 2 * tokens)
 
-    rate = machine().per_unit("sleep", 10**6, part, power)
-    assert rate == pytest.approx(1e-5, rel=0.3)
+    rate = machine().per_unit("slow", 10**6, part, power)
+    assert rate == pytest.approx(1e-5)
     assert lengths == sorted(lengths) and lengths[-1] < 10_000
 
 
