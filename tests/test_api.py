@@ -50,7 +50,7 @@ def call(q=None, k=None, v=None, layout=LAYOUT, **options):
         ),
         (
             dict(backend="cuda"),
-            "backend must be auto, masked, tiled, flex, reference, got 'cuda'",
+            "backend must be auto, masked, triton, tiled, flex, triton_int8, reference, got 'cuda'",
         ),
         (
             dict(backend="tiled", mask=tokens(15, 15)),

@@ -63,7 +63,11 @@ def test_a_workflow_run_from_the_page_shows_its_picture_and_what_clear_did(comfy
     assert comfy_page.missing_types() == []
     comfy_page.run()
     assert comfy_page.dialog() == ""
-    size = 128 if name == "clear_flux_text_to_image" else 512
+    size = {
+        "clear_flux_text_to_image": 128,
+        "clear_flux_low_vram": 256,
+        "clear_flux_8k": 1024,
+    }.get(name, 512)
     assert comfy_page.picture_sizes() == [(size, size)]
     assert "radius 8" in comfy_page.node_text("CLEARLoader")
     assert comfy_page.errors == []
