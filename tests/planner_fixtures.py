@@ -11,16 +11,10 @@ from clear_attention.planner_network import Job, flux, sd3
 from clear_attention.planner_report import Budget, Plan, make_plan
 
 CPU = torch.device("cpu")
-FLUX_DEV = flux(
-    hidden=3072,
-    heads=24,
-    mlp=12288,
-    double=19,
-    single=38,
-    latent_values=64,
-    input_values=64,
-    context=4096,
+FLUX_WIDTHS = dict(
+    hidden=3072, heads=24, mlp=12288, latent_values=64, input_values=64, context=4096
 )
+FLUX_DEV = flux(double=19, single=38, **FLUX_WIDTHS)
 SMALL_FLUX = flux(
     hidden=32, heads=2, mlp=48, double=1, single=2, latent_values=8, input_values=8, context=8
 )

@@ -8,23 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from planner_fixtures import CPU, FLUX_DEV, RATES, SMALL_FLUX, SMALL_SD3, job
+from planner_fixtures import CPU, FLUX_DEV, FLUX_WIDTHS, RATES, SMALL_FLUX, SMALL_SD3, job
 
 from clear_attention import TokenLayout, Window
 from clear_attention.planner import attention_flop, cost, linear_flop, seconds
 from clear_attention.planner_memory import memory, sliced_memory
 from clear_attention.planner_network import Job, flux
 
-ONE_LAYER = flux(
-    hidden=3072,
-    heads=24,
-    mlp=12288,
-    double=1,
-    single=0,
-    latent_values=64,
-    input_values=64,
-    context=4096,
-)
+ONE_LAYER = flux(double=1, single=0, **FLUX_WIDTHS)
 
 # Edge in tokens -> the TFLOP of one attention layer in the paper's table 1.
 PAPER = {

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-
-FOLDER = Path(__file__).parents[2] / "workflows"
-EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.json"))
-NODES = (
-    "CLEARLoader",
-    "CLEARAttention",
-    "CLEARHighRes",
-    "CLEARUpscale",
-    "CLEARLowMemory",
-    "CLEARPlan",
-    "CLEARWindowPreview",
-    "CLEARLocality",
-    "CLEARDistill",
-)
+from pack import EXAMPLES, NODES, WORKFLOWS
 
 
 def load(name):
     """Read a workflow."""
     from tools import workflows
 
-    return workflows.load(FOLDER / f"{name}.json")
+    return workflows.load(WORKFLOWS / f"{name}.json")
 
 
 def for_demo(name):
@@ -90,6 +75,6 @@ def test_the_page_and_our_tools_make_the_same_prompt_of_a_workflow(comfy_page, s
 @pytest.mark.parametrize("node_id", NODES)
 def test_the_info_button_of_a_node_opens_its_help_page(comfy_page, node_id):
     help_text = comfy_page.help_of(node_id)
-    heading = (FOLDER.parent / "web" / "docs" / node_id / "en.md").read_text().splitlines()[0]
+    heading = (WORKFLOWS.parent / "web" / "docs" / node_id / "en.md").read_text().splitlines()[0]
     assert heading.removeprefix("# ") in help_text
     assert "Typical settings" in help_text or "Which file?" in help_text

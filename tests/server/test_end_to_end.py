@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+from pack import EXAMPLES, NODES
 from PIL import Image
 
 from .pictures import (
@@ -17,19 +17,6 @@ from .pictures import (
     saved_report,
     text_to_image,
     without_clear,
-)
-
-EXAMPLES = sorted(path.stem for path in (Path(__file__).parents[2] / "workflows").glob("*.json"))
-NODES = (
-    "CLEARLoader",
-    "CLEARAttention",
-    "CLEARHighRes",
-    "CLEARUpscale",
-    "CLEARLowMemory",
-    "CLEARPlan",
-    "CLEARWindowPreview",
-    "CLEARLocality",
-    "CLEARDistill",
 )
 
 
