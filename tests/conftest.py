@@ -29,6 +29,13 @@ settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what is left out, in each of the processes that run tests."""
+    from tools.reporting import Reporting
+
+    config.pluginmanager.register(Reporting(strict=os.environ.get("CI") == "true"))
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running ComfyUI with this pack, the demo's nodes and the demo's files."""

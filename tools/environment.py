@@ -32,6 +32,7 @@ TOOLS = (
     "einops",
     "safetensors",
     "pytest>=8",
+    "pytest-xdist",
     "hypothesis",
     "playwright",
     "websocket-client",

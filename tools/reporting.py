@@ -8,6 +8,7 @@ from typing import TypeVar
 import pytest
 import torch
 
+LEFT_OUT = "clear_left_out"
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
@@ -43,6 +44,17 @@ class Reporting:
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         """Judge the skip of a whole module."""
         return self._judge((yield))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: object) -> None:
+        """Take over the number from one of several processes, all of which leave out the same."""
+        self.left_out = getattr(node, "workeroutput", {}).get(LEFT_OUT, self.left_out)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Give the number to the process that writes the summary, if this is not the one."""
+        output: dict[str, int] | None = getattr(session.config, "workeroutput", None)
+        if output is not None:
+            output[LEFT_OUT] = self.left_out
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Tell how many tests wait for another machine."""

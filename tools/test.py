@@ -13,6 +13,9 @@ from tools.checks import run_checks
 from tools.environment import reexec_in_venv
 from tools.host import ROOT
 
+# A test file keeps to one process, for its fixtures. A later `-n 0` wins: what --pdb needs.
+PROCESSES = ("-n", "auto", "--maxprocesses=8", "--dist=loadfile")
+
 
 def main(arguments: list[str]) -> int:
     """Run the checks, then pytest, and return an exit code that is zero if all went well."""
@@ -32,12 +35,11 @@ def run_pytest(arguments: list[str]) -> int:
     """
     import pytest
 
-    from tools.reporting import Reporting
-
     os.chdir(ROOT)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are tiny: processes, not threads
     hidden = {"", str(ROOT), str(ROOT / "tools")}
     sys.path[:] = [entry for entry in sys.path if entry not in hidden]
-    return int(pytest.main(arguments, plugins=[Reporting(strict=os.environ.get("CI") == "true")]))
+    return int(pytest.main([*PROCESSES, *arguments]))
 
 
 if __name__ == "__main__":
