@@ -54,6 +54,15 @@ class CLEARLoader(io.ComfyNode):
                     ),
                 ),
                 backend_input(),
+                io.Model.Input(
+                    "reference_model",
+                    optional=True,
+                    tooltip=(
+                        "For finetunes: the model that the CLEAR file was distilled from, in 16 "
+                        "bits; FLUX.1 [dev] for the published ones. What distilling changed is "
+                        "added to the model's own weights. Left out, the file replaces them."
+                    ),
+                ),
             ],
             outputs=[io.Model.Output()],
             hidden=[io.Hidden.unique_id],
@@ -69,8 +78,11 @@ class CLEARLoader(io.ComfyNode):
         strength: float = 1.0,
         radius: int = 0,
         backend: str = "auto",
+        reference_model: Any = None,
     ) -> io.NodeOutput:
         node_id = cls.hidden.unique_id if cls.hidden else None
         return io.NodeOutput(
-            load_onto(model, clear_name, strength, radius or None, backend, node_id)
+            load_onto(
+                model, clear_name, strength, radius or None, backend, node_id, reference_model
+            )
         )

@@ -23,9 +23,9 @@ from ..pooling import Pooling
 from . import host
 from .attention import RECORDER_KEY
 from .families import plain_module, require_family
+from .own_weights import table_and_size
 from .patch import SETTINGS_KEY, settings_of, with_settings
 from .settings import Settings
-from .weights import table_and_size
 
 
 class HostDenoiser:

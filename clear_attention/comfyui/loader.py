@@ -25,6 +25,7 @@ def load_onto(
     radius: int | None = None,
     backend: str = "auto",
     node_id: str | None = None,
+    reference: ModelPatcher | None = None,
 ) -> ModelPatcher:
     """Return a clone of the model with CLEAR weights and their window.
 
@@ -35,6 +36,8 @@ def load_onto(
         radius: of the window in tokens, None for what the file was distilled for.
         backend: "auto" or the name of a backend.
         node_id: the node that shows the report.
+        reference: the MODEL that the file was distilled from, to add the difference to it instead
+            of replacing the model's own weights.
 
     Raises:
         ValueError: the file cannot be used on this model; the message says why.
@@ -58,4 +61,4 @@ def load_onto(
         min_tokens=0,
         backend=backend,
     )
-    return apply_clear(model, clear, strength)
+    return apply_clear(model, clear, strength, reference)

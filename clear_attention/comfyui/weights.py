@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import weakref
@@ -19,17 +20,25 @@ from torch import Tensor
 from ..weights import checkpoint, low_rank
 from ..weights.checkpoint import Checkpoint
 from ..weights.errors import CheckpointError, some
-from ..weights.table import Block, BlockKind, HostSlice, NameTable, Size
+from ..weights.table import HOST_PREFIX as PREFIX
+from ..weights.table import Block, HostSlice
+from .hooked_weights import restore_hooks
+from .own_weights import check_fits, plain_weights
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "clear"
 SUFFIX = ".safetensors"
-PREFIX = "diffusion_model."
 
 
 def register_model_folder() -> None:
-    """Make ``models/clear`` known to the host, after the user's own paths; safe to call again."""
-    folder = os.path.join(folder_paths.models_dir, FOLDER)
-    folder_paths.add_model_folder_path(FOLDER, folder)
+    """Make ``models/clear`` known to the host, after the user's own paths; safe to call again.
+
+    ``models/loras/clear`` too, where extracted LoRAs are: LoRA loaders list them as ``clear/...``.
+    """
+    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
+    for folder in folder_paths.get_folder_paths("loras"):
+        folder_paths.add_model_folder_path(FOLDER, os.path.join(folder, FOLDER))
     paths, _ = folder_paths.folder_names_and_paths[FOLDER]
     # A folder that only extra_model_paths.yaml names has no suffixes, which lists every file.
     folder_paths.folder_names_and_paths[FOLDER] = (paths, {SUFFIX})
@@ -84,7 +93,11 @@ class ClearWeights:
         adapters = comfy.lora.load_lora(self.tensors.by_name, rows, log_missing=False)
         for adapter in adapters.values():
             adapter.weights = ClearPatch.of(adapter.weights, self.tensors)
-        return adapters
+        biases = {
+            _in_model(rows): ClearPatch.of((self.tensors.by_name[name],), self.tensors)
+            for name, rows in low_rank.bias_slices(self.checkpoint.shapes).items()
+        }
+        return {**adapters, **biases}
 
 
 class ClearPatch(tuple[Any, ...]):
@@ -160,39 +173,89 @@ def _read_tensors(found: Checkpoint) -> dict[str, Tensor]:
     return tensors
 
 
-def apply_clear(model: ModelPatcher, clear: ClearWeights, strength: float = 1.0) -> ModelPatcher:
-    """Return a clone of a model whose weights are W_base + strength (W_clear - W_base).
+def apply_clear(
+    model: ModelPatcher,
+    clear: ClearWeights,
+    strength: float = 1.0,
+    reference: ModelPatcher | None = None,
+) -> ModelPatcher:
+    """Return a clone of a model whose weights are W + strength (W_clear - W_reference).
 
-    A checkpoint of low rank holds the difference. Earlier CLEAR weights on the model are replaced,
-    whatever their form: the last wins. Strength 0 leaves no patch of ours, 1 is the file, others
-    interpolate or extrapolate. LoRAs stay on top, whether they were added before or will be after.
+    The reference is the model itself unless another is given, and a checkpoint of low rank holds
+    the difference. Earlier CLEAR weights on the model are replaced, whatever their form: the last
+    wins. Strength 0 leaves no patch of ours, 1 without a reference is the file, others interpolate
+    or extrapolate. LoRAs stay on top, whether they were added before or will be after.
 
     Args:
         model: A MODEL, left as it is.
         clear: The checkpoint to apply.
         strength: Share of the distilled weights.
+        reference: The MODEL that the checkpoint was distilled from, without its LoRAs.
 
     Raises:
-        CheckpointError: The checkpoint is made for another model, or the strength is not finite.
+        CheckpointError: The checkpoint is made for another model or reference, the reference is
+            quantised, or the strength is not finite.
     """
     if not math.isfinite(strength):
         raise CheckpointError(f"The strength must be a finite number, got {strength}.")
     check_fits(model, clear.checkpoint)
+    taken_away = _reference_patches(model, clear, reference) if strength else {}
     model = model.clone()
     replaced = _remove_clear(model)
     patches = clear.patches if strength else {}
+    name = clear.checkpoint.path.name
+    if taken_away:
+        # First: where W is W_reference, nothing remains, and the file's values come in exactly.
+        _add(model, taken_away, name, -strength, 1.0)
     if replaced or patches:  # else it keeps the identity by which the host knows loaded weights
-        kept = 1.0 if clear.checkpoint.rank else 1.0 - strength
-        added = model.add_patches(patches, strength_patch=strength, strength_model=kept)
-        if len(added) != len(patches):
-            lacking = sorted({rows.key for rows in patches.keys() - set(added)})
-            raise CheckpointError(
-                f"{clear.checkpoint.path.name}: the model took {len(added)} of {len(patches)} "
-                f"weights, it lacks {some(lacking)}."
-            )
+        adds = clear.checkpoint.rank or taken_away
+        _add(model, patches, name, strength, 1.0 if adds else 1.0 - strength)
     for key in {rows.key for rows in patches}:
         model.patches[key] = _base_first(model.patches[key])
+    if patches:
+        restore_hooks(model, _lost)
     return model
+
+
+def _lost(entries: Collection[Any]) -> list[tuple[Any, float]]:
+    """Tell on which rows our entries replace what was there, and to which share."""
+    ours = (entry for entry in entries if _is_ours(entry))
+    return [(rows, 1.0 - kept) for _, _, kept, rows, *_ in ours if kept != 1.0]
+
+
+def _add(
+    model: ModelPatcher, patches: Mapping[HostSlice, Any], name: str, strength: float, kept: float
+) -> None:
+    """Add patches to a clone, all of them or none that anybody will see."""
+    added = model.add_patches(patches, strength_patch=strength, strength_model=kept)
+    if len(added) != len(patches):
+        lacking = sorted({rows.key for rows in patches.keys() - set(added)})
+        raise CheckpointError(
+            f"{name}: the model took {len(added)} of {len(patches)} weights, "
+            f"it lacks {some(lacking)}."
+        )
+
+
+def _reference_patches(
+    model: ModelPatcher, clear: ClearWeights, reference: ModelPatcher | None
+) -> dict[HostSlice, ClearPatch]:
+    """Return the reference's weights as patches; none where there is nothing to take away."""
+    if reference is None:
+        return {}
+    if clear.checkpoint.rank:
+        logger.warning(
+            "CLEAR: reference_model has no effect on %s, which holds changes already.",
+            clear.checkpoint.path.name,
+        )
+        return {}
+    if reference.is_clone(model) and not _is_merged(model):  # W_reference is W
+        return {}
+    check_fits(reference, clear.checkpoint, "reference_model")
+    state = Tensors(plain_weights(reference, clear.checkpoint, "reference_model"))
+    return {
+        _in_model(rows): ClearPatch.of((state.by_name[rows.key].narrow(*rows.offset),), state)
+        for rows in clear.checkpoint.table.slices(clear.checkpoint.size).values()
+    }
 
 
 def _remove_clear(model: ModelPatcher) -> bool:
@@ -222,59 +285,17 @@ def _is_ours(entry: Any) -> bool:
     return isinstance(getattr(value, "weights", value), ClearPatch)
 
 
+def _is_merged(model: ModelPatcher) -> bool:
+    """Tell whether a model's base is not its own weights alone."""
+    return any(
+        _makes_base(entry)
+        for entries in model.patches.values()
+        for entry in entries
+        if not _is_ours(entry)
+    )
+
+
 def _makes_base(entry: Any) -> bool:
     _, value, strength_model, *_ = entry
     is_set = isinstance(value, tuple) and len(value) == 2 and value[0] == "set"
     return is_set or strength_model != 1.0
-
-
-def check_fits(model: ModelPatcher, found: Checkpoint) -> None:
-    """Check by names and shapes, without reading weights, that a checkpoint belongs to a model.
-
-    Raises:
-        CheckpointError: The model is of another family, or has other blocks or another width.
-    """
-    name, size = found.path.name, found.size
-    plain = model.model.diffusion_model
-    names = {key.removeprefix(PREFIX) for key in model.model_state_dict(PREFIX)}
-    blocks = {kind.name: _count_blocks(names, kind) for kind in found.table.kinds}
-    # The module knows its width; the tensors' shapes may be those of packed, quantised ones.
-    width = getattr(plain, "hidden_size", None)
-    if width is None or not all(blocks[kind.name] or kind.optional for kind in found.table.kinds):
-        raise CheckpointError(
-            f"{name} is made for {found.table.title}, the model is {type(plain).__name__}."
-        )
-    left_out = {kind: 0 for kind in blocks if not size.blocks[kind]}
-    if (width, {**blocks, **left_out}) != (size.hidden, size.blocks):
-        model_size = Size(width, blocks, 0)
-        raise CheckpointError(f"{name} is made for a model of {size}, this one has {model_size}.")
-    slices = low_rank.slices if found.rank else NameTable.slices
-    lacking = {rows.key for rows in slices(found.table, size).values()} - names
-    if lacking:
-        raise CheckpointError(
-            f"{name} is made for {found.table.title}, the model ({type(plain).__name__}) "
-            f"lacks {some(sorted(lacking))}."
-        )
-
-
-def _count_blocks(names: Collection[str], kind: BlockKind) -> int:
-    before, _, behind = f"{kind.layers[0].host}.weight".partition("{}")
-    return sum(name.startswith(before) and name.endswith(behind) for name in names)
-
-
-def table_and_size(model: ModelPatcher) -> tuple[NameTable, Size]:
-    """Return a model's names of its attention projections, its width and its number of blocks.
-
-    Raises:
-        CheckpointError: No table has its names.
-    """
-    names = {key.removeprefix(PREFIX) for key in model.model_state_dict(PREFIX)}
-    for table in checkpoint.TABLES:
-        blocks = {kind.name: _count_blocks(names, kind) for kind in table.kinds}
-        if all(blocks[kind.name] or kind.optional for kind in table.kinds):
-            return table, Size(model.model.diffusion_model.hidden_size, blocks, 0)
-    known = " and ".join(table.title for table in checkpoint.TABLES)
-    raise CheckpointError(
-        f"CLEAR weights are known for {known}, the model is "
-        f"{type(model.model.diffusion_model).__name__}."
-    )

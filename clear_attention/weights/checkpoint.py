@@ -74,6 +74,11 @@ class Checkpoint:
         return self.table.family
 
     @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor, by its name in the file."""
+        return {name: info.shape for name, info in self.tensors.items()}
+
+    @property
     def has_metadata(self) -> bool:
         """Whether the file says itself what it is for; published files do not."""
         return RADIUS in self.metadata
@@ -146,8 +151,7 @@ def check_loaded(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         CheckpointError: They are not.
     """
-    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
-    if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
+    if checkpoint.shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
         raise CheckpointError(f"{checkpoint.path.name} was replaced while it was read: try again.")
     _check_finite(tensors, checkpoint.path.name)
 

@@ -2,8 +2,10 @@
 
 Each layer has ``transformer.<published name>.lora_A.weight``, ``[rank, hidden]``, and
 ``.lora_B.weight``, ``[hidden, rank]``, which every LoRA loader knows; an ``.alpha``, ``[]``, scales
-the change by alpha / rank. Pooling weights keep their published names. It is the metadata, with
-``clear.rank`` among it, that distinguishes such a file from any other LoRA.
+the change by alpha / rank. Changes of biases, where there are some, are whole, by the name of the
+host's layer: ``diffusion_model.double_blocks.0.img_attn.qkv.diff_b``. Pooling weights keep their
+published names. It is the metadata, with ``clear.rank`` among it, that distinguishes such a file
+from any other LoRA.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from . import checkpoint
 from .errors import CheckpointError, some
-from .table import LORA_PREFIX, HostSlice, NameTable, Size
+from .table import BIAS_CHANGE, HOST_PREFIX, LORA_PREFIX, HostSlice, NameTable, Size
 
 WEIGHT = ".weight"
 
@@ -58,4 +60,19 @@ def slices(table: NameTable, size: Size) -> dict[str, HostSlice]:
         LORA_PREFIX + name.removesuffix(WEIGHT): rows
         for name, rows in table.slices(size).items()
         if name.endswith(WEIGHT)
+    }
+
+
+def bias_slices(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, HostSlice]:
+    """Map the changes of biases among a checkpoint's tensors to the host's biases.
+
+    Args:
+        shapes: Shape of every tensor in the checkpoint.
+    """
+    return {
+        name: HostSlice(
+            f"{name.removeprefix(HOST_PREFIX).removesuffix(BIAS_CHANGE)}bias", (0, 0, shape[0])
+        )
+        for name, shape in shapes.items()
+        if name.endswith(f".{BIAS_CHANGE}")
     }

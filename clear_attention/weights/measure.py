@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from .errors import CheckpointError, quoted, some
-from .table import ALPHA, DOWN, PARAMETERS, UP, BlockKind, NameTable, Place, Size
+from .table import (
+    ALPHA,
+    BIAS_CHANGE,
+    DOWN,
+    PARAMETERS,
+    UP,
+    BlockKind,
+    NameTable,
+    Place,
+    Size,
+)
 
 Shape = tuple[int, ...]
 
@@ -35,7 +45,7 @@ def measure(table: NameTable, shapes: Mapping[str, Shape], source: str) -> Size:
         )
     for name, place in places.items():
         wanted = _wanted_shape(place, size)
-        if tuple(shapes[name]) != wanted:
+        if _without_more_rows(place, shapes[name], wanted) != wanted:
             raise CheckpointError(
                 f"{source}: {quoted(name)} must have the shape {list(wanted)}, "
                 f"got {list(shapes[name])}."
@@ -108,6 +118,12 @@ def _pool_factor(places: Mapping[str, Place], shapes: Mapping[str, Shape]) -> in
     return max(2, pooling[3]) if len(pooling) == 7 else 2
 
 
+def _without_more_rows(place: Place, shape: Shape, wanted: Shape) -> Shape:
+    """Return a shape; of a bias without what a fused layer may have behind the trained rows."""
+    more = place.parameter == BIAS_CHANGE and len(shape) == 1 and shape > wanted
+    return wanted if more else tuple(shape)
+
+
 def _wanted_shape(place: Place, size: Size) -> Shape:
     if place.layer is None:
         return (1, 1, 1, size.pool_factor, 1, size.pool_factor, 1)
@@ -117,4 +133,5 @@ def _wanted_shape(place: Place, size: Size) -> Shape:
         DOWN: (size.rank, size.hidden),
         UP: (size.hidden, size.rank),
         ALPHA: (),
+        BIAS_CHANGE: (place.kind.parts(place.layer.host) * size.hidden,),
     }[place.parameter]

@@ -4,7 +4,8 @@ Checkpoints keep to_q, to_k and to_v apart; the host fuses them row by row into 
 is data, and everything that depends on names is read off it, in both directions.
 
 A layer comes in one of two forms: as its whole weight and bias, or as a change B A of its weight,
-in the names of an ordinary LoRA.
+in the names of an ordinary LoRA. Changes of biases are fused and named as the host has them: its
+LoRA loader drops those of single projections.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ LORA_PREFIX = "transformer."
 DOWN, UP = "lora_A.weight", "lora_B.weight"
 ALPHA = "alpha"  # may be absent; divided by the rank, it is a factor of B A
 FORMS = (("", PARAMETERS), (LORA_PREFIX, (DOWN, UP, ALPHA)))
+HOST_PREFIX = "diffusion_model."
+BIAS_CHANGE = "diff_b"  # added to a fused layer's whole bias; may be absent
 BLOCK_NAME = re.compile(r"([a-z_.]+\.)(0|[1-9]\d{0,2})(\.[A-Za-z_0-9.]+)")
 
 
@@ -68,6 +71,10 @@ class BlockKind:
     layers: tuple[Layer, ...]
     pooling: str
     optional: bool = False
+
+    def parts(self, host: str) -> int:
+        """Count the trained layers that a fused layer of the host's consists of."""
+        return sum(layer.host == host for layer in self.layers)
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,13 @@ class NameTable:
             for layer in kind.layers
             for parameter in parameters
         }
-        return {**layers, **{kind.pooling: (kind, None, "") for kind in self.kinds}}
+        biases = {
+            f"{HOST_PREFIX}{layer.host}.{BIAS_CHANGE}": (kind, layer, BIAS_CHANGE)
+            for kind in self.kinds
+            for layer in kind.layers
+        }
+        pooling = {kind.pooling: (kind, None, "") for kind in self.kinds}
+        return {**layers, **biases, **pooling}
 
     def place(self, name: str) -> Place | None:
         """Find where a tensor of a checkpoint belongs; None if the name is not in the table."""

@@ -71,9 +71,10 @@ def files(sd3_folders, monkeypatch, tmp_path):
 @pytest.fixture
 def write(files, weights):
     """Write random changes of a model as a file; return its name and its tensors."""
+    from clear_attention.comfyui import own_weights
 
     def write(model, rank=3, pool_factor=0, changes=lambda tensors: tensors):
-        table, size = weights.table_and_size(model)
+        table, size = own_weights.table_and_size(model)
         generator = torch.Generator().manual_seed(rank)
         tensors = {}
         for layer in low_rank.slices(table, size):
@@ -391,9 +392,10 @@ def test_tensors_are_shared_and_live_as_long_as_a_model_that_uses_them(flux_mode
 @pytest.mark.parametrize("name", ["a", "b", "3.5-medium"])
 def test_a_students_file_does_what_the_student_does(name, model_of, files, weights, pack):
     from clear_attention.comfyui.loader import load_onto
+    from clear_attention.comfyui.own_weights import table_and_size
 
     model = model_of(name)
-    table, size = weights.table_and_size(model)
+    table, size = table_and_size(model)
     student = Student(table, Size(size.hidden, size.blocks, pool_factor=2), rank=3, seed=5)
     generator = torch.Generator().manual_seed(6)
     for parameter in student.parameters():

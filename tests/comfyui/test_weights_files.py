@@ -30,6 +30,7 @@ def folders(host, tmp_path, monkeypatch):
 
     known = {name: entry for name, entry in folder_paths.folder_names_and_paths.items()}
     known.pop("clear", None)
+    known["loras"] = ([str(tmp_path / "loras"), "/elsewhere/loras"], {".safetensors"})
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
@@ -53,7 +54,8 @@ def file(folders, weights, tmp_path):
 def test_the_folder_is_registered_once(folders, weights, tmp_path):
     for _ in range(3):
         weights.register_model_folder()
-    expected = ([str(tmp_path / "models" / "clear")], {".safetensors"})
+    own = [tmp_path / "models" / "clear", tmp_path / "loras" / "clear", "/elsewhere/loras/clear"]
+    expected = ([*map(str, own)], {".safetensors"})
     assert folders.folder_names_and_paths["clear"] == expected
 
 
@@ -62,8 +64,20 @@ def test_the_users_own_paths_come_first(folders, weights, tmp_path):
     for _ in range(3):
         weights.register_model_folder()
     paths, suffixes = folders.folder_names_and_paths["clear"]
-    assert paths == ["/elsewhere/clear", str(tmp_path / "models" / "clear")]
+    assert paths[:2] == ["/elsewhere/clear", str(tmp_path / "models" / "clear")]
     assert suffixes == {".safetensors"}
+
+
+def test_extracted_loras_are_listed_by_both_kinds_of_loaders(folders, weights, file, tmp_path):
+    name = file().name
+    folder = tmp_path / "loras" / "clear"
+    folder.mkdir(parents=True)
+    shutil.copy(FOLDER / "clear_a_local.safetensors", folder / "clear_local_8.safetensors")
+    assert folders.get_filename_list("clear") == [name, "clear_local_8.safetensors"]
+    assert folders.get_filename_list("loras") == [
+        os.path.join("clear", "clear_local_8.safetensors")
+    ]
+    assert weights.load_clear("clear_local_8.safetensors").radius == 8
 
 
 def test_only_safetensors_are_listed(folders, weights, file):

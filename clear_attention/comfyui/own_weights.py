@@ -1,0 +1,112 @@
+"""A MODEL's own weights of its attention: their names, whether a checkpoint fits, their values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+from torch.nn import Parameter
+
+from ..weights import checkpoint, low_rank
+from ..weights.checkpoint import Checkpoint
+from ..weights.errors import CheckpointError, some
+from ..weights.table import HOST_PREFIX as PREFIX
+from ..weights.table import BlockKind, NameTable, Size
+
+
+def plain_weights(model: ModelPatcher, found: Checkpoint, title: str) -> dict[str, Tensor]:
+    """Return a model's own weights that a checkpoint is about, without patches, not copied.
+
+    Args:
+        model: A MODEL, loaded or not.
+        found: The checkpoint.
+        title: What to call the model in an error.
+
+    Returns:
+        The host's fused tensors by their names in the diffusion model.
+
+    Raises:
+        CheckpointError: They are of less than 16 bits, or quantised.
+    """
+    keys = {rows.key for rows in found.table.slices(found.size).values()}
+    tensors: dict[str, Tensor] = {}
+    for key, (own, *_) in model.get_key_patches(PREFIX).items():
+        name = key.removeprefix(PREFIX)
+        if name in keys:
+            tensor: Tensor = own[0]
+            _check_plain(tensor, name, title)
+            tensors[name] = tensor.detach()
+    return tensors
+
+
+def _check_plain(tensor: Tensor, name: str, title: str) -> None:
+    # Rounded to 8 bits, weights are off by as much as distilling changes them; packed ones have
+    # shapes and scales of their own.
+    plain = type(tensor) in (Tensor, Parameter) and tensor.dtype.is_floating_point
+    if not plain or tensor.element_size() < 2:
+        raise CheckpointError(
+            f"{title} must hold its weights in bf16, fp16 or float32, got "
+            f"{str(tensor.dtype).removeprefix('torch.')} in {name}: load its 16-bit file, with "
+            "weight_dtype default."
+        )
+
+
+def check_fits(model: ModelPatcher, found: Checkpoint, title: str = "the model") -> None:
+    """Check by names and shapes, without reading weights, that a checkpoint belongs to a model.
+
+    Raises:
+        CheckpointError: The model is of another family, or has other blocks or another width.
+    """
+    name, size = found.path.name, found.size
+    plain = model.model.diffusion_model
+    state = model.model_state_dict(PREFIX)
+    names = {key.removeprefix(PREFIX) for key in state}
+    blocks = {kind.name: _count_blocks(names, kind) for kind in found.table.kinds}
+    # The module knows its width; the tensors' shapes may be those of packed, quantised ones.
+    width = getattr(plain, "hidden_size", None)
+    if width is None or not all(blocks[kind.name] or kind.optional for kind in found.table.kinds):
+        raise CheckpointError(
+            f"{name} is made for {found.table.title}, {title} is {type(plain).__name__}."
+        )
+    left_out = {kind: 0 for kind in blocks if not size.blocks[kind]}
+    if (width, {**blocks, **left_out}) != (size.hidden, size.blocks):
+        model_size = Size(width, blocks, 0)
+        raise CheckpointError(f"{name} is made for a model of {size}, {title} has {model_size}.")
+    biases = low_rank.bias_slices(found.shapes).values()
+    slices = low_rank.slices if found.rank else NameTable.slices
+    lacking = {rows.key for rows in [*slices(found.table, size).values(), *biases]} - names
+    if lacking:
+        raise CheckpointError(
+            f"{name} is made for {found.table.title}, {title} ({type(plain).__name__}) "
+            f"lacks {some(sorted(lacking))}."
+        )
+    for key, (_, _, rows) in biases:
+        there = state[PREFIX + key].shape[0]
+        if rows != there:
+            raise CheckpointError(
+                f"{name} is made for a model with {rows} rows in {key}, {title} has {there}."
+            )
+
+
+def _count_blocks(names: Collection[str], kind: BlockKind) -> int:
+    before, _, behind = f"{kind.layers[0].host}.weight".partition("{}")
+    return sum(name.startswith(before) and name.endswith(behind) for name in names)
+
+
+def table_and_size(model: ModelPatcher) -> tuple[NameTable, Size]:
+    """Return a model's names of its attention projections, its width and its number of blocks.
+
+    Raises:
+        CheckpointError: No table has its names.
+    """
+    names = {key.removeprefix(PREFIX) for key in model.model_state_dict(PREFIX)}
+    for table in checkpoint.TABLES:
+        blocks = {kind.name: _count_blocks(names, kind) for kind in table.kinds}
+        if all(blocks[kind.name] or kind.optional for kind in table.kinds):
+            return table, Size(model.model.diffusion_model.hidden_size, blocks, 0)
+    known = " and ".join(table.title for table in checkpoint.TABLES)
+    raise CheckpointError(
+        f"CLEAR weights are known for {known}, the model is "
+        f"{type(model.model.diffusion_model).__name__}."
+    )

@@ -1,0 +1,190 @@
+"""The difference of two models' attention as a low-rank checkpoint: W_clear - W_base ~ B A.
+
+The truncated singular value decomposition is the nearest product of a given rank. It is found by
+subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4 and section 5.1), whose cost
+grows with the rank instead of with the width; at full rank it is the decomposition itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError
+from .low_rank import WEIGHT
+from .table import BIAS_CHANGE, DOWN, HOST_PREFIX, LORA_PREFIX, UP, NameTable, Size
+
+OVERSAMPLING = 16  # columns beyond the rank that the iteration carries along
+ROUNDS = 4  # within 1 % of the least error even where singular values hardly fall
+
+Progress = Callable[[int, int], None]
+"""Told after each layer: how many are done, of how many."""
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """What is lost of one projection.
+
+    Attributes:
+        kind: Kind of block and projection, such as ``single to_q``.
+        change: Sum of the squares of W_clear - W_base.
+        lost: Sum of the squares of what B A, as it is stored, does not say of it.
+    """
+
+    kind: str
+    change: float
+    lost: float
+
+
+@dataclass(frozen=True, eq=False)
+class Extracted:
+    """A low-rank checkpoint's tensors, and what they lack.
+
+    Attributes:
+        tensors: By their names in the file, for `low_rank.save`.
+        rank: Rank of the changes.
+        layers: What is lost of each projection.
+    """
+
+    tensors: dict[str, Tensor]
+    rank: int
+    layers: tuple[LayerError, ...]
+
+    @property
+    def error(self) -> float:
+        """Relative error of all weights together, in the Frobenius norm."""
+        return relative(self.layers)
+
+    @property
+    def by_kind(self) -> dict[str, float]:
+        """Relative error of each kind of projection."""
+        kinds = dict.fromkeys(layer.kind for layer in self.layers)
+        return {
+            kind: relative([layer for layer in self.layers if layer.kind == kind]) for kind in kinds
+        }
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the tensors in bytes."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+def relative(layers: Sequence[LayerError]) -> float:
+    """Return the relative error of projections together; 0 where nothing changes."""
+    change = sum(layer.change for layer in layers)
+    return (sum(layer.lost for layer in layers) / change) ** 0.5 if change else 0.0
+
+
+def extract(
+    table: NameTable,
+    size: Size,
+    base: Mapping[str, Tensor],
+    clear: Mapping[str, Tensor],
+    *,
+    rank: int,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    progress: Progress = lambda done, of: None,
+) -> Extracted:
+    """Decompose the difference between a checkpoint of whole weights and its base.
+
+    Biases lose nothing but the rounding to ``dtype``; pooling weights are passed on as they are.
+
+    Args:
+        table: Names of the model family.
+        size: Width and blocks of the model.
+        base: The base's tensors by the host's names, of a floating-point dtype, any device.
+        clear: The checkpoint's tensors by their published names.
+        rank: Rank of the changes, from 1 to the width.
+        dtype: Of the file's changes.
+        device: Where to compute, in float32.
+        progress: Told after each layer.
+
+    Raises:
+        CheckpointError: The rank is too large or too small, or a weight of the base is not finite.
+    """
+    if not 1 <= rank <= size.hidden:
+        raise CheckpointError(
+            f"The rank must be from 1 to the model's width of {size.hidden}, got {rank}."
+        )
+    whole = table.from_host(base, size)
+    names = [name for name in whole if name.endswith(WEIGHT)]
+    draw = torch.Generator().manual_seed(0)
+    tensors: dict[str, Tensor] = {}
+    layers: list[LayerError] = []
+    for done, name in enumerate(names, 1):
+        change = difference(clear[name], whole[name], device)
+        square = _square(change)
+        if not math.isfinite(square):
+            raise CheckpointError(
+                f"The base must have finite weights, got NaN or infinite ones for {name}."
+            )
+        up, down = (factor.to(dtype) for factor in factors(change, rank, draw))
+        layer = LORA_PREFIX + name.removesuffix(WEIGHT)
+        tensors[f"{layer}.{DOWN}"], tensors[f"{layer}.{UP}"] = down.cpu(), up.cpu()
+        lost = _square(change - up.float() @ down.float())
+        layers.append(LayerError(_kind(table, name), square, lost))
+        progress(done, len(names))
+    tensors |= bias_changes(table, size, base, clear, dtype)
+    pooling = {name: t for name, t in clear.items() if name not in whole}
+    return Extracted(tensors | pooling, rank, tuple(layers))
+
+
+def difference(clear: Tensor, base: Tensor, device: torch.device | str) -> Tensor:
+    """Return W_clear - W_base in float32 on a device."""
+    return clear.to(device, torch.float32) - base.to(device, torch.float32)
+
+
+def factors(change: Tensor, rank: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the nearest B A of a rank: ``[m, rank]`` and ``[rank, n]``, of equal norms.
+
+    Args:
+        change: ``[m, n]`` float32.
+        rank: At most the smaller of m and n.
+        draw: For the directions in which the iteration starts; on the CPU.
+    """
+    width = min(rank + OVERSAMPLING, *change.shape)
+    basis = None
+    if width < min(change.shape):
+        basis = change @ torch.randn(change.shape[1], width, generator=draw).to(change)
+        for _ in range(ROUNDS):
+            basis = torch.linalg.qr(change @ (change.mT @ torch.linalg.qr(basis).Q)).Q
+    left, values, right = torch.linalg.svd(
+        change if basis is None else basis.mT @ change, full_matrices=False
+    )
+    scale = values[:rank].sqrt()
+    left = left[:, :rank] if basis is None else basis @ left[:, :rank]
+    return left * scale, scale[:, None] * right[:rank]
+
+
+def bias_changes(
+    table: NameTable,
+    size: Size,
+    base: Mapping[str, Tensor],
+    clear: Mapping[str, Tensor],
+    dtype: torch.dtype,
+) -> dict[str, Tensor]:
+    """Return the changes of biases by the host's layers, whose other rows stay as they are."""
+    changes: dict[str, Tensor] = {}
+    for name, rows in table.slices(size).items():
+        if name.endswith(WEIGHT):
+            continue
+        whole = base[rows.key]
+        layer = f"{HOST_PREFIX}{rows.key.removesuffix('bias')}{BIAS_CHANGE}"
+        fused = changes.setdefault(layer, torch.zeros(whole.shape, dtype=dtype))
+        fused.narrow(*rows.offset).copy_(difference(clear[name], whole.narrow(*rows.offset), "cpu"))
+    return changes
+
+
+def _square(matrix: Tensor) -> float:
+    return float(torch.linalg.vector_norm(matrix)) ** 2
+
+
+def _kind(table: NameTable, name: str) -> str:
+    place = table.place(name)
+    assert place is not None and place.layer is not None
+    return f"{place.kind.name} {place.layer.file.rpartition('.attn')[2].partition('.')[2]}"
