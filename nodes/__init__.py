@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .attention import CLEARAttention
 from .distill import CLEARDistill
+from .extract_lora import CLEARExtractLoRA
 from .high_resolution import CLEARHighRes
 from .loader import CLEARLoader
 from .locality import CLEARLocality
@@ -27,6 +28,7 @@ class CLEARExtension(ComfyExtension):
             CLEARWindowPreview,
             CLEARLocality,
             CLEARDistill,
+            CLEARExtractLoRA,
         ]
 
 

@@ -16,4 +16,5 @@ NODES = (
     "CLEARWindowPreview",
     "CLEARLocality",
     "CLEARDistill",
+    "CLEARExtractLoRA",
 )
