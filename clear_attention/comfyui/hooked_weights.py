@@ -17,6 +17,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
+from torch.nn import Parameter
 
 logger = logging.getLogger(__name__)
 
@@ -94,4 +95,6 @@ class _Restored:
 
 
 def _on(tensor: Tensor, like: Tensor) -> Tensor:
-    return tensor.detach().to(like.device).to(torch.float32)
+    # Newer hosts keep quantised weights as tensors of a class of their own.
+    plain = tensor if type(tensor) in (Tensor, Parameter) else tensor.dequantize()
+    return plain.detach().to(like.device).to(torch.float32)
