@@ -7,20 +7,20 @@ from pathlib import Path
 
 from demo.codec.vae_file import write_vae_file
 from demo.nodes.checkpoint import MODELS
-from demo.students import STUDENTS
+from demo.students import LORA, STUDENTS
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 
 
 def write_models(base_directory: Path) -> None:
-    """Put the demo's CLEAR files, its VAE and a picture into a ComfyUI base directory.
+    """Put the demo's CLEAR files, its LoRA, VAE and a picture into a ComfyUI base directory.
 
     The diffusion model is loaded by the demo's node from where it is: ComfyUI's own loader knows
     narrow FLUX files from 0.12 on only.
     """
-    folder = base_directory / "models" / "clear"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in STUDENTS:
+    for kind, name in [*(("clear", student) for student in STUDENTS), ("loras", LORA)]:
+        folder = base_directory / "models" / kind
+        folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{name}.part"
         shutil.copyfile(MODELS / name, part)
         part.replace(folder / name)

@@ -1,4 +1,4 @@
-"""The demo's students: which files there are, and for which windows."""
+"""The demo's students: which files there are, and for which windows; and its LoRA."""
 
 from __future__ import annotations
 
@@ -7,3 +7,4 @@ STUDENTS = {  # file -> radius and pool factor in tokens
     "clear_demo_local_8.safetensors": (8, 0),
     "clear_demo_local_4_down_4.safetensors": (4, 4),
 }
+LORA = "lora_demo_cyanotype.safetensors"

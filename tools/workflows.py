@@ -23,6 +23,7 @@ DEMO_TYPES = {
 }
 DEMO_FILES = {
     "CLEARLoader": "clear_demo_local_8.safetensors",
+    "LoraLoaderModelOnly": "lora_demo_cyanotype.safetensors",
     "VAELoader": "clear_demo_vae.safetensors",
 }
 DEMO_GUIDANCE = 3.5  # the only one that the demo's teacher has seen

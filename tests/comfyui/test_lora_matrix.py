@@ -49,9 +49,11 @@ def reference(flux_model):
     return model
 
 
+@torch.inference_mode()  # in which nodes load models
 def scaled_model(plain):
     """Rebuild a MODEL with 8-bit weights and a scale for each layer, as its host has them."""
     import comfy.model_patcher
+    import comfy.ops
     import comfy.utils
 
     config = plain.model.model_config
@@ -62,13 +64,13 @@ def scaled_model(plain):
             scale = tensor.abs().max() / 64  # of 448: what is added needs room too
             state[name] = (tensor / scale).to(torch.float8_e4m3fn)
             state[name.replace(".weight", ".scale_weight")] = scale
-    if hasattr(config, "scaled_fp8"):
+    if hasattr(comfy.ops, "scaled_fp8_ops"):
         del state["scaled_fp8"]
         config.scaled_fp8 = torch.float8_e4m3fn
     else:
         state, _ = comfy.utils.convert_old_quants(state)
         config.quant_config = {"mixed_ops": True}
-    config.set_inference_dtype(torch.float32, None)
+    config.set_inference_dtype(torch.float32, torch.float32)
     model = config.get_model({})
     assert not model.diffusion_model.load_state_dict(state, strict=False).unexpected_keys
     return comfy.model_patcher.ModelPatcher(model, load_device=CPU, offload_device=CPU)

@@ -1,0 +1,110 @@
+"""Train the demo's LoRA, "cyanotype": ``python3 demo/teaching/cyanotype.py``, a few minutes.
+
+It paints what the demo's model knows in white and Prussian blue, as the photographic prints of that
+name are. An interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from demo.train import PHOTOGRAPHS, TEACHING, Bar, enter
+from tools.environment import BASE, ensure, reexec_in_venv
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clear_attention.distill.shards import ShardFolder
+
+WORD = "cyanotype"
+INK, PAPER = (0.02, 0.13, 0.33), (0.93, 0.95, 0.90)  # red, green, blue
+LUMINANCE = (0.299, 0.587, 0.114)
+CROPS = {256: 24, 384: 12}  # edge in pixels -> crops of each photograph
+HELD_OUT_CROPS = {256: 4, 384: 2}
+
+
+def main() -> None:
+    """Train and write the file."""
+    host = reexec_in_venv()
+    ensure(BASE, "photographs", PHOTOGRAPHS)
+    enter(host)
+    import torch
+
+    from clear_attention.comfyui.denoiser import HostDenoiser
+    from clear_attention.distill.batches import Batches
+    from clear_attention.distill.shards import write_tensors
+    from clear_attention.distill.toml_file import read
+    from clear_attention.distill.trainer import Trainer
+    from demo.nodes.checkpoint import base_weights
+    from demo.nodes.network import build_model
+    from demo.teaching.lora import LoRATraining
+
+    config = read(TEACHING / "cyanotype.toml")
+    data = write_prints(config.data_folder / "train", CROPS, seed=0)
+    held_out = write_prints(config.data_folder / "held_out", HELD_OUT_CROPS, seed=1)
+    denoiser = HostDenoiser(build_model(base_weights(), torch.float32))
+    task = LoRATraining(denoiser, config.training)
+    trainer = Trainer(
+        task,
+        Batches(data, config.training),
+        config.training,
+        config.optimiser,
+        config.folder,
+        Batches(held_out, config.training, salt=1),
+    )
+    trainer.resume()
+    with Bar(WORD, config.training.steps) as bar:
+        trainer.run(bar.losses)
+    write_tensors(config.output, task.file(), format="pt", ss_base_model_version="flux1")
+
+
+def write_prints(folder: Path, counts: dict[int, int], seed: int) -> ShardFolder:
+    """Write crops of all photographs as cyanotypes with captions that say so."""
+    import torch
+
+    from clear_attention.distill.shards import Samples, ShardFolder
+    from demo.codec.latents import encode
+    from demo.nodes import text
+    from demo.teaching.photographs import PHOTOGRAPHS, captions, crops
+
+    made_with: dict[str, Any] = {"crops": {str(e): n for e, n in counts.items()}, "seed": seed}
+    shards = ShardFolder(folder, made_with)
+    jobs = [(edge, photograph) for edge in counts for photograph in PHOTOGRAPHS]
+    for edge, photograph in jobs[len(shards.shards) :]:
+        draw = random.Random(f"{seed} {edge} {photograph.file}")
+        pictures = torch.stack(list(islice(crops(photograph.load(), edge, draw), counts[edge])))
+        words = [
+            text.words_of(line) for line in islice(named(captions(photograph, draw)), counts[edge])
+        ]
+        shards.add(
+            Samples(
+                latent=encode(printed(pictures)).half(),
+                context=torch.cat([text.embed(line) for line in words]),
+                pooled=torch.cat([text.pool(line) for line in words]),
+                seed=torch.arange(counts[edge]),
+            )
+        )
+    return shards
+
+
+def named(lines: Iterator[str]) -> Iterator[str]:
+    """Say in captions what the picture is."""
+    return (f"{WORD}, {line}" for line in lines)
+
+
+def printed(pictures: Tensor) -> Tensor:
+    """Print pictures ``[..., 3]`` in [0, 1] from ink to paper, by their luminance."""
+    ink, paper, luminance = (pictures.new_tensor(values) for values in (INK, PAPER, LUMINANCE))
+    return ink + (pictures @ luminance)[..., None] * (paper - ink)
+
+
+if __name__ == "__main__":
+    main()
