@@ -123,7 +123,7 @@ def extract(
             raise CheckpointError(
                 f"The base must have finite weights, got NaN or infinite ones for {name}."
             )
-        up, down = (factor.to(dtype) for factor in factors(change, rank, draw))
+        up, down = (factor.to(dtype).contiguous() for factor in factors(change, rank, draw))
         layer = LORA_PREFIX + name.removesuffix(WEIGHT)
         tensors[f"{layer}.{DOWN}"], tensors[f"{layer}.{UP}"] = down.cpu(), up.cpu()
         lost = _square(change - up.float() @ down.float())

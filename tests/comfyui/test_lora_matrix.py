@@ -115,10 +115,8 @@ def steps(model, key, wanted):
     if data.element_size() > 1:
         info = torch.finfo(data.dtype)
         return before + wanted.abs().clamp(min=info.smallest_normal) * info.eps
-    if data is stored:
-        scale = float(scale_of(model, key))
-    else:  # the host chooses a scale anew
-        scale = float(wanted.abs().max() / 448)
+    chosen_anew = wanted.abs().max() / 448  # as newer hosts do
+    scale = float(scale_of(model, key) if data is stored else chosen_anew)
     return before + torch.clamp(wanted.abs() / 8, min=2**-9 * scale)
 
 
