@@ -170,3 +170,41 @@ def test_a_lora_of_the_model_and_one_of_a_hook_add_up(flux_model, weights, clear
     both, _ = comfy.sd.load_lora_for_models(patched, None, file, 0.5, 0.0)
     with running(both, hook(file), STREAMED):
         assert_near(weights_in_use(both), expected(base, file, 1.0, HOOK_STRENGTH + 0.5))
+
+
+def painted(model, hooks, streamed):
+    """Paint with a hook on the positive prompt alone, as KSampler does; return the latent."""
+    import comfy.sample
+
+    if streamed:
+        load = model.load
+
+        def load_nothing(device_to=None, **kwargs):
+            load(device_to, **{**kwargs, "lowvram_model_memory": STREAMED, "full_load": False})
+
+        model.load = load_nothing
+    draw = torch.Generator().manual_seed(0)
+    words = torch.randn(1, 20, 64, generator=draw), torch.randn(1, 32, generator=draw)
+    negative = [[words[0], {"pooled_output": words[1]}]]
+    positive = [[-words[0], {"pooled_output": words[1], **({"hooks": hooks} if hooks else {})}]]
+    latent = torch.zeros(1, 16, 16, 12)
+    noise = torch.randn(latent.shape, generator=draw)
+    arguments = (noise, 3, 2.0, "euler", "simple", positive, negative, latent)
+    with torch.inference_mode():
+        return comfy.sample.sample(model, *arguments, disable_pbar=True, seed=1)
+
+
+def test_a_scheduled_hook_paints_the_same_picture_streamed(flux_model, weights, clear, file):
+    def paint(hooks, streamed):
+        model = weights.apply_clear(flux_model("b"), clear)
+        try:
+            return painted(model, hooks, streamed)
+        finally:
+            model.detach()
+
+    scheduled = (0.4, 0.0), (1.0, 0.6)
+    whole = paint(hook(file, *scheduled), False)
+    streamed = paint(hook(file, *scheduled), True)
+    without = paint(None, True)
+    torch.testing.assert_close(streamed, whole, rtol=0, atol=1e-4)
+    assert (without - whole).abs().max() > 0.05
