@@ -251,11 +251,14 @@ def _reference_patches(
     if reference.is_clone(model) and not _is_merged(model):  # W_reference is W
         return {}
     check_fits(reference, clear.checkpoint, "reference_model")
-    state = Tensors(plain_weights(reference, clear.checkpoint, "reference_model"))
-    return {
-        _in_model(rows): ClearPatch.of((state.by_name[rows.key].narrow(*rows.offset),), state)
-        for rows in clear.checkpoint.table.slices(clear.checkpoint.size).values()
-    }
+    state = plain_weights(reference, clear.checkpoint, "reference_model")
+    owner = Tensors({})
+    patches: dict[HostSlice, ClearPatch] = {}
+    for rows in clear.checkpoint.table.slices(clear.checkpoint.size).values():
+        weight = state[rows.key].narrow(*rows.offset)
+        # Views of what is on a graphics card would hold its memory after the host has unloaded it.
+        patches[_in_model(rows)] = ClearPatch.of((weight.to(reference.offload_device),), owner)
+    return patches
 
 
 def _remove_clear(model: ModelPatcher) -> bool:

@@ -141,6 +141,17 @@ def test_the_references_tensors_are_shared_and_live_as_long_as_they_are_used(
     assert alive() is None
 
 
+def test_the_references_weights_lie_where_the_host_keeps_unloaded_ones(
+    flux_model, finetune, weights, clear
+):
+    reference = flux_model("b")
+    reference.offload_device = torch.device("meta")  # the one other device that there is anywhere
+    patched = weights.apply_clear(finetune("b"), clear("b-pooled"), 1.0, reference)
+    for entries in patched.patches.values():
+        devices = {-1.0: "meta", 1.0: "cpu"}
+        assert all(value[0].device.type == devices[s] for s, value, *_ in entries)
+
+
 def test_the_model_itself_as_reference_changes_nothing(flux_model, weights, clear):
     model = loras(flux_model("b"))["fused"](flux_model("b"))
     file = clear("b-pooled")
