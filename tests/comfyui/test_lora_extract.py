@@ -232,3 +232,23 @@ def test_a_bias_for_another_model_is_refused(extract, flux_model, nodes, folders
     low_rank.save(path, tensors, radius=4)
     with pytest.raises(ValueError, match=r"with 768 rows in single_blocks\.0\.linear1\.bias"):
         nodes.CLEARLoader(model, name)
+
+
+def test_sd3_is_extracted_too(
+    sd3_model, sd3_clear, sd3_folders, node_classes, nodes, tmp_path, monkeypatch
+):
+    import folder_paths
+
+    entry = ([str(tmp_path)], {".safetensors"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", entry)
+    model, file = sd3_model("3.5-medium"), sd3_clear("3.5-medium", 2)
+    with torch.inference_mode():
+        name, _ = node_classes["CLEARExtractLoRA"].execute(model, file.name, 192).args
+    base, target = plain_weights(model), patched_weights(nodes.CLEARLoader(model, file.name))
+    ours = patched_weights(nodes.CLEARLoader(model, name))
+    assert_same_bits(ours, patched_weights(load_lora(model, name)))
+    for key in base:
+        change = (target[key] - base[key]).norm()
+        assert (ours[key] - target[key]).norm() <= 0.005 * change + 1e-4, key
+    bias = next(key for key in base if key.endswith("attn2.qkv.bias"))
+    assert not torch.equal(ours[bias], base[bias])
