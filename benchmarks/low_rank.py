@@ -106,29 +106,30 @@ def of_student(bench: Any, name: str, ranks: Sequence[int], prompts: int, folder
     """Extract and compare one student."""
     radius, factor = STUDENTS[name]
     label = f"r = {radius}" + (f", pooled by {factor}" if factor else "")
-    latents, _ = bench.teachers(1, prompts)
-
-    def velocities(make: Any) -> list[Any]:
-        from demo.evaluate import SIGMAS
-
-        model = make(bench.teacher)
-        places = itertools.product(range(prompts), SIGMAS)
-        return [bench.velocity(model, index, latents[index], sigma) for index, sigma in places]
-
-    full = velocities(lambda model: model)
-    whole = velocities(bench.student(name))
-    without = velocities(bench.behind_window(radius, factor))
+    full = velocities(bench, lambda model: model, prompts)
+    whole = velocities(bench, bench.student(name), prompts)
+    without = velocities(bench, bench.behind_window(radius, factor), prompts)
     least = apart(without, whole)
     rows = [Row(label, 0, 1.0, least, 0.0, apart(without, full), 0)]
     for rank in ranks:
         path, error = extract_file(name, rank, Path(folder))
-        found = velocities(bench.student(path.name))
+        found = velocities(bench, bench.student(path.name), prompts)
         velocity = apart(found, whole)
         recovered = 1 - velocity / least
         size = path.stat().st_size
         rows.append(Row(label, rank, error, velocity, recovered, apart(found, full), size))
         print(rows[-1].markdown(), flush=True)
     return rows
+
+
+def velocities(bench: Any, make: Any, prompts: int) -> list[Any]:
+    """Predict the velocities of a model made from the bench's teacher."""
+    from demo.evaluate import SIGMAS
+
+    latents, _ = bench.teachers(1, prompts)
+    model = make(bench.teacher)
+    places = itertools.product(range(prompts), SIGMAS)
+    return [bench.velocity(model, index, latents[index], sigma) for index, sigma in places]
 
 
 def apart(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
