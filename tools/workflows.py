@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.host import ROOT
+from tools.subgraphs import definitions, flattened
 
 FOLDER = ROOT / "workflows"
 
@@ -31,6 +32,7 @@ SIZES = {  # places of lengths in pixels
     "EmptySD3LatentImage": (0, 1),
     "ImageScale": (1, 2),
     "CLEARUpscale": (0, 11),
+    "CLEAR Upscale Stage": (0,),  # a subgraph, by its name
 }
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 PAGE_ONLY = ("Note", "MarkdownNote", "Reroute", "PrimitiveNode")
@@ -39,7 +41,8 @@ MUTED, BYPASSED = 2, 4
 Workflow = dict[str, Any]
 Node = dict[str, Any]
 Prompt = dict[str, dict[str, Any]]
-Source = tuple[int, int]  # node id and output slot
+NodeId = int | str  # a text for nodes out of subgraphs
+Source = tuple[NodeId, int]  # node id and output slot
 
 
 def example_workflows() -> list[Path]:
@@ -60,6 +63,7 @@ def with_demo_models(workflow: Workflow, shrink: int | Fraction = 1) -> Workflow
         shrink: Divide all picture sizes by this, so that a CPU paints them in seconds.
     """
     workflow = copy.deepcopy(workflow)
+    names = {kind: subgraph["name"] for kind, subgraph in definitions(workflow).items()}
     for node in workflow["nodes"]:
         values = node.get("widgets_values")
         node["properties"].pop("models", None)
@@ -70,7 +74,7 @@ def with_demo_models(workflow: Workflow, shrink: int | Fraction = 1) -> Workflow
             values[0] = DEMO_FILES[node["type"]]
         elif node["type"] == "FluxGuidance":
             values[0] = DEMO_GUIDANCE
-        for place in SIZES.get(node["type"], ()):
+        for place in SIZES.get(names.get(node["type"], node["type"]), ()):
             values[place] = int(values[place] // shrink)
     return workflow
 
@@ -84,16 +88,17 @@ def to_prompt(workflow: Workflow, object_info: Mapping[str, Any]) -> Prompt:
     """Turn a workflow into a prompt, as the page does when it queues one.
 
     Args:
-        workflow: As the page saves it, without subgraphs.
+        workflow: As the page saves it.
         object_info: The server's description of the node types that occur.
     """
+    workflow = flattened(workflow)
     nodes = {node["id"]: node for node in workflow["nodes"]}
     sources = {link[0]: (link[1], link[2]) for link in workflow["links"]}
     prompt: Prompt = {}
     for node in sorted(nodes.values(), key=lambda node: node["order"]):
         if node["type"] in PAGE_ONLY or node["mode"] in (MUTED, BYPASSED):
             continue
-        inputs = dict(widget_values(node, object_info[node["type"]]))
+        inputs = dict(widget_values(node, object_info[node["type"]])) | node.get("promoted", {})
         for socket in node["inputs"]:
             source = follow(sources.get(socket["link"]), socket["type"], nodes, sources)
             if source is not None:
@@ -121,8 +126,8 @@ def widget_values(node: Node, info: Mapping[str, Any]) -> Iterator[tuple[str, An
 def follow(
     source: Source | None,
     kind: str,
-    nodes: Mapping[int, Node],
-    sources: Mapping[int, Source],
+    nodes: Mapping[NodeId, Node],
+    sources: Mapping[NodeId, Source],
 ) -> Source | None:
     """Find what feeds an input: a bypassed node hands on its first input of the output's type."""
     while source is not None:
