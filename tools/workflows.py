@@ -32,6 +32,7 @@ SIZES = {  # places of lengths in pixels
     "EmptySD3LatentImage": (0, 1),
     "ImageScale": (1, 2),
     "CLEARUpscale": (0, 11),
+    "ImageScaleToMaxDimension": (1,),
     "CLEAR Upscale Stage": (0,),  # a subgraph, by its name
 }
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
@@ -63,8 +64,10 @@ def with_demo_models(workflow: Workflow, shrink: int | Fraction = 1) -> Workflow
         shrink: Divide all picture sizes by this, so that a CPU paints them in seconds.
     """
     workflow = copy.deepcopy(workflow)
-    names = {kind: subgraph["name"] for kind, subgraph in definitions(workflow).items()}
-    for node in workflow["nodes"]:
+    subgraphs = definitions(workflow)
+    names = {kind: subgraph["name"] for kind, subgraph in subgraphs.items()}
+    inside = [node for subgraph in subgraphs.values() for node in subgraph["nodes"]]
+    for node in [*workflow["nodes"], *inside]:
         values = node.get("widgets_values")
         node["properties"].pop("models", None)
         if node["type"] in DEMO_TYPES:

@@ -21,12 +21,26 @@ def for_demo(name):
 
 
 def shape(workflow):
-    """Reduce a workflow to what must survive opening and saving."""
+    """Reduce a workflow to what must survive opening and saving.
+
+    What the nodes of subgraphs show, newer pages save inside, where it stands too.
+    """
+    subgraphs = workflow.get("definitions", {}).get("subgraphs", [])
+    kinds = {subgraph["id"] for subgraph in subgraphs}
     nodes = {
         (node["id"], node["type"], node.get("mode"), str(node.get("widgets_values") or []))
-        for node in workflow["nodes"]
+        if node["type"] not in kinds
+        else (node["id"], node["type"], node.get("mode"))
+        for nodes in (workflow["nodes"], *(subgraph["nodes"] for subgraph in subgraphs))
+        for node in nodes
     }
-    return nodes, sorted(map(tuple, workflow["links"]))
+    ends = ("origin_id", "origin_slot", "target_id", "type")
+    inside = {
+        (subgraph["id"], *(link[end] for end in ends))
+        for subgraph in subgraphs
+        for link in subgraph["links"]
+    }
+    return nodes, sorted(map(tuple, workflow["links"])), inside
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from .distil_fixtures import teacher  # noqa: F401 - fixture
+from .low_memory_fixtures import lengths  # noqa: F401 - fixture
 from .pack_fixtures import clear_folder, node_classes, nodes, pack, run  # noqa: F401 - fixtures
 from .sd3_fixtures import sd3_clear, sd3_files, sd3_folders, sd3_model  # noqa: F401 - fixtures
+from .upscale_fixtures import demo, lines, modules, stages, steps, upscale, vae  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 HOST = Path(os.environ.get("COMFYUI_HOST", ROOT / ".host" / "ComfyUI-0.3.75"))
