@@ -27,6 +27,11 @@ CALL_KEY = "clear_attention_call"
 RECORDER_KEY = "clear_attention_recorder"
 """Where what is told each block's attention output lies in transformer_options, if anything."""
 
+UNNAMED = (
+    "another node does not say which block is running, so that none is kept dense, "
+    "and pooling takes the mean"
+)
+
 Override = Callable[..., Tensor]
 
 
@@ -91,7 +96,7 @@ def override(func: Override, *args: Any, **kwargs: Any) -> Tensor:
     block = running_block(kwargs["transformer_options"], layout)
     why_dense = _why_dense(model_call, host_call, layout, block)
     if why_dense is None and layout is not None:
-        out = _local(model_call, host_call, layout, model_call.settings.pooling(block))
+        out = _local(model_call, host_call, layout, block)
         # [B, H, L, D] -> what the caller wants
         out = out if kwargs.get("skip_output_reshape") else out.transpose(1, 2).flatten(2)
     else:
@@ -156,13 +161,16 @@ def _why_dense(
 
 
 def _local(
-    model_call: ModelCall, host_call: HostCall, layout: TokenLayout, pooling: Pooling | None
+    model_call: ModelCall, host_call: HostCall, layout: TokenLayout, block: Block | None
 ) -> Tensor:
     settings, q = model_call.settings, host_call.q
     assert settings.window is not None
+    pooling = settings.pooling(block)
     scale = _scale(model_call, host_call, layout, pooled=pooling is not None)
     call = Call(layout, settings.window, pooling, scale, host_call.mask)
     backend, why = _backend(q, call, settings.backend)
+    if block is None and settings.needs_block:
+        why = "; ".join(filter(None, (UNNAMED, why)))
     if model_call.report is not None:
         model_call.report.add(_local_path(backend, layout, settings.window, pooling, why))
     out = attention(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -53,6 +56,53 @@ def name_blocks(transformer_options: dict[str, Any], diffusion_model: nn.Module)
             key = (hook, index)
             replace["dit"][key] = _naming((kind, index), replace["dit"].get(key))
     transformer_options["patches_replace"] = replace
+
+
+def runs_foreign(family: Family, diffusion_model: nn.Module) -> bool:
+    """Tell whether another node put its own method in place of the one that runs the blocks.
+
+    TeaCache and PuLID do. Theirs give the blocks no options, or do not name the running one.
+    """
+    runner = getattr(plain_module(diffusion_model), family.runner)
+    return not str(getattr(runner, "__module__", "")).startswith("comfy.")
+
+
+@contextmanager
+def tell_blocks(
+    family: Family, diffusion_model: nn.Module, options: Mapping[str, Any], key: str
+) -> Iterator[None]:
+    """Give a call's options and their own name to blocks that are run without, during the call.
+
+    Args:
+        family: of the diffusion model.
+        diffusion_model: the one that runs.
+        options: of the call.
+        key: an entry by which the call's options are known.
+    """
+    with ExitStack() as hooks:
+        for kind in family.hooks:
+            for index, block in enumerate(getattr(plain_module(diffusion_model), f"{kind}_blocks")):
+                # Nodes that bring blocks of their own may have some that take no options.
+                taken = inspect.signature(plain_module(block).forward).parameters
+                if taken.keys() & {"transformer_options", "kwargs"}:
+                    tell = functools.partial(_tell, (kind, index), options, key)
+                    hook = block.register_forward_pre_hook(tell, with_kwargs=True)
+                    hooks.callback(hook.remove)
+        yield
+
+
+def _tell(
+    block: Block,
+    options: Mapping[str, Any],
+    key: str,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    given = kwargs.get("transformer_options") or {}
+    told = dict(given if key in given else options)
+    told["block_type"], told["block_index"] = block
+    return args, {**kwargs, "transformer_options": told}
 
 
 def _names_blocks(family: Family) -> bool:

@@ -23,6 +23,7 @@ class Family:
         references: latents of the reference pictures in a call's keyword arguments.
         blocks: number of blocks of each kind; the kinds are those of its checkpoints.
         hooks: under which name the host's ``patches_replace`` lists the blocks of a kind.
+        runner: the method that runs the blocks, which other nodes are known to replace.
         names_blocks_since: the first host version that tells the attention which block is running,
             or None.
         rotary: whether ``process_img`` and ``pe_embedder`` make rotary positions.
@@ -34,6 +35,7 @@ class Family:
     references: Callable[[Mapping[str, Any]], list[Tensor]]
     blocks: Callable[[Any], dict[str, int]]
     hooks: Mapping[str, str]
+    runner: str
     names_blocks_since: tuple[int, ...] | None
     rotary: bool
 
@@ -52,6 +54,7 @@ FLUX = Family(
     references=lambda kwargs: list(kwargs.get("ref_latents") or ()),
     blocks=lambda model: {"double": len(model.double_blocks), "single": len(model.single_blocks)},
     hooks={"double": "double_block", "single": "single_block"},
+    runner="forward_orig",
     names_blocks_since=(0, 3, 75),
     rotary=True,
 )
@@ -63,6 +66,7 @@ SD3 = Family(
     references=lambda kwargs: [],
     blocks=_sd3_blocks,
     hooks={"joint": "double_block"},
+    runner="forward_core_with_concat",
     names_blocks_since=None,
     rotary=False,
 )
@@ -81,6 +85,12 @@ def family_of(diffusion_model: nn.Module) -> Family | None:
     return next((family for family in FAMILIES if family.matches(plain)), None)
 
 
+def _is_nunchaku(module: nn.Module) -> bool:
+    """Tell by names, without importing it; its FLUX is a wrapper around a module of its own."""
+    types = [type(one) for one in (module, *module.children())]
+    return any("nunchaku" in f"{one.__module__}.{one.__name__}".lower() for one in types)
+
+
 def require_family(model: ModelPatcher) -> Family:
     """Return the family of a MODEL.
 
@@ -92,7 +102,7 @@ def require_family(model: ModelPatcher) -> Family:
     if family is not None:
         return family
     plain = plain_module(diffusion_model)
-    if "nunchaku" in f"{type(plain).__module__}.{type(plain).__name__}".lower():
+    if _is_nunchaku(plain):
         raise ValueError(
             "CLEAR cannot be combined with nunchaku models: their attention runs inside nunchaku's "
             "own engine. Load the bf16, fp8 or GGUF version of the model instead."

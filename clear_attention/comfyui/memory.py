@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from . import memory_flux, memory_sd3
 from .attention import RECORDER_KEY
-from .blocks import BlockReplace
+from .blocks import BlockReplace, runs_foreign
 from .families import Family, family_of, plain_module
 from .memory_estimate import corrected_shape
 from .memory_flux import BlockArgs
@@ -147,9 +147,14 @@ def slice_blocks(
     options = dict(transformer_options or {})
     model = executor.class_obj.diffusion_model
     family = family_of(model)
-    if family is not None and MEMORY_KEY in options:
+    report: RunReport | None = options.get(REPORT_KEY)
+    if family is not None and MEMORY_KEY in options and runs_foreign(family, model):
+        # It may leave the options out, by which a block knows its call.
+        if report is not None:
+            report.note("memory: blocks whole: another node (TeaCache, PuLID) runs them")
+    elif family is not None and MEMORY_KEY in options:
         plain = plain_module(model)
-        options[CALL_KEY] = MemoryCall(options[MEMORY_KEY], plain, options.get(REPORT_KEY))
+        options[CALL_KEY] = MemoryCall(options[MEMORY_KEY], plain, report)
         options["patches_replace"] = _with_slices(options.get("patches_replace", {}), family, plain)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from . import host
 from .attention import CALL_KEY, RECORDER_KEY, ModelCall, override
-from .blocks import block_counts, name_blocks
+from .blocks import block_counts, name_blocks, runs_foreign, tell_blocks
 from .families import family_of, require_family
 from .geometry import Geometry, geometry_of
 from .positions import make_positions_exact
@@ -100,6 +101,7 @@ def direct_attention(
     options = dict(transformer_options or {})
     settings = options.get(SETTINGS_KEY)
     model = executor.class_obj
+    told: AbstractContextManager[None] = nullcontext()
     family = family_of(model.diffusion_model)
     if settings is not None and family is not None and options.get(OVERRIDE_KEY) is not override:
         patch = family.patch(model.diffusion_model)
@@ -113,9 +115,12 @@ def direct_attention(
             recorder=options.get(RECORDER_KEY),
         )
         options[OVERRIDE_KEY] = override
-        if settings.needs_block or options.get(RECORDER_KEY) is not None:
+        if runs_foreign(family, model.diffusion_model):
+            told = tell_blocks(family, model.diffusion_model, options, CALL_KEY)
+        elif settings.needs_block or options.get(RECORDER_KEY) is not None:
             name_blocks(options, model.diffusion_model)
-    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    with told:
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
 def _why_dense(

@@ -4,54 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-OVERRIDE = "optimized_attention_override"
-RADIUS = 4
-
-
-def inputs(height=23, width=18, text=40, batch=1, seed=0):
-    """Return the arguments of `run`; the latent is odd in both directions by default."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def random(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    return {
-        "x": random(batch, 16, height, width),
-        "timestep": torch.linspace(0.9, 0.5, batch),
-        "context": random(batch, text, 64),
-        "y": random(batch, 32),
-        "guidance": torch.full((batch,), 3.5),
-    }
-
-
-def disc_bias(text, height, width, references=0, radius=RADIUS):
-    """Return who sees whom as an additive mask, written down a second time on purpose."""
-    tokens = text + height * width + references
-    sees = torch.ones(tokens, tokens, dtype=torch.bool)
-    for query in range(height * width):
-        for key in range(height * width):
-            dy, dx = query // width - key // width, query % width - key % width
-            sees[text + query, text + key] = dy * dy + dx * dx < radius * radius
-    return torch.zeros(tokens, tokens).masked_fill(~sees, -torch.inf)
-
-
-def dense_override(bias):
-    """Return an override that computes masked attention with torch alone."""
-
-    def override(func, q, k, v, heads, mask=None, **kwargs):
-        total = bias if mask is None else bias + mask
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=total).transpose(1, 2).flatten(2)
-
-    return override
-
-
-def with_override(model, override):
-    model = model.clone()
-    model.model_options["transformer_options"][OVERRIDE] = override
-    return model
-
+from .flux_runs import OVERRIDE, RADIUS, dense_override, disc_bias, inputs, with_override
 
 CASES = {
     "odd latent": (inputs(), {}),

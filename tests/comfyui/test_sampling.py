@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from types import SimpleNamespace
@@ -9,41 +10,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-RADIUS = 4
+from .flux_runs import RADIUS, conditioning, inputs, sampled
+
 SIZE = (26, 20)
-
-
-def conditioning(tokens, seed):
-    generator = torch.Generator().manual_seed(seed)
-    cond = torch.randn(1, tokens, 64, generator=generator)
-    pooled = torch.randn(1, 32, generator=generator)
-    return [[cond, {"pooled_output": pooled, "guidance": 3.5}]]
 
 
 @pytest.fixture
 def sample(host):
     """Sample a few steps with CFG; the two prompts differ in length."""
-    import comfy.samplers
-
-    def run(model, steps=2, cfg=2.0, batch=1, positive=None):
-        noise = torch.randn(batch, 16, *SIZE, generator=torch.Generator().manual_seed(1))
-        with torch.inference_mode():
-            return comfy.samplers.sample(
-                model,
-                noise,
-                positive or conditioning(40, 2),
-                conditioning(56, 3),
-                cfg,
-                torch.device("cpu"),
-                comfy.samplers.sampler_object("euler"),
-                torch.linspace(1.0, 0.0, steps + 1),
-                latent_image=torch.zeros_like(noise),
-                model_options=model.model_options,
-                disable_pbar=True,
-                seed=4,
-            )
-
-    return run
+    return functools.partial(sampled, size=SIZE)
 
 
 @pytest.fixture
@@ -174,8 +149,6 @@ def test_torch_compile_is_not_started_anew_at_each_step(flux_model, nodes, sampl
 
 
 def test_a_node_after_torch_compile_finds_the_model(flux_model, nodes, run):
-    from .test_attention_override import inputs
-
     model = flux_model("a").clone()
     model.add_object_patch(
         "diffusion_model", torch.compile(model.model.diffusion_model, backend="eager")

@@ -1,0 +1,148 @@
+"""CLEAR with the host's own model nodes, in both orders: as the same node with a mask by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from .flux_runs import RADIUS, inputs, sampled, window_by_hand, with_override
+from .test_sampling import lines  # noqa: F401 - fixture
+
+SIZE = (26, 20)
+GRID = (13, 10)
+
+
+def result(executed):
+    """Return the first output of a node, of either of the host's forms."""
+    return executed.args[0] if hasattr(executed, "args") else executed[0]
+
+
+def easy_cache(model):
+    from comfy_extras.nodes_easycache import EasyCacheNode
+
+    return result(EasyCacheNode.execute(model, 0.5, 0.0, 1.0, verbose=False))
+
+
+def lazy_cache(model):
+    from comfy_extras.nodes_easycache import LazyCacheNode
+
+    return result(LazyCacheNode.execute(model, 0.5, 0.0, 1.0, verbose=False))
+
+
+def context_windows(model):
+    """Windows of 16 of the 26 rows, which is 8 rows of tokens."""
+    from comfy_extras.nodes_context_windows import ContextWindowsManualNode as Node
+
+    windows = {"context_length": 16, "context_overlap": 6, "context_stride": 1, "dim": 2}
+    options = {"context_schedule": "standard_static", "fuse_method": "pyramid"}
+    return result(Node.execute(model, **windows, **options, closed_loop=False, **no_noise(Node)))
+
+
+def no_noise(node):
+    """Switch off what newer hosts have on by themselves."""
+    import inspect
+
+    known = inspect.signature(node.execute).parameters
+    return {"freenoise": False} if "freenoise" in known else {}
+
+
+def differential_diffusion(model):
+    from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
+
+    return result(DifferentialDiffusion.execute(model))
+
+
+def skip_layer_guidance(model):
+    from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
+
+    return result(SkipLayerGuidanceDiT.execute(model, 2.0, 0.0, 1.0, "0", "1"))
+
+
+def perturbed_attention(model):
+    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+
+    return result(PerturbedAttentionGuidance.execute(model, 2.0))
+
+
+def rescale_cfg(model):
+    from comfy_extras.nodes_model_advanced import RescaleCFG
+
+    return result(RescaleCFG().patch(model, 0.7))
+
+
+def model_sampling(model):
+    from comfy_extras.nodes_model_advanced import ModelSamplingFlux
+
+    return result(ModelSamplingFlux().patch(model, 1.15, 0.5, 1024, 1024))
+
+
+def compiled(model):
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    model = model.clone()
+    set_torch_compile_wrapper(model=model, backend="eager")
+    return model
+
+
+def compiled_blocks(model):
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    model = model.clone()
+    kinds = ("double_blocks.0", "double_blocks.1", "single_blocks.1")
+    set_torch_compile_wrapper(
+        model=model, backend="eager", keys=[f"diffusion_model.{name}" for name in kinds]
+    )
+    return model
+
+
+NODES = {
+    "EasyCache": easy_cache,
+    "LazyCache": lazy_cache,
+    "context windows": context_windows,
+    "differential diffusion": differential_diffusion,
+    "skip layer guidance": skip_layer_guidance,
+    "perturbed attention": perturbed_attention,  # for UNets: without effect on FLUX
+    "RescaleCFG": rescale_cfg,
+    "torch.compile": compiled,
+    "torch.compile of blocks": compiled_blocks,
+}
+
+NO_EFFECT = ("perturbed attention", "torch.compile", "torch.compile of blocks")
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("name", NODES)
+def test_a_node_has_its_own_effect_on_the_window(name, order, flux_model, nodes, lines):  # noqa: F811
+    node, base = NODES[name], flux_model("b")
+    rows = 8 if name == "context windows" else GRID[0]
+    arguments = {"size": SIZE, "steps": 4}
+    if name == "differential diffusion":
+        arguments["mask"] = torch.linspace(0, 1, SIZE[1]).expand(1, 1, *SIZE)
+
+    def window(model):
+        return nodes.CLEARAttention(model, RADIUS)
+
+    local = window(node(base)) if order == "before" else node(window(base))
+    expected = sampled(with_override(node(base), window_by_hand(rows, GRID[1])), **arguments)
+    torch.testing.assert_close(sampled(local, **arguments), expected, atol=1e-4, rtol=1e-4)
+    report = "\n".join(lines())
+    assert f"{rows} x 10 image tokens" in report and "dense" not in report
+    if name not in NO_EFFECT:
+        assert not torch.allclose(sampled(window(base), **arguments), expected, atol=1e-3)
+
+
+def test_the_schedule_is_that_of_the_model_s_sampling(flux_model, nodes, run):
+    """A shift moves the noise level at which a share of the schedule lies."""
+    shifted = model_sampling(flux_model("b"))
+    half = nodes.CLEARAttention(shifted, RADIUS, end_percent=0.5)
+    plain, moved = (
+        model.get_model_object("model_sampling").percent_to_sigma(0.5)
+        for model in (flux_model("b"), shifted)
+    )
+    between = inputs() | {"timestep": torch.tensor([(plain + moved) / 2])}
+    always = nodes.CLEARAttention(shifted, RADIUS)
+    expected = always if moved < plain else shifted
+    assert abs(moved - plain) > 0.05
+    assert torch.equal(run(half, **between), run(expected, **between))
+    unshifted = nodes.CLEARAttention(flux_model("b"), RADIUS, end_percent=0.5)
+    assert not torch.equal(run(unshifted, **between), run(half, **between))
