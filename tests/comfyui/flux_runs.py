@@ -40,7 +40,7 @@ def dense_override(bias):
     """Return an override that computes masked attention with torch alone."""
 
     def override(func, q, k, v, heads, mask=None, **kwargs):
-        total = bias if mask is None else bias + mask
+        total = bias if mask is None else bias + mask.unsqueeze(1)  # [B, L, L] for all heads
         return F.scaled_dot_product_attention(q, k, v, attn_mask=total).transpose(1, 2).flatten(2)
 
     return override
@@ -61,6 +61,15 @@ def window_by_hand(height, width, references=0, radius=RADIUS):
         if text not in biases:
             biases[text] = disc_bias(text, height, width, references, radius)
         return dense_override(biases[text])(func, q, k, v, heads, **kwargs)
+
+    return override
+
+
+def by_length(biases):
+    """Return an override with an additive mask for each length of a sequence."""
+
+    def override(func, q, k, v, heads, **kwargs):
+        return dense_override(biases[q.shape[2]])(func, q, k, v, heads, **kwargs)
 
     return override
 
