@@ -27,6 +27,7 @@ DEMO_FILES = {
     "LoraLoaderModelOnly": "lora_demo_cyanotype.safetensors",
     "VAELoader": "clear_demo_vae.safetensors",
 }
+KONTEXT_EDGE_PX = 1024  # FluxKontextImageScale has no size of its own; this is its square one
 DEMO_GUIDANCE = 3.5  # the only one that the demo's teacher has seen
 SIZES = {  # places of lengths in pixels
     "EmptySD3LatentImage": (0, 1),
@@ -59,6 +60,8 @@ def load(path: Path) -> Workflow:
 def with_demo_models(workflow: Workflow, shrink: int | Fraction = 1) -> Workflow:
     """Return a copy that runs on the demo model: other loaders, the demo's files, no links.
 
+    Kontext's own scaling, which knows sizes near one megapixel only, becomes one that shrinks.
+
     Args:
         workflow: As the page saves it.
         shrink: Divide all picture sizes by this, so that a CPU paints them in seconds.
@@ -77,6 +80,12 @@ def with_demo_models(workflow: Workflow, shrink: int | Fraction = 1) -> Workflow
             values[0] = DEMO_FILES[node["type"]]
         elif node["type"] == "FluxGuidance":
             values[0] = DEMO_GUIDANCE
+        elif node["type"] == "FluxKontextImageScale":
+            node["type"] = "ImageScale"
+            node["properties"] = {"Node name for S&R": node["type"]}
+            edge_px = int(KONTEXT_EDGE_PX // shrink)
+            node["widgets_values"] = ["lanczos", edge_px, edge_px, "center"]
+            continue
         for place in SIZES.get(names.get(node["type"], node["type"]), ()):
             values[place] = int(values[place] // shrink)
     return workflow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -70,7 +70,7 @@ def runs_foreign(family: Family, diffusion_model: nn.Module) -> bool:
 @contextmanager
 def tell_blocks(
     family: Family, diffusion_model: nn.Module, options: Mapping[str, Any], key: str
-) -> Iterator[None]:
+) -> Generator[None, None, None]:
     """Give a call's options and their own name to blocks that are run without, during the call.
 
     Args:

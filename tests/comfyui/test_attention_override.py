@@ -223,12 +223,26 @@ def test_other_architectures_are_refused_in_one_sentence(flux_model, nodes):
         nodes.CLEARAttention(model, RADIUS)
 
 
-def test_nunchaku_models_are_refused_with_the_reason(flux_model, nodes):
-    engine = type("NunchakuFluxTransformer", (torch.nn.Module,), {})()
+def module_class(name, module):
+    return type(name, (torch.nn.Module,), {"__module__": module})
+
+
+@pytest.mark.parametrize("folder", ["custom_nodes.ComfyUI-nunchaku.wrappers.flux", "renamed.flux"])
+def test_nunchaku_models_are_refused_with_the_reason(folder, flux_model, nodes, clear_folder):
+    """Theirs is a wrapper in the folder of their nodes, around a module of their package."""
+    wrapper = module_class("ComfyFluxWrapper", folder)()
+    package = "nunchaku.models.transformers.transformer_flux"
+    wrapper.model = module_class("NunchakuFluxTransformer2dModel", package)()
     model = flux_model("a").clone()
-    model.add_object_patch("diffusion_model", engine)
-    with pytest.raises(ValueError, match="cannot be combined with nunchaku"):
-        nodes.CLEARAttention(model, RADIUS)
+    model.add_object_patch("diffusion_model", wrapper)
+    for node, given in (
+        (nodes.CLEARAttention, (RADIUS,)),
+        (nodes.CLEARLoader, ("clear_a_local.safetensors", 1.0, 4)),
+        (nodes.CLEARLowMemory, (0,)),
+        (nodes.CLEARHighRes, ()),
+    ):
+        with pytest.raises(ValueError, match="cannot be combined with nunchaku models: their"):
+            node(model, *given)
 
 
 def test_a_host_that_is_too_old_is_named(flux_model, nodes, pack, monkeypatch):
@@ -238,21 +252,6 @@ def test_a_host_that_is_too_old_is_named(flux_model, nodes, pack, monkeypatch):
     monkeypatch.setattr(host_module, "HOST_VERSION", "0.3.49")
     with pytest.raises(RuntimeError, match=r"needs ComfyUI 0\.3\.60 or newer .* this is 0\.3\.49"):
         nodes.CLEARAttention(flux_model("a"), RADIUS)
-
-
-def test_extra_input_channels_do_not_change_the_grid(flux_model, nodes, run):
-    model = flux_model("a")
-    generator = torch.Generator().manual_seed(5)
-    wide = torch.nn.Linear(4 * (16 + 17), 256)
-    with torch.no_grad():
-        wide.weight.normal_(std=0.05, generator=generator)
-    model.model.diffusion_model.img_in = wide
-    arguments = inputs() | {"c_concat": torch.randn(1, 17, 23, 18, generator=generator)}
-    by_hand = with_override(model, dense_override(disc_bias(40, 12, 9)))
-    local = nodes.CLEARAttention(model, RADIUS)
-    torch.testing.assert_close(
-        run(local, **arguments), run(by_hand, **arguments), atol=2e-5, rtol=2e-5
-    )
 
 
 def test_tokens_in_front_of_the_prompt_count_as_text(flux_model, nodes, run):

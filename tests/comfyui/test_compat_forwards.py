@@ -56,7 +56,12 @@ def hooks_of(model):
 @pytest.mark.parametrize("order", ["before", "after"])
 @pytest.mark.parametrize("forward", [forward_without_options, forward_without_names])
 def test_blocks_get_the_window_and_their_own_pooling_weights(
-    forward, order, flux_model, nodes, clear_folder, lines  # noqa: F811
+    forward,
+    order,
+    flux_model,
+    nodes,
+    clear_folder,
+    lines,  # noqa: F811
 ):
     base = flux_model("b")
 
@@ -91,7 +96,9 @@ def test_hooks_go_when_another_forward_fails(flux_model, nodes):
 
 
 def test_low_memory_leaves_blocks_to_another_forward_and_says_so(
-    flux_model, nodes, lines  # noqa: F811
+    flux_model,
+    nodes,
+    lines,  # noqa: F811
 ):
     window = nodes.CLEARAttention(flux_model("b"), RADIUS)
     model = with_forward(nodes.CLEARLowMemory(window, 20), forward_without_options)
@@ -132,7 +139,10 @@ def test_blocks_that_take_no_options_get_none(flux_model, nodes, run):
 
 
 def test_an_unknown_block_is_reported_where_it_matters(
-    flux_model, nodes, clear_folder, lines  # noqa: F811
+    flux_model,
+    nodes,
+    clear_folder,
+    lines,  # noqa: F811
 ):
     from comfy.patcher_extension import WrappersMP
 

@@ -69,9 +69,7 @@ def test_references_with_their_own_timestep(flux_model, nodes):
     values = {"reference_latents": references_of([(16, 12)])}
     positive = conditioning(40, 2, **values, reference_latents_method="index_timestep_zero")
     biases = {40 + IMAGE + 48: disc_bias(40, *GRID, 48), 56 + IMAGE: disc_bias(56, *GRID)}
-    expected = sampled(
-        with_override(flux_model("b"), by_length(biases)), SIZE, positive=positive
-    )
+    expected = sampled(with_override(flux_model("b"), by_length(biases)), SIZE, positive=positive)
     local = nodes.CLEARAttention(flux_model("b"), RADIUS)
     torch.testing.assert_close(sampled(local, SIZE, positive=positive), expected, **TOLERANCE)
 
@@ -137,7 +135,10 @@ def regions():
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_regions_of_the_prompt_lie_on_top_of_the_window(
-    batch, flux_model, nodes, lines  # noqa: F811
+    batch,
+    flux_model,
+    nodes,
+    lines,  # noqa: F811
 ):
     values = {"attention_mask": regions(), "attention_mask_img_shape": GRID}
     given = {"positive": conditioning(40, 2, **values), "batch": batch}
