@@ -67,15 +67,12 @@ def classes() -> SimpleNamespace:
     return SimpleNamespace(PackedLinear=PackedLinear, PackedPatcher=PackedPatcher)
 
 
-def pack(model: Any) -> Any:
-    """Return a MODEL whose blocks have packed weights; the one given has what they unpack to."""
-    import copy
-
+def pack(model: Any, plain: Any) -> Any:
+    """Pack the weights of a MODEL's blocks, and give another one what they unpack to."""
     known = classes()
-    inner = copy.deepcopy(model.model)
     for name, layer in list(model.model.named_modules()):
         if isinstance(layer, nn.Linear) and "_blocks." in name:
             packed = known.PackedLinear(layer)
-            inner.set_submodule(name, packed)
-            layer.weight.data.copy_(packed.unpacked())
-    return known.PackedPatcher(inner, model.load_device, model.offload_device)
+            model.model.set_submodule(name, packed)
+            plain.model.get_submodule(name).weight.data.copy_(packed.unpacked())
+    return known.PackedPatcher(model.model, model.load_device, model.offload_device)

@@ -20,6 +20,9 @@ class Nameless(dict):
         if key not in ("block_type", "block_index"):
             super().__setitem__(key, value)
 
+    def copy(self):
+        return Nameless(self)
+
 
 def forward_without_options(self, *args, **kwargs):
     """Run the blocks without a call's options, as nodes do that are older than the options."""

@@ -64,16 +64,6 @@ def test_kontext_with_references_on_one_side_of_cfg(batch, flux_model, nodes, li
     assert any("40 text + 13 x 10 image + 72 reference tokens" in line for line in lines())
 
 
-def test_references_with_their_own_timestep(flux_model, nodes):
-    """Newer hosts only; older ones place these as they place any."""
-    values = {"reference_latents": references_of([(16, 12)])}
-    positive = conditioning(40, 2, **values, reference_latents_method="index_timestep_zero")
-    biases = {40 + IMAGE + 48: disc_bias(40, *GRID, 48), 56 + IMAGE: disc_bias(56, *GRID)}
-    expected = sampled(with_override(flux_model("b"), by_length(biases)), SIZE, positive=positive)
-    local = nodes.CLEARAttention(flux_model("b"), RADIUS)
-    torch.testing.assert_close(sampled(local, SIZE, positive=positive), expected, **TOLERANCE)
-
-
 # What such a model takes beside the picture's 16 channels.
 CHANNELS = {
     "Canny or Depth": (16, {"concat_latent_image": torch.ones(1, 16, 26, 20)}),

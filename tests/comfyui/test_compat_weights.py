@@ -47,7 +47,7 @@ def test_packed_weights_take_clear_and_loras_in_any_order(
 ):
     """As those of GGUF files, which their loader's class unpacks and patches at each call."""
     plain = flux_model("a")
-    packed = pack(plain)
+    packed = pack(flux_model("a"), plain)
     file = ("clear_a_local.safetensors", strength, 4)
     expected = run(with_lora(nodes.CLEARLoader(plain, *file)), **inputs())
     base = run(packed, **inputs())
@@ -99,6 +99,7 @@ def scaled_fp8(flux_model, weights):
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.4])
+@torch.inference_mode()  # as the host runs its nodes
 def test_scaled_fp8_weights_take_clear_as_well_as_they_hold_the_base(
     strength, flux_model, flux_weights, nodes, clear_folder, run
 ):
@@ -114,7 +115,7 @@ def test_scaled_fp8_weights_take_clear_as_well_as_they_hold_the_base(
     change = run(nodes.CLEARLoader(exact, *file), **inputs()) - run(
         nodes.CLEARLoader(exact, *window), **inputs()
     )
-    assert clear <= 1.5 * base < change.norm() / 2
+    assert clear <= 1.5 * base < change.norm()
     before = run(scaled, **inputs())
     run(nodes.CLEARLoader(scaled, *file), **inputs())
     assert torch.equal(run(scaled, **inputs()), before)
