@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
@@ -35,15 +37,9 @@ def context_windows(model):
 
     windows = {"context_length": 16, "context_overlap": 6, "context_stride": 1, "dim": 2}
     options = {"context_schedule": "standard_static", "fuse_method": "pyramid"}
-    return result(Node.execute(model, **windows, **options, closed_loop=False, **no_noise(Node)))
-
-
-def no_noise(node):
-    """Switch off what newer hosts have on by themselves."""
-    import inspect
-
-    known = inspect.signature(node.execute).parameters
-    return {"freenoise": False} if "freenoise" in known else {}
+    known = inspect.signature(Node.execute).parameters
+    off = {name: False for name in ("freenoise", "causal_window_fix") if name in known}
+    return result(Node.execute(model, **windows, **options, closed_loop=False, **off))
 
 
 def differential_diffusion(model):
@@ -55,7 +51,8 @@ def differential_diffusion(model):
 def skip_layer_guidance(model):
     from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 
-    return result(SkipLayerGuidanceDiT.execute(model, 2.0, 0.0, 1.0, "0", "1"))
+    older = getattr(SkipLayerGuidanceDiT(), "skip_guidance", None)
+    return result((older or SkipLayerGuidanceDiT.execute)(model, 2.0, 0.0, 1.0, "0", "1"))
 
 
 def perturbed_attention(model):
