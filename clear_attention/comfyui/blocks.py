@@ -69,7 +69,7 @@ def runs_foreign(family: Family, diffusion_model: nn.Module) -> bool:
 
 @contextmanager
 def tell_blocks(
-    family: Family, diffusion_model: nn.Module, options: Mapping[str, Any], key: str
+    family: Family, diffusion_model: nn.Module, options: Mapping[str, Any]
 ) -> Generator[None, None, None]:
     """Give a call's options and their own name to blocks that are run without, during the call.
 
@@ -77,7 +77,6 @@ def tell_blocks(
         family: of the diffusion model.
         diffusion_model: the one that runs.
         options: of the call.
-        key: an entry by which the call's options are known.
     """
     with ExitStack() as hooks:
         for kind in family.hooks:
@@ -85,7 +84,7 @@ def tell_blocks(
                 # Nodes that bring blocks of their own may have some that take no options.
                 taken = inspect.signature(plain_module(block).forward).parameters
                 if taken.keys() & {"transformer_options", "kwargs"}:
-                    tell = functools.partial(_tell, (kind, index), options, key)
+                    tell = functools.partial(_tell, (kind, index), options)
                     hook = block.register_forward_pre_hook(tell, with_kwargs=True)
                     hooks.callback(hook.remove)
         yield
@@ -94,13 +93,11 @@ def tell_blocks(
 def _tell(
     block: Block,
     options: Mapping[str, Any],
-    key: str,
     module: nn.Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    given = kwargs.get("transformer_options") or {}
-    told = dict(given if key in given else options)
+    told = {**options, **(kwargs.get("transformer_options") or {})}
     told["block_type"], told["block_index"] = block
     return args, {**kwargs, "transformer_options": told}
 

@@ -116,7 +116,7 @@ def direct_attention(
         )
         options[OVERRIDE_KEY] = override
         if runs_foreign(family, model.diffusion_model):
-            told = tell_blocks(family, model.diffusion_model, options, CALL_KEY)
+            told = tell_blocks(family, model.diffusion_model, options)
         elif settings.needs_block or options.get(RECORDER_KEY) is not None:
             name_blocks(options, model.diffusion_model)
     with told:

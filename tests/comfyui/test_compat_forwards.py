@@ -9,6 +9,7 @@ import torch
 
 from .flux_runs import RADIUS, dense_override, disc_bias, inputs, sampled, with_override
 from .test_sampling import lines  # noqa: F401 - fixture
+from .test_sd3 import inputs as sd3_inputs
 
 SIZE = (26, 20)
 
@@ -95,6 +96,28 @@ def test_hooks_go_when_another_forward_fails(flux_model, nodes):
     model = nodes.CLEARAttention(with_forward(flux_model("b"), fail), RADIUS)
     with pytest.raises(KeyError, match="a bug of theirs"):
         sampled(model, SIZE)
+    assert hooks_of(model) == []
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_sd3s_blocks_get_the_window_below_another_forward(pooled, sd3_model, sd3_clear, nodes, run):
+    arguments = sd3_inputs()
+    model = sd3_model("3.5-medium")
+
+    def window(model):
+        if pooled:
+            return nodes.CLEARLoader(model, sd3_clear("3.5-medium", 4).name, 1.0, RADIUS)
+        return nodes.CLEARAttention(model, RADIUS, dense_blocks="joint 1")
+
+    expected = run(window(model), **arguments)
+    mmdit = model.model.diffusion_model
+    plain = type(mmdit).forward_core_with_concat
+
+    def blind(self, *args, transformer_options=None, **kwargs):
+        return plain(self, *args, **kwargs)
+
+    mmdit.forward_core_with_concat = blind.__get__(mmdit)
+    assert torch.equal(run(window(model), **arguments), expected)
     assert hooks_of(model) == []
 
 
