@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -16,14 +17,21 @@ class Window:
 
     Discs of 45, 193, 793 and 3205 tokens belong to the radii 4, 8, 16 and 32 (CLEAR, section 3.2).
 
+    On an axis that wraps around, the last token lies beside the first, and the distance between
+    two tokens is that of the shorter way. A window wider than the grid sees each token once.
+
     Args:
         radius: in tokens, a positive integer. Radius 1 is the token itself.
+        wrap_height: whether the last row lies beside the first one.
+        wrap_width: whether the last column lies beside the first one.
 
     Raises:
         ValueError: the radius is no positive integer.
     """
 
     radius: int
+    wrap_height: bool = False
+    wrap_width: bool = False
 
     def __post_init__(self) -> None:
         if type(self.radius) is not int or self.radius < 1:
@@ -44,9 +52,16 @@ class Window:
         """Number of tokens in a disc that lies wholly inside the grid."""
         return sum(2 * self.half_width(dy) + 1 for dy in range(-self.reach, self.radius))
 
+    @property
+    def wraps(self) -> bool:
+        """Whether an axis wraps around."""
+        return self.wrap_height or self.wrap_width
+
     def covers(self, height: int, width: int) -> bool:
         """Tell whether every token of the grid sees every other, so that nothing is masked."""
-        return (height - 1) ** 2 + (width - 1) ** 2 < self.radius**2
+        rows = height // 2 if self.wrap_height else height - 1
+        columns = width // 2 if self.wrap_width else width - 1
+        return rows**2 + columns**2 < self.radius**2
 
     def pairs(self, height: int, width: int) -> int:
         """Count the query-key pairs of the grid, border effects included."""
@@ -56,6 +71,31 @@ class Window:
         """Return a boolean tensor: which offsets lie inside the disc. Shapes broadcast."""
         return dy * dy + dx * dx < self.radius * self.radius
 
+    def sees_in(self, height: int, width: int, dy: Tensor, dx: Tensor) -> Tensor:
+        """Return which of a grid's tokens are seen from which: `sees`, the shorter way round.
+
+        Args:
+            height: of the grid.
+            width: of the grid.
+            dy: rows from one token of the grid to another.
+            dx: columns, likewise. Shapes broadcast.
+        """
+        dy = dy.abs().minimum(height - dy.abs()) if self.wrap_height else dy
+        dx = dx.abs().minimum(width - dx.abs()) if self.wrap_width else dx
+        return self.sees(dy, dx)
+
+    def sees_across(self, height: int, width: int, dy: Tensor, dx: Tensor) -> Tensor:
+        """Return what is seen of a grid that is continued beyond its wrapped edges.
+
+        There a token lies at several offsets, of which the shortest counts: each is seen once.
+        Arguments are those of `sees_in`.
+        """
+        seen = self.sees(dy, dx)
+        for wraps, length, d in ((self.wrap_height, height, dy), (self.wrap_width, width, dx)):
+            if wraps:
+                seen = seen & (2 * d > -length) & (2 * d <= length)
+        return seen
+
     def mask(self, height: int, width: int, device: torch.device | None = None) -> Tensor:
         """Return the grid's whole mask, ``[height*width, height*width]``, True where seen.
 
@@ -63,7 +103,7 @@ class Window:
         """
         y = torch.arange(height, device=device).repeat_interleave(width)
         x = torch.arange(width, device=device).repeat(height)
-        return self.sees(y[:, None] - y, x[:, None] - x)
+        return self.sees_in(height, width, y[:, None] - y, x[:, None] - x)
 
 
 def radius_to_see(dy: Tensor, dx: Tensor) -> Tensor:
@@ -78,8 +118,20 @@ def radius_to_see(dy: Tensor, dx: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=256)
 def _pairs(window: Window, height: int, width: int) -> int:
+    rows = _pairs_at(height, window.wrap_height)[: window.radius]
+    columns = list(accumulate(_pairs_at(width, window.wrap_width)))
     return sum(
-        max(0, height - abs(dy)) * max(0, width - abs(dx))
-        for dy in range(-window.reach, window.radius)
-        for dx in range(-window.half_width(dy), window.half_width(dy) + 1)
+        count * columns[min(window.half_width(dy), len(columns) - 1)]
+        for dy, count in enumerate(rows)
     )
+
+
+def _pairs_at(length: int, wraps: bool) -> list[int]:
+    """Count the pairs of places on an axis at each distance from 0 on."""
+    if not wraps:
+        return [length, *(2 * (length - distance) for distance in range(1, length))]
+    furthest = length // 2
+    pairs = [length, *[2 * length] * furthest]
+    if furthest and length % 2 == 0:
+        pairs[furthest] = length  # the same place either way
+    return pairs

@@ -25,6 +25,7 @@ class Case:
     Attributes:
         layout: where the tokens lie.
         radius: of the window.
+        wraps: whether it wraps around vertically and horizontally.
         factor: of the pooled branch, 0 for none.
         scale: of the scores, or None.
         batch: number of sequences.
@@ -45,11 +46,12 @@ class Case:
     dtype: torch.dtype = torch.float32
     strides: str = "contiguous"
     seed: int = 0
+    wraps: tuple[bool, bool] = (False, False)
 
     @property
     def geometry(self) -> tuple[TokenLayout, Window]:
         """What `attention` takes behind the tensors."""
-        return self.layout, Window(self.radius)
+        return self.layout, Window(self.radius, *self.wraps)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -119,6 +121,7 @@ def cases(draw: st.DrawFn, **fixed: Any) -> Case:
         dtype=draw(st.sampled_from(DTYPES)),
         strides=draw(st.sampled_from(sorted(STRIDES))),
         seed=draw(st.integers(0, 99)),
+        wraps=draw(st.tuples(st.booleans(), st.booleans())),
     )
     return replace(drawn, **fixed)
 

@@ -35,12 +35,11 @@ def test_the_pairs_give_the_operations_of_the_paper(edge):
     layout=st.builds(
         TokenLayout, st.integers(0, 5), st.integers(1, 9), st.integers(1, 9), st.integers(0, 3)
     ),
-    radius=st.integers(1, 12),
+    window=st.builds(Window, st.integers(1, 12), st.booleans(), st.booleans()),
     factor=st.integers(0, 4),
 )
-def test_counted_pairs_are_those_that_the_reference_computes(layout, radius, factor):
+def test_counted_pairs_are_those_that_the_reference_computes(layout, window, factor):
     pooling = Pooling(factor) if factor else None
-    window = Window(radius)
     seen = visible(Call(layout, window, pooling, scale=1.0), device=None)
     assert visible_pairs(layout, window, pooling) == seen.sum()
 

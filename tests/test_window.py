@@ -12,6 +12,7 @@ from clear_attention.window import radius_to_see
 
 sizes = st.integers(1, 14)
 radii = st.integers(1, 20)
+windows = st.builds(Window, radii, wrap_height=st.booleans(), wrap_width=st.booleans())
 
 
 @pytest.mark.parametrize(
@@ -27,26 +28,52 @@ def test_the_border_of_the_disc_is_not_seen():
     assert window.sees(dy, dx).tolist() == [False, True, False, True]
 
 
-@given(height=sizes, width=sizes, radius=radii)
-def test_the_mask_is_the_disc_around_each_token(height, width, radius):
-    mask = Window(radius).mask(height, width)
+@given(height=sizes, width=sizes, window=windows)
+def test_the_mask_is_the_disc_around_each_token(height, width, window):
+    mask = window.mask(height, width)
     for query in range(height * width):
         for key in range(height * width):
-            dy = query // width - key // width
-            dx = query % width - key % width
-            assert mask[query, key] == (dy**2 + dx**2 < radius**2)
+            dy = abs(query // width - key // width)
+            dx = abs(query % width - key % width)
+            dy = min(dy, height - dy) if window.wrap_height else dy
+            dx = min(dx, width - dx) if window.wrap_width else dx
+            assert mask[query, key] == (dy**2 + dx**2 < window.radius**2)
 
 
-@given(height=sizes, width=sizes, radius=radii)
-def test_counted_pairs_are_those_of_the_mask(height, width, radius):
-    window = Window(radius)
+@given(height=sizes, width=sizes, window=windows)
+def test_counted_pairs_are_those_of_the_mask(height, width, window):
     assert window.pairs(height, width) == window.mask(height, width).sum()
 
 
-@given(height=sizes, width=sizes, radius=radii)
-def test_a_window_covers_the_grid_when_its_mask_hides_nothing(height, width, radius):
-    window = Window(radius)
+@given(height=sizes, width=sizes, window=windows)
+def test_a_window_covers_the_grid_when_its_mask_hides_nothing(height, width, window):
     assert window.covers(height, width) == bool(window.mask(height, width).all())
+
+
+@given(height=sizes, width=sizes, window=windows)
+def test_beyond_its_edges_a_grid_shows_each_token_once(height, width, window):
+    rows = torch.arange(-2 * height, 3 * height)
+    columns = torch.arange(-2 * width, 3 * width)
+    for y, x in ((0, 0), (height - 1, width // 2)):
+        seen = window.sees_across(height, width, rows[:, None] - y, columns - x)
+        copies = torch.zeros(height, width, dtype=torch.long)
+        for row, column in seen.nonzero().tolist():
+            at_y, at_x = int(rows[row]), int(columns[column])
+            if (window.wrap_height or 0 <= at_y < height) and (
+                window.wrap_width or 0 <= at_x < width
+            ):
+                copies[at_y % height, at_x % width] += 1
+        mask = window.mask(height, width)[y * width + x].view(height, width)
+        assert torch.equal(copies, mask.long())
+
+
+@given(height=sizes, width=sizes, radius=radii)
+def test_a_grid_that_wraps_around_looks_the_same_from_every_token(height, width, radius):
+    mask = Window(radius, wrap_height=True, wrap_width=True).mask(height, width)
+    from_first = mask[0].view(height, width)
+    for token, seen in enumerate(mask):
+        shift = (token // width, token % width)
+        assert torch.equal(seen.view(height, width), from_first.roll(shift, (0, 1)))
 
 
 def test_a_corner_on_the_border_of_the_disc_is_not_covered():

@@ -21,6 +21,9 @@ BLOCK = TILE_ROWS * TILE_COLUMNS
 # Keys with this limit on the squared distance are seen from everywhere.
 EVERYWHERE = 2**30
 
+# More rows or columns than a grid can have: it does not come round.
+NEVER = 2**30
+
 
 class Blocks(NamedTuple):
     """For each block of one side, the blocks of the other side that it meets.
@@ -50,6 +53,7 @@ class Plan(NamedTuple):
         y: ``[key blocks, BLOCK]``, rows of the keys; those of the queries are the first of them.
         x: ``[key blocks, BLOCK]``, columns, likewise.
         limit: ``[key blocks, BLOCK]``.
+        turns: ``[2]``, after how many rows and columns the grid comes round; None if it does not.
         keys: the key blocks of each query block.
         queries: the query blocks of each key block, for the backward pass.
     """
@@ -57,6 +61,7 @@ class Plan(NamedTuple):
     y: Tensor
     x: Tensor
     limit: Tensor
+    turns: Tensor | None
     keys: Blocks
     queries: Blocks | None
 
@@ -76,11 +81,12 @@ def plan_blocks(
     """
     # What is made in inference mode could not take part in a training step later on.
     with torch.inference_mode(False), device:
-        steps = _steps(layout, window)
+        neighbours = _neighbours(layout, window)
         return Plan(
             *_positions(layout, window),
-            keys=_key_blocks(layout, steps),
-            queries=_query_blocks(layout, steps) if backward else None,
+            turns=_turns(layout, window),
+            keys=_key_blocks(layout, neighbours),
+            queries=_query_blocks(layout, neighbours) if backward else None,
         )
 
 
@@ -107,45 +113,64 @@ def from_tiles(tiled: Tensor, layout: TokenLayout) -> Tensor:
     return grid.flatten(4, 5).flatten(2, 3)[:, :, : layout.height, : layout.width].flatten(2, 3)
 
 
-class _Steps(NamedTuple):
-    """From a tile to those that its windows reach, ``[steps]`` each.
+class _Neighbours(NamedTuple):
+    """The tiles that each tile may meet, ``[tiles, neighbours]`` each.
 
     Attributes:
-        y: tiles down.
-        x: tiles to the right.
-        whole: whether every token of the one tile sees every token of the other.
+        tile: which one.
+        seen: whether a token of the one sees a token of the other.
+        whole: whether every token of the one sees every token of the other.
     """
 
-    y: Tensor
-    x: Tensor
+    tile: Tensor
+    seen: Tensor
     whole: Tensor
 
 
-def _steps(layout: TokenLayout, window: Window) -> _Steps:
+def _neighbours(layout: TokenLayout, window: Window) -> _Neighbours:
     rows, columns = tiles(layout)
-    furthest_y = min(rows - 1, -(-window.reach // TILE_ROWS))
-    furthest_x = min(columns - 1, -(-window.reach // TILE_COLUMNS))
-    y = torch.arange(-furthest_y, furthest_y + 1).repeat_interleave(2 * furthest_x + 1)
-    x = torch.arange(-furthest_x, furthest_x + 1).repeat(2 * furthest_y + 1)
-    inner_y, outer_y = _distances(y, TILE_ROWS)
-    inner_x, outer_x = _distances(x, TILE_COLUMNS)
-    reached = window.sees(inner_y, inner_x)
-    return _Steps(y[reached], x[reached], window.sees(outer_y, outer_x)[reached])
+    y = _on_axis(rows, TILE_ROWS, layout.height, window.wrap_height, window.reach)
+    x = _on_axis(columns, TILE_COLUMNS, layout.width, window.wrap_width, window.reach)
+    # [rows, columns, neighbours down, neighbours right]
+    y = _Axis(*(part[:, None, :, None] for part in y))
+    x = _Axis(*(part[None, :, None, :] for part in x))
+    found = _Neighbours(
+        y.tile * columns + x.tile,
+        window.sees(y.nearest, x.nearest) & y.there & x.there,
+        window.sees(y.furthest, x.furthest) & y.there & x.there,
+    )
+    return _Neighbours(*(part.flatten(2).flatten(0, 1) for part in found))
 
 
-def _distances(steps: Tensor, edge: int) -> tuple[Tensor, Tensor]:
-    """Return the smallest and the largest distance between the tokens of two tiles, on one axis."""
-    middle = steps.abs() * edge
-    return (middle - edge + 1).clamp(min=0), middle + edge - 1
+class _Axis(NamedTuple):
+    """The tiles near each tile on one axis, ``[tiles, neighbours]`` each.
+
+    Attributes:
+        tile: which one.
+        there: whether there is one; their number differs at the edges.
+        nearest: the smallest distance between their tokens.
+        furthest: the largest one, or more at the end of the axis.
+    """
+
+    tile: Tensor
+    there: Tensor
+    nearest: Tensor
+    furthest: Tensor
 
 
-def _neighbours(layout: TokenLayout, steps: _Steps) -> tuple[Tensor, Tensor]:
-    """Return the tile at the end of each step and whether it exists, both ``[tiles, steps]``."""
-    rows, columns = tiles(layout)
-    tile = torch.arange(rows * columns)[:, None]
-    y, x = tile // columns + steps.y, tile % columns + steps.x
-    exists = (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
-    return torch.where(exists, y * columns + x, 0), exists
+def _on_axis(count: int, edge: int, length: int, wraps: bool, reach: int) -> _Axis:
+    tile = torch.arange(count)
+    one, other = tile[:, None], tile
+    middle = (one - other).abs() * edge
+    nearest, furthest = (middle - edge + 1).clamp(min=0), middle + edge - 1
+    if wraps:
+        end = ((one.maximum(other) + 1) * edge).clamp(max=length)
+        furthest = furthest.minimum(length - nearest).clamp(max=length // 2)
+        nearest = nearest.minimum(length - (end - 1 - one.minimum(other) * edge))
+    near = nearest <= reach
+    order = near.byte().argsort(dim=1, descending=True, stable=True)[:, : int(near.sum(1).max())]
+    tables = tile.expand(count, -1), near, nearest, furthest
+    return _Axis(*(table.gather(1, order) for table in tables))
 
 
 def _complete(layout: TokenLayout) -> Tensor:
@@ -182,24 +207,31 @@ def _positions(layout: TokenLayout, window: Window) -> tuple[Tensor, Tensor, Ten
     return y, x, limit
 
 
-def _key_blocks(layout: TokenLayout, steps: _Steps) -> Blocks:
-    tile, exists = _neighbours(layout, steps)
+def _turns(layout: TokenLayout, window: Window) -> Tensor | None:
+    if not window.wraps:
+        return None
+    axes = ((layout.height, window.wrap_height), (layout.width, window.wrap_width))
+    return torch.tensor([length if wraps else NEVER for length, wraps in axes], dtype=torch.int32)
+
+
+def _key_blocks(layout: TokenLayout, neighbours: _Neighbours) -> Blocks:
+    tile, seen, whole = neighbours
     shared, any_key, full = (row.expand(len(tile), -1) for row in _shared(layout))
     return _lists(
         torch.cat((tile, shared), 1),
-        seen=torch.cat((exists, any_key), 1),
-        full=torch.cat((exists & steps.whole & _complete(layout)[tile], full), 1),
+        seen=torch.cat((seen, any_key), 1),
+        full=torch.cat((whole & _complete(layout)[tile], full), 1),
     )
 
 
-def _query_blocks(layout: TokenLayout, steps: _Steps) -> Blocks:
-    tile, exists = _neighbours(layout, steps)
+def _query_blocks(layout: TokenLayout, neighbours: _Neighbours) -> Blocks:
+    tile, seen, whole = neighbours
     everyone = torch.arange(len(tile)).expand(len(_shared(layout)[0]), -1)
     _, any_key, full = (column[:, None].expand_as(everyone) for column in _shared(layout))
     return _lists(
         _stack(tile, everyone),
-        seen=_stack(exists, any_key),
-        full=_stack(exists & steps.whole & _complete(layout)[:, None], full),
+        seen=_stack(seen, any_key),
+        full=_stack(whole & _complete(layout)[:, None], full),
     )
 
 

@@ -160,10 +160,13 @@ def _scaled(scale: Tensor) -> Callable[..., Tensor]:
 def _block_mask(plan: Plan, queries: int, keys: int) -> BlockMask:
     from torch.nn.attention.flex_attention import BlockMask
 
-    y, x, limit = plan.y.flatten(), plan.x.flatten(), plan.limit.flatten()
+    y, x, limit, turns = plan.y.flatten(), plan.x.flatten(), plan.limit.flatten(), plan.turns
 
     def mask_mod(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
         dy, dx = y[query] - y[key], x[query] - x[key]
+        if turns is not None:
+            dy = dy.abs().minimum((turns[0] - dy.abs()).abs())
+            dx = dx.abs().minimum((turns[1] - dx.abs()).abs())
         return dy * dy + dx * dx < limit[key]
 
     rows, columns = plan.keys, plan.queries

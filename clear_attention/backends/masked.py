@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..partial import Part, aligned_zeros, attend_part
+from .axis import pieces
 from .call import Call
 from .everyone import attend_everywhere, shared_keys
 
@@ -69,30 +70,43 @@ def _band(
     top: int,
     bottom: int,
 ) -> Part:
-    layout, reach = call.layout, call.window.reach
-    queries = _grid_rows(call, top, bottom)
-    keys = _grid_rows(call, max(0, top - reach), min(layout.height, bottom + reach))
+    queries, keys = _grid_rows(call, slice(top, bottom)), _reached(call, top, bottom)
     return attend_part(
         q[:, :, queries],
-        torch.cat((shared[0], k[:, :, keys]), 2),
-        torch.cat((shared[1], v[:, :, keys]), 2),
+        torch.cat((shared[0], *(k[:, :, rows] for rows in keys)), 2),
+        torch.cat((shared[1], *(v[:, :, rows] for rows in keys)), 2),
         scale=call.scale,
         bias=_bias(call, queries, keys, shared[0].shape[2], q),
     )
 
 
-def _grid_rows(call: Call, top: int, bottom: int) -> slice:
-    """Return the positions of rows top to bottom in the joint sequence."""
+def _reached(call: Call, top: int, bottom: int) -> list[slice]:
+    """Return the positions of the rows that a band's windows reach: each row once."""
+    height, window = call.layout.height, call.window
+    first, last = top - window.reach, bottom + window.reach
+    if window.wrap_height and last - first >= height:
+        first, last = 0, height
+    rows = pieces(first, last, height, window.wrap_height)
+    return [_grid_rows(call, piece.places) for piece in rows]
+
+
+def _grid_rows(call: Call, rows: slice) -> slice:
+    """Return the positions of rows in the joint sequence."""
     start, width = call.layout.text, call.layout.width
-    return slice(start + top * width, start + bottom * width)
+    return slice(start + rows.start * width, start + rows.stop * width)
 
 
-def _bias(call: Call, queries: slice, keys: slice, shared: int, like: Tensor) -> Tensor:
+def _bias(call: Call, queries: slice, keys: list[slice], shared: int, like: Tensor) -> Tensor:
     """Return the band's mask as a bias, ``[1 or B, 1 or H, queries, shared + keys]``."""
     layout = call.layout
-    query = torch.arange(queries.start, queries.stop, device=like.device) - layout.text
-    key = torch.arange(keys.start, keys.stop, device=like.device) - layout.text
-    sees = call.window.sees(
+    query, key = (
+        torch.cat([torch.arange(rows.start, rows.stop, device=like.device) for rows in side])
+        - layout.text
+        for side in ([queries], keys)
+    )
+    sees = call.window.sees_in(
+        layout.height,
+        layout.width,
         (query // layout.width)[:, None] - key // layout.width,
         (query % layout.width)[:, None] - key % layout.width,
     )
@@ -103,11 +117,11 @@ def _bias(call: Call, queries: slice, keys: slice, shared: int, like: Tensor) ->
     return bias + _shared_and_keys(call.mask[:, :, queries], call, keys)
 
 
-def _shared_and_keys(mask: Tensor, call: Call, keys: slice) -> Tensor:
+def _shared_and_keys(mask: Tensor, call: Call, keys: list[slice]) -> Tensor:
     """Reorder the columns of a mask as the band's keys lie: text, extra, pooled, grid rows."""
     layout = call.layout
     columns = [mask[..., layout.text_slice], mask[..., layout.extra_slice]]
     if call.pooling is not None:
         grid = mask[..., layout.image_slice]
         columns.append(call.pooling.pool_bias(grid, layout.height, layout.width))
-    return torch.cat([*columns, mask[..., keys]], -1)
+    return torch.cat([*columns, *(mask[..., rows] for rows in keys)], -1)

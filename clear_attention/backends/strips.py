@@ -11,6 +11,7 @@ from torch import Tensor
 from ..layout import TokenLayout
 from ..partial import aligned_zeros
 from ..window import Window
+from .axis import Piece, pieces
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,17 @@ class Strip:
     @property
     def halo_rows(self) -> int:
         """How far the windows of a tile reach above and below it; never beyond the whole grid."""
-        return min(self.window.reach, self.layout.height - 1)
+        height = self.layout.height
+        return min(self.window.reach, height // 2 if self.window.wrap_height else height - 1)
 
     @property
     def key_columns(self) -> slice:
-        reach = self.window.reach
-        return slice(max(0, self.left - reach), min(self.layout.width, self.right + reach))
+        """The columns that the windows reach; beyond the edges where these wrap around."""
+        reach, width = self.window.reach, self.layout.width
+        if self.window.wrap_width:
+            reach = min(reach, width // 2)
+            return slice(self.left - reach, self.right + reach)
+        return slice(max(0, self.left - reach), min(width, self.right + reach))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -80,7 +86,9 @@ class Strip:
         grid = tokens.unflatten(2, (self.layout.height, self.layout.width))
         rows = self.tiles * self.tile + 2 * reach
         halo = tokens.new_zeros(*tokens.shape[:2], rows, columns, depth)
-        halo[:, :, reach : reach + self.layout.height] = grid[:, :, :, keys]
+        for row in self._rows(-reach, rows - reach):
+            for column in self._columns():
+                halo[:, :, row.at, column.at] = grid[:, :, row.places, column.places]
         return halo.as_strided(
             (self.tiles, tokens.shape[0] * tokens.shape[1], self._window_tokens, depth),
             (self.tile * columns * depth, rows * columns * depth, depth, 1),
@@ -94,8 +102,9 @@ class Strip:
         parts = windows.unflatten(2, (rows, keys.stop - keys.start)).unflatten(1, grid.shape[:2])
         for index, part in enumerate(parts):
             first = index * self.tile - reach
-            top, bottom = max(0, first), min(self.layout.height, first + rows)
-            grid[:, :, top:bottom, keys] += part[:, :, top - first : bottom - first]
+            for row in self._rows(first, first + rows):
+                for column in self._columns():
+                    grid[:, :, row.places, column.places] += part[:, :, row.at, column.at]
 
     def bias(self, like: Tensor) -> Tensor:
         """Return the mask of every tile, ``[tiles, 1, tile*columns, window tokens]``."""
@@ -104,14 +113,25 @@ class Strip:
         key_y = torch.arange(-reach, self.tile + reach, device=device)
         query_x = torch.arange(self.left, self.right, device=device)
         key_x = torch.arange(keys.start, keys.stop, device=device)
-        sees = self.window.sees(
-            (query_y[:, None] - key_y)[:, None, :, None], (query_x[:, None] - key_x)[:, None]
+        sees = self.window.sees_across(
+            self.layout.height,
+            self.layout.width,
+            (key_y - query_y[:, None])[:, None, :, None],
+            (key_x - query_x[:, None])[:, None],
         ).flatten(2)
         first_row = torch.arange(self.tiles, device=device) * self.tile
         row = first_row[:, None] + key_y
-        inside = ((row >= 0) & (row < self.layout.height)).repeat_interleave(len(key_x), 1)
+        inside = (row >= 0) & (row < self.layout.height) | self.window.wrap_height
+        inside = inside.repeat_interleave(len(key_x), 1)
         hidden = ~(sees.flatten(0, 1)[None, None] & inside[:, None, None])
         return aligned_zeros(hidden.shape, like).masked_fill_(hidden, -torch.inf)
+
+    def _rows(self, start: int, stop: int) -> Iterator[Piece]:
+        return pieces(start, stop, self.layout.height, self.window.wrap_height)
+
+    def _columns(self) -> Iterator[Piece]:
+        keys = self.key_columns
+        return pieces(keys.start, keys.stop, self.layout.width, self.window.wrap_width)
 
     @property
     def _window_tokens(self) -> int:

@@ -67,12 +67,35 @@ def test_tokens_outside_the_window_have_no_effect(way, data, case):
 @given(case=cases(factor=0))
 def test_a_window_over_the_whole_grid_is_plain_attention(way, case):
     diagonal = (case.layout.height - 1) ** 2 + (case.layout.width - 1) ** 2
-    window = Window(math.isqrt(diagonal) + 1)
+    window = Window(math.isqrt(diagonal) + 1, *case.wraps)
     q, k, v = case.tensors()
     out = attend(way, q, k, v, case.layout, window)
     exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
     coarse = attention(q, k, v, case.layout, window, backend="reference")
     assert_as_exact_as(out, coarse, exact, out_noise(out, exact))
+
+
+@pytest.mark.parametrize("way", ["reference", *WAYS])
+@given(case=cases(factor=0), data=st.data())
+def test_what_is_rolled_around_a_wrapped_axis_comes_out_rolled(way, case, data):
+    layout = case.layout
+    shift = tuple(
+        data.draw(st.integers(0, size - 1)) if wraps else 0
+        for size, wraps in zip((layout.height, layout.width), case.wraps, strict=True)
+    )
+
+    def rolled(x):
+        grid = x[:, :, layout.image_slice].unflatten(2, (layout.height, layout.width))
+        x = x.clone()
+        x[:, :, layout.image_slice] = grid.roll(shift, (2, 3)).flatten(2, 3)
+        return x
+
+    q, k, v = case.tensors()
+    options = {"scale": case.scale}
+    out = rolled(_attend(way, q, k, v, *case.geometry, **options))
+    other = _attend(way, *map(rolled, (q, k, v)), *case.geometry, **options)
+    exact = rolled(exactly(q, k, v, *case.geometry, **options))
+    assert_as_exact_as(other, out, exact, out_noise(out, exact))
 
 
 @every_way
@@ -174,5 +197,7 @@ def test_it_runs_inside_a_compiled_model(backend):
         torch.testing.assert_close(torch.compile(model, backend="eager")(*case.tensors()), expected)
 
 
-def _attend(way, *args):
-    return attention(*args, backend=way) if way == "reference" else attend(way, *args)
+def _attend(way, *args, **kwargs):
+    if way == "reference":
+        return attention(*args, **kwargs, backend=way)
+    return attend(way, *args, **kwargs)

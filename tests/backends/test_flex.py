@@ -29,6 +29,7 @@ layouts = st.builds(
     extra=st.sampled_from((0, 1, 127, 128, 129, 300)),
 )
 radii = st.one_of(st.integers(1, 9), st.integers(10, 80))
+windows = st.builds(Window, radii, wrap_height=st.booleans(), wrap_width=st.booleans())
 
 
 def table(blocks, columns):
@@ -60,12 +61,13 @@ def meetings(layout, window):
     return some, every, real.view(-1, BLOCK)
 
 
-@given(layout=layouts, radius=radii)
-@example(layout=TokenLayout(0, 32, 48), radius=23)  # three tiles down and two to the right: unseen
-def test_listed_blocks_are_those_in_which_a_query_sees_a_key(layout, radius):
-    plan = plan_blocks(layout, Window(radius), backward=False, device=CPU)
+@given(layout=layouts, window=windows)
+@example(layout=TokenLayout(0, 32, 48), window=Window(23))  # three tiles down, two right: unseen
+@example(layout=TokenLayout(0, 32, 64), window=Window(40, wrap_height=True, wrap_width=True))
+def test_listed_blocks_are_those_in_which_a_query_sees_a_key(layout, window):
+    plan = plan_blocks(layout, window, backward=False, device=CPU)
     partial, full = table(plan.keys, len(plan.y))
-    some, every, real = meetings(layout, Window(radius))
+    some, every, real = meetings(layout, window)
     rows = real.any(1)  # a grid of one tile has an empty one beside it
     columns = F.pad(rows, (0, some.shape[1] - len(rows)), value=True)
     assert torch.equal((partial | full)[rows][:, columns], some[rows][:, columns])
@@ -75,18 +77,18 @@ def test_listed_blocks_are_those_in_which_a_query_sees_a_key(layout, radius):
     assert torch.equal(full[complete], every[complete]), "a mask would be computed in vain"
 
 
-@given(layout=layouts, radius=radii)
-def test_the_lists_of_queries_mirror_those_of_keys(layout, radius):
-    plan = plan_blocks(layout, Window(radius), backward=True, device=CPU)
+@given(layout=layouts, window=windows)
+def test_the_lists_of_queries_mirror_those_of_keys(layout, window):
+    plan = plan_blocks(layout, window, backward=True, device=CPU)
     rows, columns = tiles(layout)
     by_query = table(plan.keys, len(plan.y))
     by_key = table(plan.queries, rows * columns)
     assert torch.equal(by_query.transpose(1, 2), by_key)
 
 
-@given(layout=layouts, radius=radii)
-def test_both_kinds_of_lists_lie_alike_in_memory(layout, radius):
-    plan = plan_blocks(layout, Window(radius), backward=True, device=CPU)
+@given(layout=layouts, window=windows)
+def test_both_kinds_of_lists_lie_alike_in_memory(layout, window):
+    plan = plan_blocks(layout, window, backward=True, device=CPU)
     for blocks in (plan.keys, plan.queries):
         assert blocks.partial.stride() == blocks.full.stride()
         assert blocks.partial.shape == blocks.full.shape

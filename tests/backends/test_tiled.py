@@ -36,17 +36,21 @@ class Work(TorchDispatchMode):
         return result
 
 
-def work(height: int, width: int, radius: int = 8, head_dim: int = 32) -> tuple[Work, int]:
+def work(
+    height: int, width: int, radius: int = 8, head_dim: int = 32, wraps: bool = False
+) -> tuple[Work, int]:
     """Count the work of one call; return it with the size of its queries in bytes."""
-    case = Case(TokenLayout(16, height, width), radius, heads=1, head_dim=head_dim)
+    layout = TokenLayout(16, height, width)
+    case = Case(layout, radius, heads=1, head_dim=head_dim, wraps=(wraps, wraps))
     q, k, v = case.tensors()
     with Work() as counted, torch.no_grad():
         attention(q, k, v, *case.geometry, backend="tiled")
     return counted, q.untyped_storage().nbytes()
 
 
-def test_no_tensor_is_larger_than_the_queries():
-    counted, size = work(128, 128)
+@pytest.mark.parametrize("wraps", [False, True], ids=["edges", "wrapped"])
+def test_no_tensor_is_larger_than_the_queries(wraps):
+    counted, size = work(128, 128, wraps=wraps)
     assert counted.largest <= size
 
 
@@ -57,9 +61,10 @@ def test_work_grows_linearly_with_the_pixels(radius):
     assert large.pairs <= 4.4 * small.pairs
 
 
-def test_few_pairs_are_computed_in_vain():
-    case = Case(TokenLayout(16, 96, 96), radius=8)
-    counted, _ = work(96, 96)
+@pytest.mark.parametrize("wraps", [False, True], ids=["edges", "wrapped"])
+def test_few_pairs_are_computed_in_vain(wraps):
+    case = Case(TokenLayout(16, 96, 96), radius=8, wraps=(wraps, wraps))
+    counted, _ = work(96, 96, wraps=wraps)
     assert counted.pairs <= 2.5 * visible_pairs(*case.geometry)
 
 

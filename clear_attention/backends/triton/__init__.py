@@ -80,15 +80,19 @@ def _why_not_shape(q: Tensor, call: Call) -> str | None:
         return f"the scale must be positive, not {call.scale}"
     if window.radius > lists.LARGEST_RADIUS:
         return f"above a radius of {lists.LARGEST_RADIUS} its arithmetic is not exact"
-    return _why_not_listed(window.radius, layout.height, layout.width)
+    seen = window.radius, window.wrap_height, window.wrap_width
+    return _why_not_listed(layout.height, layout.width, *seen)
 
 
 @_constant
-def _why_not_listed(radius: int, height: int, width: int) -> str | None:
-    size = lists.table_bytes(Window(radius), height, width, configs.WIDE)
+def _why_not_listed(
+    height: int, width: int, radius: int, wrap_height: bool, wrap_width: bool
+) -> str | None:
+    window = Window(radius, wrap_height, wrap_width)
+    size = lists.table_bytes(window, height, width, configs.WIDE)
     if size > lists.LARGEST_TABLE:
         return f"its lists of keys would take {size / 2**20:.0f} MiB at radius {radius}"
-    return None
+    return lists.why_not(window, height, width)
 
 
 @_constant

@@ -2,7 +2,8 @@
 
 The grid is cut into tiles of a few rows and columns. The window is symmetric, so that the same
 lists tell a tile of keys which queries see it. Tiles at the same distances to the four borders,
-as far as the window reaches, share one list.
+as far as the window reaches, share one list. Where the window wraps around, what lies beyond a
+border is a token behind the opposite one: its coordinates go on, and its offset leads there.
 
 Whether a pair is visible is one small matrix product away: with the coordinates relative to the
 tile's first token, dy*dy + dx*dx = (-2 y_q) y_k + (-2 x_q) x_k + (y_k^2 + x_k^2) + (y_q^2 + x_q^2),
@@ -110,7 +111,9 @@ def make_lists(
         count = -(-len(y) // shape.block)
         first[border], blocks[border] = entries, count
         fill = (0, count * shape.block - len(y))
-        offsets.append(np.pad(y * width + x, fill))
+        at_y = _around(y, -border.above, border.below, height)
+        at_x = _around(x, -border.left, border.right, width)
+        offsets.append(np.pad(at_y * width + at_x, fill))
         places.append(np.pad(_place_of(y, x, window, shape), fill, constant_values=NEVER))
         entries += count * shape.block
     integers = (
@@ -127,12 +130,31 @@ def make_lists(
         )
 
 
+def why_not(window: Window, height: int, width: int) -> str | None:
+    """Say why the lists cannot tell who sees whom, or None.
+
+    A product of places knows no shorter way round: a token must not meet another one both ways.
+    """
+    for wraps, length, name in (
+        (window.wrap_height, height, "rows"),
+        (window.wrap_width, width, "columns"),
+    ):
+        if wraps and length < 2 * window.reach + 1:
+            return f"a window of radius {window.radius} meets itself around {length} {name}"
+    return None
+
+
 @functools.lru_cache(maxsize=256)
 def table_bytes(window: Window, height: int, width: int, shape: Shape) -> int:
     """Return the size of a grid's lists, without making them."""
     borders = {_border(window, height, width, shape, y, x) for y, x in _tiles(height, width, shape)}
-    largest = (shape.rows + 2 * window.reach) * (shape.columns + 2 * window.reach)
-    return sum(8 * min(largest, (b.above + b.below) * (b.left + b.right)) for b in borders)
+    rows, columns = shape.rows + 2 * window.reach, shape.columns + 2 * window.reach
+    return sum(
+        8
+        * (rows if window.wrap_height else min(rows, b.above + b.below))
+        * (columns if window.wrap_width else min(columns, b.left + b.right))
+        for b in borders
+    )
 
 
 def visits(window: Window, height: int, width: int, shape: Shape) -> int:
@@ -171,14 +193,24 @@ def _visited(window: Window, border: Border, shape: Shape) -> tuple[np.ndarray, 
     """Return rows and columns, relative to the tile's first token, of all that it visits."""
     rows = min(shape.rows, border.below)
     columns = min(shape.columns, border.right)
+    above, below, left, right = border
+    if window.wrap_height:
+        above, below = window.reach, rows + window.reach
+    if window.wrap_width:
+        left, right = window.reach, columns + window.reach
     ys, xs = [], []
-    for y in range(-border.above, border.below):
+    for y in range(-above, below):
         reach = max(window.half_width(y - row) for row in range(rows))
         if reach >= 0:
-            start, stop = max(-border.left, -reach), min(border.right, columns + reach)
+            start, stop = max(-left, -reach), min(right, columns + reach)
             xs.append(np.arange(start, stop, dtype=np.int32))
             ys.append(np.full(stop - start, y, np.int32))
     return np.concatenate(ys), np.concatenate(xs)
+
+
+def _around(d: np.ndarray, start: int, stop: int, length: int) -> np.ndarray:
+    """Bring what lies before the start or from the stop on back into the grid."""
+    return d + length * ((d < start).astype(np.int32) - (d >= stop).astype(np.int32))
 
 
 def _place_of(y: np.ndarray, x: np.ndarray, window: Window, shape: Shape) -> np.ndarray:

@@ -26,6 +26,8 @@ def tiles(
     height: int,
     width: int,
     radius: int,
+    wrap_height: bool,
+    wrap_width: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Compute CLEAR attention.
@@ -40,6 +42,8 @@ def tiles(
         height: Rows of the grid, in tokens.
         width: Columns of the grid, in tokens.
         radius: Of the window, in tokens.
+        wrap_height: As the window has it.
+        wrap_width: As the window has it.
         scale: Factor on the scores.
 
     Returns:
@@ -51,7 +55,7 @@ def tiles(
     out, lse = _empty(q)
     image, everyone = _parts(q, text, height * width)
     q, k, v, shared_k, shared_v = map(_aligned, (q, k, v, shared_k, shared_v))
-    grid = Grid(height, width, Window(radius))
+    grid = Grid(height, width, Window(radius, wrap_height, wrap_width))
     image_q, image_k, image_v, image_out = (x[:, :, image] for x in (q, k, v, out))
     lse[:, :, image] = passes.attend_grid(
         image_q, image_k, image_v, (shared_k, shared_v), grid, scale, image_out
@@ -80,6 +84,8 @@ def tiles_backward(
     height: int,
     width: int,
     radius: int,
+    wrap_height: bool,
+    wrap_width: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Compute the gradients of q, k, v and of the shared keys and values.
@@ -97,6 +103,8 @@ def tiles_backward(
         height: Rows of the grid, in tokens.
         width: Columns of the grid, in tokens.
         radius: Of the window, in tokens.
+        wrap_height: As the window has it.
+        wrap_width: As the window has it.
         scale: Factor on the scores.
     """
     from . import passes
@@ -104,7 +112,7 @@ def tiles_backward(
     from .passes import Sides
 
     image, everyone = _parts(q, text, height * width)
-    grid = Grid(height, width, Window(radius))
+    grid = Grid(height, width, Window(radius, wrap_height, wrap_width))
     delta = (grad.float() * out.float()).sum(-1)
     grad, q, k, v, shared_k, shared_v = map(_aligned, (grad, q, k, v, shared_k, shared_v))
     all_sides = Sides(q, grad, lse, delta)
@@ -153,7 +161,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 
 def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     grads = tiles_backward(grad, *ctx.saved_tensors, *ctx.numbers)
-    return *grads, None, None, None, None, None
+    return *grads, *(None for _ in ctx.numbers)
 
 
 tiles.register_autograd(_backward, setup_context=_remember)
@@ -170,6 +178,8 @@ def tiles_int8(
     height: int,
     width: int,
     radius: int,
+    wrap_height: bool,
+    wrap_width: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Compute what `tiles` does with queries and keys rounded to 8 bits; no gradients.
@@ -187,6 +197,8 @@ def tiles_int8(
         height: Rows of the grid, in tokens.
         width: Columns of the grid, in tokens.
         radius: Of the window, in tokens.
+        wrap_height: As the window has it.
+        wrap_width: As the window has it.
         scale: Factor on the scores.
 
     Returns:
@@ -199,7 +211,7 @@ def tiles_int8(
     image, everyone = _parts(q, text, height * width)
     q, k, v, shared_k, shared_v = map(_aligned, (q, k, v, shared_k, shared_v))
     mean = k[:, :, image].mean(2, dtype=torch.float32)
-    grid = Grid(height, width, Window(radius))
+    grid = Grid(height, width, Window(radius, wrap_height, wrap_width))
     image_q = passes.round_rows(q[:, :, image], torch.zeros_like(mean))
     image_k = passes.round_rows(k[:, :, image], mean)
     shared = passes.round_rows(shared_k, mean)
@@ -241,9 +253,8 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """Call `tiles`, or `tiles_int8`."""
     operator = tiles_int8 if rounded else tiles
-    return operator(
-        q, k, v, *shared, layout.text, layout.height, layout.width, window.radius, scale
-    )
+    seen = window.radius, window.wrap_height, window.wrap_width
+    return operator(q, k, v, *shared, layout.text, layout.height, layout.width, *seen, scale)
 
 
 def _empty(q: Tensor) -> tuple[Tensor, Tensor]:
