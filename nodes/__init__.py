@@ -10,6 +10,7 @@ from .loader import CLEARLoader
 from .locality import CLEARLocality
 from .low_memory import CLEARLowMemory
 from .plan import CLEARPlan
+from .seamless import CLEARSeamless, CLEARSeamlessDecode
 from .upscale import CLEARUpscale
 from .window_preview import CLEARWindowPreview
 
@@ -22,6 +23,8 @@ class CLEARExtension(ComfyExtension):
             CLEARLoader,
             CLEARAttention,
             CLEARHighRes,
+            CLEARSeamless,
+            CLEARSeamlessDecode,
             CLEARUpscale,
             CLEARLowMemory,
             CLEARPlan,

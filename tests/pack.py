@@ -10,6 +10,8 @@ NODES = (
     "CLEARLoader",
     "CLEARAttention",
     "CLEARHighRes",
+    "CLEARSeamless",
+    "CLEARSeamlessDecode",
     "CLEARUpscale",
     "CLEARLowMemory",
     "CLEARPlan",

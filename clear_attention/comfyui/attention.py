@@ -244,4 +244,5 @@ def _local_path(
         visible_pairs(layout, window, pooling),
         all_pairs(layout),
         why,
+        wrapped=window.wraps,
     )

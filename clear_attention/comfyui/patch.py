@@ -18,6 +18,7 @@ from .geometry import Geometry, geometry_of
 from .positions import make_positions_exact
 from .report import RunReport
 from .settings import Settings
+from .wrapping import positions_around, tell_of_seams
 
 SETTINGS_KEY = "clear_attention"
 """Where the nodes' `Settings` lie in a model's transformer_options."""
@@ -79,7 +80,7 @@ def report_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
     finally:
         settings: Settings = options[SETTINGS_KEY]
         attention = settings.window is not None
-        if attention or report.notes:
+        if attention or report.notes or report.warned:
             report.publish(settings.node_ids, attention)
 
 
@@ -119,8 +120,12 @@ def direct_attention(
             told = tell_blocks(family, model.diffusion_model, options)
         elif settings.needs_block or options.get(RECORDER_KEY) is not None:
             name_blocks(options, model.diffusion_model)
-    with told:
-        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        if options.get(REPORT_KEY) is not None:
+            tell_of_seams(options[REPORT_KEY], settings, model.diffusion_model, family, x, geometry)
+        with positions_around(model.diffusion_model, geometry):
+            with told:
+                return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
 def _why_dense(

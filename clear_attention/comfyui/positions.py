@@ -11,6 +11,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from .periodic import PeriodicEmbedder
+
 EMBEDDER = "diffusion_model.pe_embedder"
 PROCESS = "diffusion_model.process_img"
 
@@ -28,7 +30,8 @@ def scale_theta(model: ModelPatcher, ntk_factor: float) -> None:
     if ntk_factor <= 0:
         raise ValueError(f"ntk_factor must be positive, got {ntk_factor}. 1 changes nothing.")
     # Another node may have put its own embedder there: scale that. Of two of ours the last wins.
-    current = model.get_model_object(EMBEDDER)
+    outer = model.get_model_object(EMBEDDER)
+    current: Any = outer.inner if isinstance(outer, PeriodicEmbedder) else outer
     unscaled = getattr(current, "clear_unscaled", current)
     if ntk_factor == 1 and unscaled is current:
         return
@@ -41,7 +44,21 @@ def scale_theta(model: ModelPatcher, ntk_factor: float) -> None:
     scaled.theta = unscaled.theta * ntk_factor
     # Past torch's registry of submodules, which would list the unscaled one as a child.
     object.__setattr__(scaled, "clear_unscaled", unscaled)
-    model.add_object_patch(EMBEDDER, scaled)
+    model.add_object_patch(
+        EMBEDDER, outer.around(scaled) if isinstance(outer, PeriodicEmbedder) else scaled
+    )
+
+
+def make_periodic(model: ModelPatcher, *, wrap_height: bool, wrap_width: bool) -> None:
+    """Make the positions of a cloned model repeat around the picture; of two calls the last wins.
+
+    Whatever embedder is there stays inside, also one that `scale_theta` puts there later.
+    """
+    current = model.get_model_object(EMBEDDER)
+    inner = current.inner if isinstance(current, PeriodicEmbedder) else current
+    model.add_object_patch(
+        EMBEDDER, PeriodicEmbedder(inner, wrap_height=wrap_height, wrap_width=wrap_width)
+    )
 
 
 def make_positions_exact(model: ModelPatcher) -> None:

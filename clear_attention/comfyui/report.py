@@ -29,6 +29,7 @@ class Path:
         computed: pairs of one call and head.
         possible: pairs of full attention.
         why: why it stayed dense or took another backend than asked; empty if neither.
+        wrapped: whether the window wraps around.
     """
 
     backend: str
@@ -38,10 +39,13 @@ class Path:
     computed: int = 0
     possible: int = 0
     why: str = ""
+    wrapped: bool = False
 
     def describe(self, calls: int) -> str:
         """Return one line for people."""
         parts = [self.backend if self.radius is None else f"{self.backend}, radius {self.radius}"]
+        if self.wrapped:
+            parts.append("wrapped around")
         if self.pool_factor:
             parts.append(f"pooled by {self.pool_factor}")
         if self.layout is not None:
@@ -70,8 +74,9 @@ class RunReport:
         self.notes[text] = None
 
     def warn(self, text: str) -> None:
-        """Keep a line, and write it into the log now: the run may not come to its end."""
-        logger.warning("CLEAR: %s", text)
+        """Keep a line, and write it into the log now: the run may not come to its end. Once."""
+        if text not in self.warned:
+            logger.warning("CLEAR: %s", text)
         self.warned[text] = None
 
     def lines(self) -> list[str]:

@@ -27,6 +27,8 @@ class Settings:
         min_tokens: pictures with fewer image tokens keep full attention.
         backend: "auto" or the name of a backend.
         proportional: grow the softmax scale with the sequence length.
+        wrap_height: whether the last row of the picture lies beside the first one.
+        wrap_width: whether the last column lies beside the first one.
         node_ids: nodes that show the report, in the order in which they were applied.
     """
 
@@ -39,7 +41,14 @@ class Settings:
     min_tokens: int = 0
     backend: str = "auto"
     proportional: bool = False
+    wrap_height: bool = False
+    wrap_width: bool = False
     node_ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.window is not None:  # of whichever node, before or after the one that wraps it
+            window = Window(self.window.radius, self.wrap_height, self.wrap_width)
+            object.__setattr__(self, "window", window)
 
     @property
     def needs_block(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 
@@ -40,3 +42,67 @@ def test_ntk_without_an_embedder_to_scale_is_explained(flux_model, nodes):
     model.add_object_patch("diffusion_model.pe_embedder", torch.nn.Identity())
     with pytest.raises(ValueError, match=r"Identity .* has no theta to scale"):
         nodes.CLEARHighRes(model, 10.0, True)
+
+
+@pytest.fixture
+def scale_rope(host):
+    """The host's own node for positions, as a function; scale and shift of columns, then rows."""
+    if importlib.util.find_spec("comfy_extras.nodes_rope") is None:
+        pytest.skip("this host has no node for positions")
+    from comfy_extras.nodes_rope import ScaleROPE
+
+    return lambda model, *of_axes: ScaleROPE.execute(model, *of_axes, 1.0, 0.0).args[0]
+
+
+ROPE = (0.5, 3.0, 2.0, -1.5)
+
+
+def test_the_hosts_rope_scaling_and_ntk_both_take_effect_in_either_order(
+    flux_model, nodes, run, scale_rope
+):
+    from comfy.ldm.flux.layers import EmbedND
+
+    arguments = {
+        "x": torch.randn(1, 16, 24, 40, generator=torch.Generator().manual_seed(0)),
+        "timestep": torch.tensor([0.7]),
+        "context": torch.zeros(1, 9, 64),
+        "y": torch.zeros(1, 32),
+    }
+    base = flux_model("b")
+    orders = (
+        nodes.CLEARHighRes(scale_rope(base, *ROPE), 10.0, True),
+        scale_rope(nodes.CLEARHighRes(base, 10.0, True), *ROPE),
+    )
+    seen = []
+    handle = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, args, out: seen.append((args[0], out)) if "theta" in vars(module) else None
+    )
+    try:
+        found = [run(model, **arguments) for model in orders]
+    finally:
+        handle.remove()
+    y = -1.5 + 2.0 * torch.arange(12.0)
+    x = 3.0 + 0.5 * torch.arange(20.0)
+    for ids, rotations in seen:
+        assert torch.equal(ids[0, 9:], torch.cartesian_prod(torch.zeros(1), y, x))
+        own = EmbedND(dim=128, theta=100_000.0, axes_dim=[16, 56, 56])
+        torch.testing.assert_close(rotations, own(ids), atol=0, rtol=0)
+    assert len(seen) == 2
+    assert torch.equal(*found)
+    for alone in (nodes.CLEARHighRes(base, 10.0, True), scale_rope(base, *ROPE)):
+        assert not torch.allclose(run(alone, **arguments), found[0], atol=1e-3)
+
+
+def test_the_hosts_rope_scaling_changes_nothing_else_of_high_resolution(
+    flux_model, nodes, run, scale_rope
+):
+    """Scales of one and shifts of zero are the host's neutral values."""
+    arguments = {
+        "x": torch.randn(1, 16, 24, 40, generator=torch.Generator().manual_seed(0)),
+        "timestep": torch.tensor([0.7]),
+        "context": torch.zeros(1, 9, 64),
+        "y": torch.zeros(1, 32),
+    }
+    model = nodes.CLEARHighRes(flux_model("b"), 10.0, True)
+    neutral = scale_rope(model, 1.0, 0.0, 1.0, 0.0)
+    assert torch.equal(run(neutral, **arguments), run(model, **arguments))

@@ -1,0 +1,35 @@
+"""Models for textures and panoramas: what leaves the picture on one side enters on the other."""
+
+from __future__ import annotations
+
+from comfy.model_patcher import ModelPatcher
+
+from .families import require_family
+from .patch import with_settings
+from .positions import make_periodic
+
+DIRECTIONS = {"both": (True, True), "horizontal": (False, True), "vertical": (True, False)}
+"""What the user chooses -> whether the height and the width wrap around."""
+
+
+def make_seamless(
+    model: ModelPatcher, direction: str = "both", node_id: str | None = None
+) -> ModelPatcher:
+    """Return a clone whose pictures have no seam where copies of them meet.
+
+    The window of a CLEAR node before or after wraps around, and rotary positions repeat. Of two
+    calls the last one wins.
+
+    Args:
+        model: a MODEL, left as it is.
+        direction: one of `DIRECTIONS`.
+        node_id: the node that shows the report.
+
+    Raises:
+        ValueError: the model's architecture is not supported.
+    """
+    wrap_height, wrap_width = DIRECTIONS[direction]
+    model = with_settings(model, node_id, wrap_height=wrap_height, wrap_width=wrap_width)
+    if require_family(model).rotary:
+        make_periodic(model, wrap_height=wrap_height, wrap_width=wrap_width)
+    return model

@@ -1,0 +1,94 @@
+"""One model call of a picture that wraps around: its positions, and what the report says."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from typing import Any
+
+from torch import Tensor
+
+from .families import Family, plain_module
+from .geometry import Geometry
+from .periodic import PeriodicEmbedder
+from .report import RunReport
+from .settings import Settings
+
+
+@contextlib.contextmanager
+def positions_around(diffusion_model: Any, geometry: Geometry) -> Generator[None]:
+    """Tell the positional embedder, if it is ours, the grid of the model call inside."""
+    embedder = _embedder(diffusion_model)
+    if embedder is None:
+        yield
+        return
+    embedder.geometry = geometry
+    try:
+        yield
+    finally:
+        embedder.geometry = None
+
+
+def tell_of_seams(
+    report: RunReport,
+    settings: Settings,
+    diffusion_model: Any,
+    family: Family,
+    latent: Tensor,
+    geometry: Geometry,
+) -> None:
+    """Report how a picture wraps around, and what stands against it.
+
+    Args:
+        report: of the run.
+        settings: what the nodes ask for.
+        diffusion_model: that runs, compiled or not.
+        family: of it.
+        latent: ``[..., height, width]``.
+        geometry: its grid.
+    """
+    if not (settings.wrap_height or settings.wrap_width):
+        return
+    window = settings.window is not None
+    if not family.rotary:
+        so = "the window does, but a seam may stay" if window else "nothing does without a window"
+        report.warn(
+            f"{family.name} models have a learned table of positions, which cannot wrap around: "
+            f"{so}"
+        )
+    elif _embedder(diffusion_model) is None:
+        report.warn(
+            "another node has replaced the positional embedding after CLEAR Seamless, so that "
+            "positions do not wrap around and a seam stays. Put CLEAR Seamless behind that node"
+        )
+    else:
+        window_text = "window and positions wrap" if window else "positions wrap"
+        report.note(f"seamless: {window_text} around after {_period(settings, geometry)}")
+    cut = _cut(settings, latent, family.patch(plain_module(diffusion_model)))
+    if cut:
+        report.warn(cut)
+
+
+def _embedder(diffusion_model: Any) -> PeriodicEmbedder | None:
+    embedder = getattr(plain_module(diffusion_model), "pe_embedder", None)
+    return embedder if isinstance(embedder, PeriodicEmbedder) else None
+
+
+def _period(settings: Settings, geometry: Geometry) -> str:
+    periods = []
+    if settings.wrap_width:
+        periods.append(f"{geometry.width} columns")
+    if settings.wrap_height:
+        periods.append(f"{geometry.height} rows")
+    return " and ".join(periods)
+
+
+def _cut(settings: Settings, latent: Tensor, patch: int) -> str | None:
+    axes = ((settings.wrap_width, -1, "width"), (settings.wrap_height, -2, "height"))
+    for wraps, axis, name in axes:
+        if wraps and latent.shape[axis] % patch:
+            return (
+                f"the picture's {name} is no multiple of {8 * patch} pixels: its last tokens are "
+                "cut, and a seam stays"
+            )
+    return None
