@@ -132,6 +132,6 @@ def _pairs_at(length: int, wraps: bool) -> list[int]:
         return [length, *(2 * (length - distance) for distance in range(1, length))]
     furthest = length // 2
     pairs = [length, *[2 * length] * furthest]
-    if furthest and length % 2 == 0:
+    if length % 2 == 0:
         pairs[furthest] = length  # the same place either way
     return pairs

@@ -54,7 +54,7 @@ class Preview:
         row, column = self.at
         dy = torch.arange(self.rows)[:, None] - row
         dx = torch.arange(self.columns) - column
-        return self.window.sees(dy, dx)
+        return self.window.sees_in(self.rows, self.columns, dy, dx)
 
     def tile_box(self) -> tuple[slice, slice]:
         """Return the rows and columns of the tile in which the token lies."""
@@ -65,20 +65,19 @@ class Preview:
             slice(left, min(self.columns, left + width)),
         )
 
-    def halo_box(self) -> tuple[slice, slice]:
-        """Return the rows and columns of the keys that the tile's windows reach."""
+    def halo(self) -> tuple[Tensor, Tensor]:
+        """Return which rows and which columns of keys the tile's windows reach, ``[length]``."""
         rows, columns = self.tile_box()
-        reach = self.window.reach
+        window = self.window
         return (
-            slice(max(0, rows.start - reach), min(self.rows, rows.stop + reach)),
-            slice(max(0, columns.start - reach), min(self.columns, columns.stop + reach)),
+            _reached(rows, self.rows, window.reach, window.wrap_height),
+            _reached(columns, self.columns, window.reach, window.wrap_width),
         )
 
     def describe(self) -> str:
         """Return the numbers of the drawing as text."""
         tokens, seen = self.rows * self.columns, int(self.disc().sum())
-        rows, columns = self.halo_box()
-        halo = (rows.stop - rows.start, columns.stop - columns.start)
+        halo = [int(reached.sum()) for reached in self.halo()]
         diameter = 2 * self.window.reach + 1
         cut = ", cut at the border" if seen < self.window.tokens else ""
         lines = [
@@ -110,7 +109,9 @@ def draw(preview: Preview, picture: Tensor) -> Tensor:
         ``[B, height_px, width_px, 3]``, float32 from 0 to 1.
     """
     disc = preview.disc()
-    tile, halo = (_box(preview, box) for box in (preview.tile_box(), preview.halo_box()))
+    tile = _box(preview, preview.tile_box())
+    halo_rows, halo_columns = preview.halo()
+    halo = halo_rows[:, None] & halo_columns
     token = torch.zeros_like(disc)
     token[preview.at] = True
     brightness = torch.where(disc, SEEN, torch.where(halo, LOADED, HIDDEN))
@@ -142,6 +143,14 @@ def _pixels(preview: Preview, tokens: Tensor) -> Tensor:
     return tokens[y[:, None], x]
 
 
+def _reached(tile: slice, length: int, reach: int, wraps: bool) -> Tensor:
+    places = torch.arange(tile.start - reach, tile.stop + reach)
+    places = places % length if wraps else places[(places >= 0) & (places < length)]
+    reached = torch.zeros(length, dtype=torch.bool)
+    reached[places] = True
+    return reached
+
+
 def _box(preview: Preview, box: tuple[slice, slice]) -> Tensor:
     mask = torch.zeros(preview.rows, preview.columns, dtype=torch.bool)
     mask[box] = True
@@ -160,16 +169,18 @@ def _rim(preview: Preview, inside: Tensor) -> Tensor:
     for axis, edge_px in ((0, preview.height_px), (1, preview.width_px)):
         place = torch.arange(edge_px) % token_px
         for step, near in ((1, place < line), (-1, place >= token_px - line)):
-            rim |= _pixels(preview, inside & ~_neighbour(inside, step, axis)) & (
+            wraps = preview.window.wrap_height if axis == 0 else preview.window.wrap_width
+            rim |= _pixels(preview, inside & ~_neighbour(inside, step, axis, wraps)) & (
                 near[:, None] if axis == 0 else near
             )
     return rim
 
 
-def _neighbour(inside: Tensor, step: int, axis: int) -> Tensor:
+def _neighbour(inside: Tensor, step: int, axis: int, wraps: bool) -> Tensor:
     """Return whether the token `step` before is inside, True where there is none."""
     moved = inside.roll(step, axis)
-    moved.select(axis, 0 if step > 0 else -1).fill_(True)
+    if not wraps:
+        moved.select(axis, 0 if step > 0 else -1).fill_(True)
     return moved
 
 

@@ -79,6 +79,8 @@ def test_a_grid_that_wraps_around_looks_the_same_from_every_token(height, width,
 def test_a_corner_on_the_border_of_the_disc_is_not_covered():
     assert not Window(5).covers(4, 5)  # 3 rows and 4 columns apart
     assert Window(6).covers(4, 5)
+    assert not Window(5, wrap_height=True, wrap_width=True).covers(6, 8)  # the longest way round
+    assert Window(5, wrap_height=True, wrap_width=True).covers(7, 7)
 
 
 @given(radius=radii)

@@ -23,8 +23,11 @@ from clear_attention.window_preview import (
 TOKEN_PX = 16
 
 
-def preview(height_px=640, width_px=960, radius=5, at=(20, 30), tile=(4, 8), pool_factor=0):
-    return Preview(height_px, width_px, Window(radius), at, tile, pool_factor, TOKEN_PX)
+def preview(
+    height_px=640, width_px=960, radius=5, at=(20, 30), tile=(4, 8), pool_factor=0, wraps=(0, 0)
+):
+    window = Window(radius, *map(bool, wraps))
+    return Preview(height_px, width_px, window, at, tile, pool_factor, TOKEN_PX)
 
 
 def drawn(what, value=0.5):
@@ -50,6 +53,7 @@ def previews(draw):
         at,
         draw(st.sampled_from([(4, 8), (16, 16)])),
         draw(st.sampled_from([0, 1, 3])),
+        draw(st.tuples(st.booleans(), st.booleans())),
     )
 
 
@@ -57,26 +61,34 @@ def previews(draw):
 def test_every_token_is_as_bright_as_it_is_seen(what):
     """In the middle of a token, where no line is: at any size and near every border."""
     picture = drawn(what)
-    rows, columns = what.halo_box()
+    rows, columns = what.halo()
+    mask = what.window.mask(what.rows, what.columns)
+    sees = mask[what.at[0] * what.columns + what.at[1]].view(what.rows, what.columns)
     assert picture.shape == (what.height_px, what.width_px, 3)
     for row in range(what.height_px // TOKEN_PX):
         for column in range(what.width_px // TOKEN_PX):
             if (row, column) == what.at:
                 continue
-            seen = (row - what.at[0]) ** 2 + (column - what.at[1]) ** 2 < what.window.radius**2
-            loaded = rows.start <= row < rows.stop and columns.start <= column < columns.stop
-            brightness = 1.0 if seen else LOADED if loaded else HIDDEN
+            loaded = rows[row] and columns[column]
+            brightness = 1.0 if sees[row, column] else LOADED if loaded else HIDDEN
             expected = torch.full((3,), 0.5 * brightness)
             torch.testing.assert_close(center(picture, row, column), expected)
 
 
 @given(previews())
 def test_the_disc_lies_within_the_halo_of_its_tile(what):
-    rows, columns = what.halo_box()
-    outside = what.disc()
-    outside[rows, columns] = False
-    assert not outside.any()
+    rows, columns = what.halo()
+    assert not (what.disc() & ~(rows[:, None] & columns)).any()
     tile = what.tile_box()
+    window = what.window
+    for reached, box, wraps in zip(
+        (rows, columns), tile, (window.wrap_height, window.wrap_width), strict=True
+    ):
+        for place, found in enumerate(reached.tolist()):
+            ways = [place, place - len(reached), place + len(reached)] if wraps else [place]
+            assert found == any(
+                box.start - window.reach <= way < box.stop + window.reach for way in ways
+            )
     assert what.at[0] in range(tile[0].start, tile[0].stop)
     assert what.at[1] in range(tile[1].start, tile[1].stop)
 

@@ -18,7 +18,7 @@ from .geometry import Geometry, geometry_of
 from .positions import make_positions_exact
 from .report import RunReport
 from .settings import Settings
-from .wrapping import positions_around, tell_of_seams
+from .wrapping import set_grid, tell_of_seams
 
 SETTINGS_KEY = "clear_attention"
 """Where the nodes' `Settings` lie in a model's transformer_options."""
@@ -122,10 +122,9 @@ def direct_attention(
             name_blocks(options, model.diffusion_model)
         if options.get(REPORT_KEY) is not None:
             tell_of_seams(options[REPORT_KEY], settings, model.diffusion_model, family, x, geometry)
-        with positions_around(model.diffusion_model, geometry):
-            with told:
-                return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        set_grid(model.diffusion_model, geometry)
+    with told:
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
 def _why_dense(

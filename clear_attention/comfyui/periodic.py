@@ -29,7 +29,7 @@ class PeriodicEmbedder(nn.Module):
         inner: the embedder.
         wrap_height: whether the last row lies beside the first one.
         wrap_width: whether the last column lies beside the first one.
-        geometry: the grid of the call that runs, or None.
+        geometry: the grid of the model call that began last, or None before the first.
     """
 
     inner: nn.Module

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator
 from typing import Any
 
 from torch import Tensor
@@ -15,18 +13,14 @@ from .report import RunReport
 from .settings import Settings
 
 
-@contextlib.contextmanager
-def positions_around(diffusion_model: Any, geometry: Geometry) -> Generator[None]:
-    """Tell the positional embedder, if it is ours, the grid of the model call inside."""
+def set_grid(diffusion_model: Any, geometry: Geometry) -> None:
+    """Tell the positional embedder, if it is ours, the grid of the model call that begins.
+
+    It is not taken back at the end: parts of a batch may run side by side on one embedder.
+    """
     embedder = _embedder(diffusion_model)
-    if embedder is None:
-        yield
-        return
-    embedder.geometry = geometry
-    try:
-        yield
-    finally:
-        embedder.geometry = None
+    if embedder is not None:
+        embedder.geometry = geometry
 
 
 def tell_of_seams(

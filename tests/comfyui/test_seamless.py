@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
+import sys
 
 import pytest
 import torch
@@ -112,9 +114,10 @@ def test_the_order_of_nodes_does_not_matter(flux_model, nodes, run, clear_folder
 def test_the_last_of_two_directions_wins(flux_model, nodes, run):
     base, arguments = nodes.CLEARAttention(flux_model("b"), RADIUS), inputs()
     twice = nodes.CLEARSeamless(nodes.CLEARSeamless(base, "both"), "vertical")
-    assert torch.equal(
-        run(twice, **arguments), run(nodes.CLEARSeamless(base, "vertical"), **arguments)
-    )
+    once = nodes.CLEARSeamless(base, "vertical")
+    assert torch.equal(run(twice, **arguments), run(once, **arguments))
+    twice, once = (nodes.CLEARHighRes(model, 10.0, True) for model in (twice, once))
+    assert torch.equal(run(twice, **arguments), run(once, **arguments))
 
 
 def test_the_original_model_stays_bit_equal(flux_model, nodes, run):
@@ -128,23 +131,20 @@ def test_the_original_model_stays_bit_equal(flux_model, nodes, run):
     assert not torch.allclose(first, before, atol=1e-3)
 
 
-def test_a_call_that_fails_leaves_no_grid_behind(flux_model, nodes, run):
-    model = nodes.CLEARSeamless(flux_model("b"))
-
-    def fails(*args, **kwargs):
-        raise InterruptedError
-
-    model.model_options["transformer_options"]["optimized_attention_override"] = fails
-    with pytest.raises(InterruptedError):
-        run(model, **inputs())
-    assert model.get_model_object("diffusion_model.pe_embedder").geometry is None
-
-
-def test_sizes_take_turns(flux_model, nodes, run):
+def test_sizes_and_interrupted_calls_do_not_disturb_the_next(flux_model, nodes, run):
     model = nodes.CLEARSeamless(nodes.CLEARAttention(flux_model("b"), RADIUS))
     small, large = inputs(8, 10), inputs(14, 12)
     first = run(model, **small)
     run(model, **large)
+    assert torch.equal(run(model, **small), first)
+
+    def fails(*args, **kwargs):
+        raise InterruptedError
+
+    interrupted = model.clone()
+    interrupted.set_model_patch_replace(fails, "dit", "single_block", 0)
+    with pytest.raises(InterruptedError):
+        run(interrupted, **large)
     assert torch.equal(run(model, **small), first)
 
 
@@ -207,12 +207,18 @@ def test_a_node_that_replaces_the_embedder_is_warned_about(flux_model, nodes, sa
     ]
 
 
-def test_sd3_says_that_its_positions_cannot_wrap(sd3_model, nodes, sampled):
+def test_sd3_says_that_its_positions_cannot_wrap(sd3_model, nodes, sampled, pack, monkeypatch):
     from .sd3_fixtures import TEXT_WIDTH
 
+    shown = []
+    report = sys.modules[f"{pack.__name__}.clear_attention.comfyui.report"]
+    monkeypatch.setattr(report, "tell", lambda text, node_id: shown.append((text, node_id)))
     model = nodes.CLEARSeamless(sd3_model("3.5-large"))
+    options = model.model_options["transformer_options"]
+    options["clear_attention"] = dataclasses.replace(options["clear_attention"], node_ids=("7",))
     learned = "SD3 models have a learned table of positions, which cannot wrap around: "
     assert sampled(model, text_width=TEXT_WIDTH) == [learned + "nothing does without a window"]
+    assert shown == [(learned + "nothing does without a window", "7")]
     lines = sampled(nodes.CLEARAttention(model, RADIUS), text_width=TEXT_WIDTH)
     assert lines[0] == learned + "the window does, but a seam may stay"
     assert "wrapped around" in lines[1]
