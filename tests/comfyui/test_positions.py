@@ -57,17 +57,21 @@ def scale_rope(host):
 ROPE = (0.5, 3.0, 2.0, -1.5)
 
 
-def test_the_hosts_rope_scaling_and_ntk_both_take_effect_in_either_order(
-    flux_model, nodes, run, scale_rope
-):
-    from comfy.ldm.flux.layers import EmbedND
-
-    arguments = {
+def inputs():
+    """Return the arguments of `run`: a latent of 12 x 20 tokens, and 9 of text."""
+    return {
         "x": torch.randn(1, 16, 24, 40, generator=torch.Generator().manual_seed(0)),
         "timestep": torch.tensor([0.7]),
         "context": torch.zeros(1, 9, 64),
         "y": torch.zeros(1, 32),
     }
+
+
+def test_the_hosts_rope_scaling_and_ntk_both_take_effect_in_either_order(
+    flux_model, nodes, run, scale_rope
+):
+    from comfy.ldm.flux.layers import EmbedND
+
     base = flux_model("b")
     orders = (
         nodes.CLEARHighRes(scale_rope(base, *ROPE), 10.0, True),
@@ -78,7 +82,7 @@ def test_the_hosts_rope_scaling_and_ntk_both_take_effect_in_either_order(
         lambda module, args, out: seen.append((args[0], out)) if "theta" in vars(module) else None
     )
     try:
-        found = [run(model, **arguments) for model in orders]
+        found = [run(model, **inputs()) for model in orders]
     finally:
         handle.remove()
     y = -1.5 + 2.0 * torch.arange(12.0)
@@ -90,19 +94,19 @@ def test_the_hosts_rope_scaling_and_ntk_both_take_effect_in_either_order(
     assert len(seen) == 2
     assert torch.equal(*found)
     for alone in (nodes.CLEARHighRes(base, 10.0, True), scale_rope(base, *ROPE)):
-        assert not torch.allclose(run(alone, **arguments), found[0], atol=1e-3)
+        assert not torch.allclose(run(alone, **inputs()), found[0], atol=1e-3)
 
 
-def test_the_hosts_rope_scaling_changes_nothing_else_of_high_resolution(
+def test_the_hosts_rope_scaling_and_seamless_both_take_effect_in_either_order(
     flux_model, nodes, run, scale_rope
 ):
-    """Scales of one and shifts of zero are the host's neutral values."""
-    arguments = {
-        "x": torch.randn(1, 16, 24, 40, generator=torch.Generator().manual_seed(0)),
-        "timestep": torch.tensor([0.7]),
-        "context": torch.zeros(1, 9, 64),
-        "y": torch.zeros(1, 32),
-    }
-    model = nodes.CLEARHighRes(flux_model("b"), 10.0, True)
-    neutral = scale_rope(model, 1.0, 0.0, 1.0, 0.0)
-    assert torch.equal(run(neutral, **arguments), run(model, **arguments))
+    from .test_seamless import CLOSE, rolled, without_text
+
+    base, arguments, shift = flux_model("b"), without_text(), (6, 10)
+    first = scale_rope(nodes.CLEARSeamless(base), *ROPE)
+    second = nodes.CLEARSeamless(scale_rope(base, *ROPE))
+    velocity = run(first, **arguments)
+    assert torch.equal(run(second, **arguments), velocity)
+    assert not torch.allclose(run(nodes.CLEARSeamless(base), **arguments), velocity, atol=1e-3)
+    arguments["x"] = rolled(arguments["x"], shift)
+    torch.testing.assert_close(run(first, **arguments), rolled(velocity, shift), **CLOSE)

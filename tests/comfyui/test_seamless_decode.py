@@ -81,6 +81,21 @@ def test_tiles_meet_across_the_joint_as_they_do_inside(decode, monkeypatch, vae)
     assert steps[-1] <= steps[:-1].max()
 
 
+def test_the_end_fades_wholly_into_what_lies_before_the_beginning(decode, monkeypatch, vae):
+    plain = vae.decode
+
+    def ramp(samples):
+        picture = plain(samples)
+        return torch.arange(picture.shape[2]).float()[:, None].expand_as(picture)
+
+    monkeypatch.setattr(vae, "decode", ramp)
+    column = decode(latent(2, 20), "horizontal")[0, 0, :, 0]
+    margin, fade = 8 * 24, 8 * 8
+    assert (column[0], column[-1]) == (margin, margin - 1)
+    assert torch.equal(column[:-fade], margin + torch.arange(160.0 - fade))
+    assert (column[-fade - 1 :].diff() < 0).all()
+
+
 def test_small_tiles_give_the_same_picture(decode):
     samples = latent(6, 20)
     assert (decode(samples, tile_size=256) - decode(samples)).abs().mean() < 0.01
