@@ -66,6 +66,7 @@ def test_a_workflow_run_from_the_page_shows_its_picture_and_what_clear_did(comfy
     size = {
         "clear_flux_text_to_image": 128,
         "clear_flux_lora": 128,
+        "clear_flux_seamless_texture": 128,
         "clear_flux_low_vram": 256,
         "clear_kontext": 256,
         "clear_flux_8k": 1024,
