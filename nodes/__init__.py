@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .attention import CLEARAttention
+from .controlnet import CLEARControlNet
 from .distill import CLEARDistill
 from .extract_lora import CLEARExtractLoRA
 from .high_resolution import CLEARHighRes
@@ -25,6 +26,7 @@ class CLEARExtension(ComfyExtension):
             CLEARHighRes,
             CLEARSeamless,
             CLEARSeamlessDecode,
+            CLEARControlNet,
             CLEARUpscale,
             CLEARLowMemory,
             CLEARPlan,

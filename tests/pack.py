@@ -12,6 +12,7 @@ NODES = (
     "CLEARHighRes",
     "CLEARSeamless",
     "CLEARSeamlessDecode",
+    "CLEARControlNet",
     "CLEARUpscale",
     "CLEARLowMemory",
     "CLEARPlan",

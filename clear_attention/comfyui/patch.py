@@ -80,7 +80,7 @@ def report_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
     finally:
         settings: Settings = options[SETTINGS_KEY]
         attention = settings.window is not None
-        if attention or report.notes or report.warned:
+        if attention or report.calls or report.notes or report.warned:
             report.publish(settings.node_ids, attention)
 
 
@@ -110,7 +110,7 @@ def direct_attention(
         options[CALL_KEY] = ModelCall(
             settings=settings,
             geometry=geometry,
-            why_dense=_why_dense(settings, geometry, t, model.model_sampling),
+            why_dense=why_dense(settings, geometry, t, model.model_sampling),
             previous=options.get(OVERRIDE_KEY),
             report=options.get(REPORT_KEY),
             recorder=options.get(RECORDER_KEY),
@@ -127,9 +127,10 @@ def direct_attention(
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
-def _why_dense(
+def why_dense(
     settings: Settings, geometry: Geometry, sigma: Tensor, model_sampling: Any
 ) -> str | None:
+    """Return why a whole call keeps full attention, or None."""
     tokens = geometry.height * geometry.width
     if tokens < settings.min_tokens:
         return f"{tokens} image tokens are fewer than min_tokens {settings.min_tokens}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import Counter
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class Path:
         possible: pairs of full attention.
         why: why it stayed dense or took another backend than asked; empty if neither.
         wrapped: whether the window wraps around.
+        whose: whose attention it was, empty for the model's.
     """
 
     backend: str
@@ -40,6 +42,7 @@ class Path:
     possible: int = 0
     why: str = ""
     wrapped: bool = False
+    whose: str = ""
 
     def describe(self, calls: int) -> str:
         """Return one line for people."""
@@ -54,7 +57,8 @@ class Path:
             share = 100 * self.computed / self.possible
             parts.append(f"{share:.1f} % of the pairs ({self.computed:,} of {self.possible:,})")
         parts.append(f"{calls} attention call{'s' if calls != 1 else ''}")
-        return ", ".join(parts) + (f": {self.why}" if self.why else "")
+        whose = f"{self.whose}: " if self.whose else ""
+        return whose + ", ".join(parts) + (f": {self.why}" if self.why else "")
 
 
 class RunReport:
@@ -64,17 +68,27 @@ class RunReport:
         self.calls: Counter[Path] = Counter()
         self.notes: dict[str, None] = {}
         self.warned: dict[str, None] = {}
+        self.shown_on: dict[str, None] = {}
 
     def add(self, path: Path) -> None:
         """Count one attention call."""
         self.calls[path] += 1
+
+    def include(self, other: RunReport, whose: str) -> None:
+        """Count the attention calls of another network than the model."""
+        for path, calls in other.calls.items():
+            self.calls[dataclasses.replace(path, whose=whose)] += calls
+
+    def show_on(self, node_id: str) -> None:
+        """Let a node show the report that is not one of the model's."""
+        self.shown_on[node_id] = None
 
     def note(self, text: str) -> None:
         """Keep a line about something else than attention; once, however often it is said."""
         self.notes[text] = None
 
     def warn(self, text: str) -> None:
-        """Keep a line, and write it into the log now: the run may not come to its end. Once."""
+        """Keep a line, and write it into the log now, once: the run may not come to its end."""
         if text not in self.warned:
             logger.warning("CLEAR: %s", text)
         self.warned[text] = None
@@ -88,14 +102,14 @@ class RunReport:
 
         Args:
             node_ids: nodes that show it.
-            attention: whether attention calls were to be seen.
+            attention: whether attention calls of the model were to be seen.
         """
-        lines = (self.lines() or [NOTHING_SEEN]) if attention else []
-        lines += self.notes
+        unseen = attention and all(path.whose for path in self.calls)
+        lines = [*([NOTHING_SEEN] if unseen else []), *self.lines(), *self.notes]
         for line in lines:
             logger.info("CLEAR: %s", line)
         text = "\n".join([*lines, *self.warned])
-        for node_id in node_ids:
+        for node_id in dict.fromkeys((*node_ids, *self.shown_on)):
             tell(text, node_id)
 
 

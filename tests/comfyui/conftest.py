@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from .controlnet_fixtures import make_control_net, residuals  # noqa: F401 - fixtures
 from .distil_fixtures import teacher  # noqa: F401 - fixture
 from .low_memory_fixtures import lengths  # noqa: F401 - fixture
 from .pack_fixtures import clear_folder, node_classes, nodes, pack, run  # noqa: F401 - fixtures

@@ -82,7 +82,17 @@ def conditioning(tokens, seed, **values):
     return [[cond, {"pooled_output": pooled, "guidance": 3.5, **values}]]
 
 
-def sampled(model, size, steps=2, cfg=2.0, batch=1, positive=None, negative=None, mask=None):
+def sampled(
+    model,
+    size,
+    steps=2,
+    cfg=2.0,
+    batch=1,
+    positive=None,
+    negative=None,
+    mask=None,
+    sampler="euler",
+):
     """Sample a few steps with CFG; the two prompts differ in length.
 
     Args:
@@ -101,7 +111,7 @@ def sampled(model, size, steps=2, cfg=2.0, batch=1, positive=None, negative=None
             negative or conditioning(56, 3),
             cfg,
             torch.device("cpu"),
-            comfy.samplers.sampler_object("euler"),
+            comfy.samplers.sampler_object(sampler),
             torch.linspace(1.0, 0.0, steps + 1),
             latent_image=torch.zeros_like(noise),
             denoise_mask=mask,

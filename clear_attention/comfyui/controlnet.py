@@ -1,0 +1,251 @@
+"""A ControlNet whose own blocks attend locally, and which need not run on each step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from comfy.controlnet import ControlNet
+from torch import Tensor
+
+from ..window import Window
+from . import host
+from .attention import CALL_KEY, ModelCall, override
+from .controlnet_blocks import options_for_blocks, rotary_positions
+from .controlnet_families import require_supported
+from .controlnet_pace import Control, Pace, key_of
+from .families import family_of, plain_module
+from .geometry import geometry_of
+from .patch import OVERRIDE_KEY, REPORT_KEY, SETTINGS_KEY, why_dense
+from .report import RunReport
+from .settings import Settings
+
+NO_WINDOW = (
+    "full attention: a radius of 0 takes the model's window, and the model that is sampled has "
+    "none. Set a radius in CLEAR ControlNet, or put a CLEAR node between model and sampler"
+)
+NOT_REACHED = (
+    "no attention call reached CLEAR: the ControlNet is compiled, or another node replaced its "
+    "attention"
+)
+
+
+@dataclass(frozen=True)
+class ControlSettings:
+    """How a ControlNet runs; every field's default but the first changes nothing.
+
+    Attributes:
+        radius: of the window in tokens, 0 for what the sampled model has.
+        every: residuals are computed on the first of so many steps.
+        ntk_factor: on the rotary base, 0 for what the sampled model has.
+        backend: "auto" or the name of a backend.
+        node_id: the node that shows the report, or None.
+    """
+
+    radius: int = 0
+    every: int = 1
+    ntk_factor: float = 1.0
+    backend: str = "auto"
+    node_id: str | None = None
+
+    def attention(self, of_model: Settings) -> Settings:
+        """Return how the blocks attend when a model with these settings is sampled.
+
+        What a model's settings say of single blocks, dense ones and learned pooling, says nothing
+        of the ControlNet's.
+        """
+        if self.radius:
+            return Settings(
+                window=Window(self.radius),
+                backend=self.backend,
+                proportional=of_model.proportional,
+            )
+        backend = of_model.backend if self.backend == "auto" else self.backend
+        return dataclasses.replace(
+            of_model, backend=backend, pool_factor=0, pool_weights={}, dense_blocks=frozenset()
+        )
+
+
+def with_local_attention(control_net: Any, settings: ControlSettings) -> LocalControlNet:
+    """Return a copy of a CONTROL_NET that attends locally; of two nodes the later one wins.
+
+    Raises:
+        RuntimeError: the host is too old.
+        ValueError: its network has no attention that CLEAR can reach.
+    """
+    host.require_usable()
+    require_supported(control_net)
+    if type(control_net) not in (ControlNet, LocalControlNet):
+        raise ValueError(
+            f"CLEAR knows ComfyUI's own ControlNets, got the {type(control_net).__name__} of "
+            "another node pack. Load it with Load ControlNet Model."
+        )
+    return LocalControlNet.like(control_net, settings)
+
+
+class LocalControlNet(ControlNet):
+    """The host's ControlNet, with options for its blocks while it runs."""
+
+    def __init__(self, settings: ControlSettings, **of_the_host: Any) -> None:
+        super().__init__(None, **of_the_host)
+        self.clear_settings = settings
+        self._start()
+
+    @classmethod
+    def like(cls, other: ControlNet, settings: ControlSettings) -> LocalControlNet:
+        """Copy a ControlNet; the network is shared, as it is between the host's own copies."""
+        same = cls(
+            settings,
+            global_average_pooling=other.global_average_pooling,
+            load_device=other.load_device,
+            manual_cast_dtype=other.manual_cast_dtype,
+        )
+        same.control_model = other.control_model
+        same.control_model_wrapped = other.control_model_wrapped
+        other.copy_to(same)
+        return same
+
+    def copy(self) -> LocalControlNet:
+        """Return a copy for another conditioning, with a run of its own."""
+        return type(self).like(self, self.clear_settings)
+
+    def pre_run(self, model: Any, percent_to_timestep_function: Any) -> None:
+        """Begin a run: what one that was interrupted left is forgotten."""
+        super().pre_run(model, percent_to_timestep_function)
+        self._start()
+        embedder = getattr(model.diffusion_model, "pe_embedder", None)
+        self._theta_of_model = getattr(embedder, "theta", None)
+
+    def cleanup(self) -> None:
+        """End a run: tell what happened, where no model's report does, and let go of tensors."""
+        if self._report.lines() or self._report.notes or self._report.warned:
+            self._report.publish((), attention=False)
+        self._start()
+        super().cleanup()
+
+    def get_control(
+        self,
+        x_noisy: Tensor,
+        t: Tensor,
+        cond: Any,
+        batched_number: int,
+        transformer_options: dict[str, Any],
+    ) -> Control | None:
+        """Return the residuals of this net and of those before it in the chain."""
+        previous = self.previous_controlnet
+        of_previous = None
+        if previous is not None:
+            of_previous = previous.get_control(
+                x_noisy, t, cond, batched_number, transformer_options
+            )
+        if not self._in_its_time(t):
+            return of_previous
+        key, level = key_of(x_noisy, self.strength, transformer_options), float(t[0])
+        own = self._pace.recall(key, level)
+        if own is None:
+            with self._alone(), self._local(x_noisy, t, transformer_options):
+                own = super().get_control(x_noisy, t, cond, batched_number, transformer_options)
+            self._pace.keep(key, own)
+        self._tell_pace(transformer_options)
+        return added(own, of_previous)
+
+    def _start(self) -> None:
+        self._pace = Pace(self.clear_settings.every)
+        self._report = RunReport()
+        self._theta_of_model: float | None = None
+
+    def _in_its_time(self, t: Tensor) -> bool:
+        """Tell whether a noise level lies between start_percent and end_percent."""
+        if self.timestep_range is None:
+            return True
+        start, end = self.timestep_range
+        return bool(end <= t[0] <= start)
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """Leave out the rest of the chain: it may hold the same network, and is not to be local."""
+        previous, self.previous_controlnet = self.previous_controlnet, None
+        try:
+            yield
+        finally:
+            self.previous_controlnet = previous
+
+    @contextmanager
+    def _local(
+        self, x_noisy: Tensor, t: Tensor, transformer_options: dict[str, Any]
+    ) -> Generator[None]:
+        network = plain_module(self.control_model)
+        family = family_of(network)
+        assert family is not None
+        of_model = transformer_options.get(SETTINGS_KEY, Settings())
+        settings = self.clear_settings.attention(of_model)
+        geometry = geometry_of(x_noisy, [], family.patch(network))
+        call = ModelCall(
+            settings=settings,
+            geometry=geometry,
+            why_dense=why_dense(settings, geometry, t, self.model_sampling_current),
+            previous=None,
+            report=RunReport(),
+        )
+        assert call.report is not None
+        with ExitStack() as hooks:
+            if family.rotary:
+                hooks.enter_context(rotary_positions(network, geometry, self._theta(network)))
+            if settings.window is not None or settings.proportional:
+                options = {CALL_KEY: call, OVERRIDE_KEY: override}
+                hooks.enter_context(options_for_blocks(network, options))
+            yield
+        self._tell(call, transformer_options)
+
+    def _theta(self, network: Any) -> float:
+        """Return the rotary base of a call."""
+        own = network.pe_embedder.theta
+        factor = self.clear_settings.ntk_factor
+        return own * factor if factor else self._theta_of_model or own
+
+    def _tell(self, call: ModelCall, transformer_options: dict[str, Any]) -> None:
+        assert call.report is not None
+        report = self._report_of(transformer_options)
+        report.include(call.report, self._name)
+        if call.settings.window is None:
+            report.warn(f"{self._name}: {NO_WINDOW}")
+        elif not call.report.calls:
+            report.warn(f"{self._name}: {NOT_REACHED}")
+
+    def _tell_pace(self, transformer_options: dict[str, Any]) -> None:
+        report, pace = self._report_of(transformer_options), self._pace
+        reused = f"{self._name}: computed on the first of every {pace.every} steps"
+        if pace.why_not:
+            report.notes.pop(reused, None)
+            report.warn(f"{self._name}: nothing is reused between steps: {pace.why_not}")
+        elif pace.reused:
+            report.note(reused)
+
+    def _report_of(self, transformer_options: dict[str, Any]) -> RunReport:
+        """Return the report of the sampled model, or our own if it has none."""
+        report: RunReport = transformer_options.get(REPORT_KEY) or self._report
+        if self.clear_settings.node_id is not None:
+            report.show_on(self.clear_settings.node_id)
+        return report
+
+    @property
+    def _name(self) -> str:
+        node_id = self.clear_settings.node_id
+        return "ControlNet" if node_id is None else f"ControlNet of node {node_id}"
+
+
+def added(own: Control | None, previous: Control | None) -> Control | None:
+    """Add the residuals of two nets; neither is changed."""
+    if own is None or previous is None:
+        return own or previous
+    return {
+        name: [
+            b if a is None else a if b is None else b + a
+            for a, b in zip_longest(own.get(name, ()), previous.get(name, ()))
+        ]
+        for name in {**own, **previous}
+    }

@@ -1,0 +1,81 @@
+"""Options and positions for the blocks of a ControlNet, which the host gives none, during a call.
+
+Forward hooks, which are gone when the call is over: the network is shared with every other
+CONTROL_NET that was made from it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .geometry import Geometry
+
+BLOCKS = ("double_blocks", "single_blocks", "joint_blocks")
+ROW, COLUMN = 1, 2  # axes of FLUX's positions
+
+
+def blocks_of(network: nn.Module) -> Iterator[nn.Module]:
+    """List the transformer blocks of a FLUX or SD3 network."""
+    for name in BLOCKS:
+        yield from getattr(network, name, ())
+
+
+@contextmanager
+def options_for_blocks(network: nn.Module, options: Mapping[str, Any]) -> Generator[None]:
+    """Hand `transformer_options` to each block of a network that gives its blocks none."""
+
+    def hand(
+        _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return args, {**kwargs, "transformer_options": dict(options)}
+
+    with ExitStack() as hooks:
+        for block in blocks_of(network):
+            handle = block.register_forward_pre_hook(hand, with_kwargs=True)
+            hooks.callback(handle.remove)
+        yield
+
+
+@contextmanager
+def rotary_positions(network: nn.Module, geometry: Geometry, theta: float) -> Generator[None]:
+    """Let a FLUX network have exact positions at any size, from a rotary base.
+
+    The host's ControlNets compute the ids of positions in the network's dtype, where in bfloat16
+    integers above 256 collide: that is 4096 pixels.
+
+    Args:
+        network: with a ``pe_embedder``.
+        geometry: of the call.
+        theta: the rotary base; the network's own changes nothing.
+    """
+    embedder: Any = network.pe_embedder
+    scaled = copy.copy(embedder)
+    scaled.theta = theta
+    # Copied with them; without, the copy would call itself.
+    scaled._forward_hooks = type(embedder._forward_hooks)()
+
+    def embed(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        ids = args[0]
+        if theta == embedder.theta and ids.dtype == torch.float32:
+            return out
+        return scaled(exact_ids(ids, geometry))
+
+    with ExitStack() as hooks:
+        hooks.callback(embedder.register_forward_hook(embed).remove)
+        yield
+
+
+def exact_ids(ids: Tensor, geometry: Geometry) -> Tensor:
+    """Return the ids ``[B, L, axes]`` of text and a grid in float32, the grid's counted anew."""
+    height, width = geometry.height, geometry.width
+    exact = ids.to(torch.float32, copy=True)
+    grid = exact[:, ids.shape[1] - height * width :].unflatten(1, (height, width))
+    grid[..., ROW] = torch.arange(height, device=ids.device).float()[:, None]
+    grid[..., COLUMN] = torch.arange(width, device=ids.device).float()
+    return exact

@@ -1,0 +1,39 @@
+"""Which ControlNets have attention that CLEAR can reach, and what to say of the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy.controlnet import ControlLora, T2IAdapter
+
+from .families import FAMILIES, family_of, plain_module
+
+UNET = "input_blocks"  # what every UNet has
+
+
+def require_supported(control_net: Any) -> None:
+    """Raise a ValueError with one sentence, and what to do, for what cannot be made local."""
+    objection = why_not(control_net)
+    if objection is not None:
+        raise ValueError(f"{objection} Remove CLEAR ControlNet from it.")
+
+
+def why_not(control_net: Any) -> str | None:
+    """Return why CLEAR cannot reach the attention of a CONTROL_NET, or None if it can."""
+    if isinstance(control_net, T2IAdapter):
+        return "A T2I adapter has no attention that could be made local."
+    if isinstance(control_net, ControlLora):
+        return "A Control-LoRA is for UNet models (SD1.5, SDXL), which CLEAR does not know."
+    network = plain_module(getattr(control_net, "control_model", None))  # type: ignore[arg-type]
+    kind = type(network).__name__
+    if hasattr(network, UNET):
+        return "This ControlNet is for UNet models (SD1.5, SDXL), which CLEAR does not know."
+    if kind == "ControlNetEmbedder":
+        return (
+            "ControlNets for SD3.5 Large (8B) keep full attention: ComfyUI gives their blocks no "
+            "options to set another one with."
+        )
+    if family_of(network) is None:
+        names = ", ".join(family.name for family in FAMILIES)
+        return f"CLEAR knows ControlNets of the families {names}, got {kind}."
+    return None

@@ -1,0 +1,76 @@
+"""A ControlNet's residuals on every n-th step only: what is kept, for whom, and when it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+Control = dict[str, list[Tensor | None]]
+"""Residuals of a model's blocks, as the host names them."""
+
+ASKED_TWICE = (
+    "the same conditioning is asked for more than once at a noise level, as tiles, context windows "
+    "and samplers such as heun do"
+)
+UNKNOWN = "this ComfyUI does not tell for which conditioning it asks"
+
+
+class Pace:
+    """The residuals of one sampling run.
+
+    A step is a noise level other than the one before. Each conditioning has residuals of its own;
+    where it cannot be told which ones a call wants, none are reused in the rest of the run.
+
+    Attributes:
+        every: residuals are computed on the first of so many steps.
+        reused: calls that were answered with what an earlier step had computed.
+        why_not: why nothing is reused, empty if it is.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every, self.reused, self.why_not = every, 0, ""
+        self._level: float | None = None
+        self._step = -1
+        self._kept: dict[Hashable, Control] = {}
+        self._asked: set[Hashable] = set()
+
+    def recall(self, key: Hashable | None, level: float) -> Control | None:
+        """Return what was kept for a call, or None if it must be computed.
+
+        Args:
+            key: for whom, None if that is not known.
+            level: the noise level.
+        """
+        if self.every == 1 or self.why_not:
+            return None
+        if level != self._level:
+            self._level, self._step = level, self._step + 1
+            self._asked.clear()
+            if self._step % self.every == 0:
+                self._kept.clear()
+        if key is None or key in self._asked:
+            self._kept.clear()
+            self.why_not = UNKNOWN if key is None else ASKED_TWICE
+            return None
+        self._asked.add(key)
+        kept = self._kept.get(key)
+        self.reused += kept is not None
+        return kept
+
+    def keep(self, key: Hashable | None, control: Control) -> None:
+        """Keep what was computed for the steps to come, if there are any without computing."""
+        if self.every > 1 and not self.why_not:
+            self._kept[key] = control
+
+
+def key_of(
+    latent: Tensor, strength: float, transformer_options: Mapping[str, Any]
+) -> Hashable | None:
+    """Return for whom a call is: its conditionings, the size of its batch and its strength."""
+    uuids = transformer_options.get("uuids")
+    if uuids is None:
+        return None
+    roles = tuple(transformer_options.get("cond_or_uncond", ()))
+    return tuple(uuids), roles, tuple(latent.shape), strength
