@@ -145,6 +145,8 @@ class LocalControlNet(ControlNet):
         if not self._in_its_time(t):
             return of_previous
         key, level = key_of(x_noisy, self.strength, transformer_options), float(t[0])
+        if (sigmas := transformer_options.get("sample_sigmas")) is not None:
+            self._pace.end_with(sigmas)
         own = self._pace.recall(key, level)
         if own is None:
             with self._alone(), self._local(x_noisy, t, transformer_options):

@@ -57,18 +57,18 @@ def rotary_positions(network: nn.Module, geometry: Geometry, theta: float) -> Ge
     embedder: Any = network.pe_embedder
     scaled = copy.copy(embedder)
     scaled.theta = theta
-    # Copied with them; without, the copy would call itself.
-    scaled._forward_hooks = type(embedder._forward_hooks)()
 
     def embed(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         ids = args[0]
         if theta == embedder.theta and ids.dtype == torch.float32:
             return out
-        return scaled(exact_ids(ids, geometry))
+        return scaled.forward(exact_ids(ids, geometry))  # past its hooks, which it has copied
 
-    with ExitStack() as hooks:
-        hooks.callback(embedder.register_forward_hook(embed).remove)
+    handle = embedder.register_forward_hook(embed)
+    try:
         yield
+    finally:
+        handle.remove()
 
 
 def exact_ids(ids: Tensor, geometry: Geometry) -> Tensor:

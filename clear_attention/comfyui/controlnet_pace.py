@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ class Pace:
         self._step = -1
         self._kept: dict[Hashable, Control] = {}
         self._asked: set[Hashable] = set()
+        self._end: object = None
 
     def recall(self, key: Hashable | None, level: float) -> Control | None:
         """Return what was kept for a call, or None if it must be computed.
@@ -58,6 +60,15 @@ class Pace:
         kept = self._kept.get(key)
         self.reused += kept is not None
         return kept
+
+    def end_with(self, run: object) -> None:
+        """Let go of what is kept when something of the run's is gone.
+
+        The host tells a ControlNet of the end of a run, but not of one that was interrupted, and
+        residuals are large.
+        """
+        if self.every > 1 and self._end is None:
+            self._end = weakref.finalize(run, self._kept.clear)
 
     def keep(self, key: Hashable | None, control: Control) -> None:
         """Keep what was computed for the steps to come, if there are any without computing."""

@@ -56,6 +56,15 @@ def test_tiles_are_told_on_the_first_step_and_computed_ever_after(pace):
     assert not kept._kept
 
 
+def test_what_is_kept_does_not_outlive_an_interrupted_run(pace):
+    kept, sigmas = pace(2), torch.linspace(1, 0, 4)
+    kept.end_with(sigmas)
+    asked(kept, ("a", 0.9))
+    assert kept._kept
+    del sigmas
+    assert not kept._kept
+
+
 def test_a_host_that_does_not_tell_for_whom_it_asks_gets_everything_computed(pace, host):
     from clear_attention.comfyui.controlnet_pace import key_of
 

@@ -19,16 +19,17 @@ GRID = f"{SIZE[0] // 2} x {SIZE[1] // 2} image tokens"
 def controlled(sample):  # noqa: F811
     """Sample with ControlNets between two conditionings, as ControlNetApplyAdvanced puts them."""
 
-    def run(model, *nets, percents=(0.0, 1.0), both=True, **kwargs):
+    def run(model, *nets, references=None, **kwargs):
         from nodes import ControlNetApplyAdvanced
 
         positive, negative = conditioning(TEXT[0], 2), conditioning(TEXT[1], 3)
+        if references is not None:
+            positive[0][1]["reference_latents"] = references
         for net in nets:
             image = hint_for("instantx", SIZE).movedim(1, -1)
-            positive, with_net = ControlNetApplyAdvanced().apply_controlnet(
-                positive, negative, net, image, 0.8, *percents
+            positive, negative = ControlNetApplyAdvanced().apply_controlnet(
+                positive, negative, net, image, 0.8, 0.0, 1.0
             )
-            negative = with_net if both else negative
         return sample(model, positive=positive, negative=negative, **kwargs)
 
     return run
@@ -54,6 +55,19 @@ def test_a_whole_run_equals_the_hosts_where_the_window_covers_the_grid(
     local = nodes.CLEARControlNet(net, 64)
     torch.testing.assert_close(controlled(model, local, local), expected, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(expected, controlled(model), atol=1e-2)
+
+
+def test_reference_pictures_of_the_model_are_none_of_the_nets(
+    flux_model, make_control_net, nodes, controlled
+):
+    net = make_control_net("instantx")
+    model = nodes.CLEARAttention(flux_model("b"), 64)
+    references = [torch.randn(1, 16, 10, 8, generator=torch.Generator().manual_seed(8))]
+    local = nodes.CLEARControlNet(net, 0)
+    found = controlled(model, local, cfg=1.0, references=references)
+    expected = controlled(flux_model("b"), net, cfg=1.0, references=references)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found, controlled(model, local, cfg=1.0), atol=1e-2)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
