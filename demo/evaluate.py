@@ -256,16 +256,16 @@ class Bench:
             return self.vae.decode(latent)[0]
 
 
-def replace_between(path: Path, text: str) -> None:
+def replace_between(path: Path, text: str, start: str = START, end: str = END) -> None:
     """Write text between the marks of a Markdown file.
 
     Raises:
         ValueError: The file has no such marks.
     """
-    before, start, rest = path.read_text(encoding="utf-8").partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"{path} must have the lines {START} and {END}.")
+    before, first, rest = path.read_text(encoding="utf-8").partition(start)
+    _, last, after = rest.partition(end)
+    if not first or not last:
+        raise ValueError(f"{path} must have the lines {start} and {end}.")
     part = path.with_suffix(".part")
     part.write_text(f"{before}{start}\n\n{text.strip()}\n\n{end}{after}", encoding="utf-8")
     part.replace(path)

@@ -1,4 +1,5 @@
-"""Make the demo's models: ``python3 demo/train.py``, or parts: codec, teacher, students.
+"""Make the demo's models: ``python3 demo/train.py``, or parts: codec, teacher, students,
+control.
 
 An interrupted run goes on where it stopped. What lies in build/demo already is used.
 """
@@ -20,20 +21,19 @@ from tools.host import ROOT
 
 DEMO = ROOT / "demo"
 TEACHING = DEMO / "teaching"
-PARTS = ("codec", "teacher", "students")
 PHOTOGRAPHS = ("scikit-image", "scikit-learn")  # packages that ship them
 
 
 def main(parts: list[str]) -> None:
     """Make the parts that are asked for, all by default."""
-    unknown = [part for part in parts if part not in PARTS]
+    unknown = [part for part in parts if part not in MAKE]
     if unknown:
-        raise SystemExit(f"Parts must be of {', '.join(PARTS)}, got {unknown[0]}.")
+        raise SystemExit(f"Parts must be of {', '.join(MAKE)}, got {unknown[0]}.")
     host = reexec_in_venv()
     ensure(BASE, "photographs", PHOTOGRAPHS)
     enter(host)
-    for part in parts or PARTS:
-        {"codec": train_codec, "teacher": train_teacher, "students": distil_students}[part]()
+    for part in parts or MAKE:
+        MAKE[part]()
 
 
 def enter(host: Path) -> None:
@@ -109,6 +109,23 @@ def distil_students() -> None:
         with Bar(name, config.training.steps) as bar:
             watcher = Watcher(progress=bar.progress, losses=bar.losses, should_stop=lambda: False)
             distil(load_model(), DemoCLIP(), mine, prompts, watcher)
+
+
+def train_control() -> None:
+    """Train the ControlNet, and measure what it does."""
+    from demo.teaching import control, control_measure
+
+    with Bar("control", control.STEPS) as bar:
+        control.train(lambda step, loss: bar.losses(step, {"loss": loss}))
+    control_measure.main()
+
+
+MAKE = {
+    "codec": train_codec,
+    "teacher": train_teacher,
+    "students": distil_students,
+    "control": train_control,
+}
 
 
 class Bar:

@@ -21,6 +21,7 @@ FOLDER = ROOT / "workflows"
 DEMO_TYPES = {
     "UNETLoader": "CLEARDemoUNETLoader",
     "DualCLIPLoader": "CLEARDemoDualCLIPLoader",
+    "ControlNetLoader": "CLEARDemoControlNetLoader",
 }
 DEMO_FILES = {
     "CLEARLoader": "clear_demo_local_8.safetensors",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .control import DemoControlNetLoader
 from .network import load_model
 from .text import DemoCLIP
 
@@ -66,4 +67,4 @@ class DemoExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """List them."""
-        return [DemoUNETLoader, DemoDualCLIPLoader]
+        return [DemoUNETLoader, DemoDualCLIPLoader, DemoControlNetLoader]

@@ -30,8 +30,8 @@ def distance(host) -> Any:
     vae = comfy.sd.VAE(vae_weights())
 
     def found(model: Any, net: Any) -> float:
-        painted = measure.paint(model, "a rocket", net, hint, vae, seed=1)
         with torch.inference_mode():
+            painted = measure.paint(model, "a rocket", net, hint, vae, seed=1)
             return measure.difference(vae.decode(painted), hint)
 
     return found
