@@ -211,9 +211,10 @@ def step(model: Any, net: Any, edge: int) -> float:
     extra["guidance"] = 3.5
     latent = torch.zeros(1, 16, edge // 8, edge // 8)
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
-    if net is not None:  # the demo's net takes latents: no VAE, so that nothing else is timed
-        net = net.copy().set_cond_hint(noise[:, :16])
-        net.latent_format = None
+    if net is not None:
+        net = net.copy()
+        net.latent_format = None  # shown latents as they are, so that no VAE is timed
+        net.set_cond_hint(noise)
         extra["control"] = net
     positive, ends = [[context, extra]], [0.0]
     with torch.inference_mode():

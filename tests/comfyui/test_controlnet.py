@@ -148,7 +148,7 @@ def test_the_original_is_untouched_before_between_and_after(
 def test_what_stops_a_call_leaves_nothing_behind(make_control_net, nodes, residuals):
     net, call = make_control_net("instantx"), call_of("instantx", SIZE)
     own = residuals(shown(net, "instantx"), **call)
-    first = shown(net, "instantx")
+    first = shown(make_control_net("instantx"), "instantx")
     local = shown(nodes.CLEARControlNet(net, RADIUS), "instantx").set_previous_controlnet(first)
     stop = net.control_model.single_blocks[0].register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -189,10 +189,16 @@ def test_nets_of_different_depth_chain_as_the_hosts_do(make_control_net, nodes, 
         make_control_net("xlabs"),
         call_of("xlabs", SIZE),
     )
-    own = shown(short, "xlabs").set_previous_controlnet(shown(long, "instantx"))
-    ours = shown(nodes.CLEARControlNet(short, 64), "xlabs")
-    ours.set_previous_controlnet(shown(nodes.CLEARControlNet(long, 64), "instantx"))
-    close(residuals(ours, **call), residuals(own, **call))
+    ours = {net: nodes.CLEARControlNet(net, 64) for net in (long, short)}
+    for one, other, names in (
+        (short, long, ("xlabs", "instantx")),
+        (long, short, ("instantx", "xlabs")),
+    ):
+        own = shown(one, names[0]).set_previous_controlnet(shown(other, names[1]))
+        local = shown(ours[one], names[0]).set_previous_controlnet(shown(ours[other], names[1]))
+        found, expected = residuals(local, **call), residuals(own, **call)
+        assert {key: len(each) for key, each in found.items()} == {"input": 19, "output": 38}
+        close(found, expected)
 
 
 def test_the_later_of_two_nodes_wins(make_control_net, nodes, residuals):

@@ -19,7 +19,7 @@ GRID = f"{SIZE[0] // 2} x {SIZE[1] // 2} image tokens"
 def controlled(sample):  # noqa: F811
     """Sample with ControlNets between two conditionings, as ControlNetApplyAdvanced puts them."""
 
-    def run(model, *nets, references=None, **kwargs):
+    def run(model, *nets, references=None, end=1.0, **kwargs):
         from nodes import ControlNetApplyAdvanced
 
         positive, negative = conditioning(TEXT[0], 2), conditioning(TEXT[1], 3)
@@ -28,23 +28,11 @@ def controlled(sample):  # noqa: F811
         for net in nets:
             image = hint_for("instantx", SIZE).movedim(1, -1)
             positive, negative = ControlNetApplyAdvanced().apply_controlnet(
-                positive, negative, net, image, 0.8, 0.0, 1.0
+                positive, negative, net, image, 0.8, 0.0, end
             )
         return sample(model, positive=positive, negative=negative, **kwargs)
 
     return run
-
-
-@pytest.fixture
-def calls(make_control_net):
-    """A net, and the noise levels at which it is computed."""
-    net, levels = make_control_net("instantx"), []
-
-    def note(module, args, kwargs):
-        levels.append(round(float(kwargs["timesteps"][0]), 3))
-
-    net.control_model.register_forward_pre_hook(note, with_kwargs=True)
-    return net, levels
 
 
 def test_a_whole_run_equals_the_hosts_where_the_window_covers_the_grid(
@@ -129,6 +117,30 @@ def test_the_report_tells_the_models_attention_from_the_nets(
     assert "10 attention calls" in found[1]
 
 
+def test_an_interrupted_run_still_reports_the_net(
+    flux_model,
+    make_control_net,
+    nodes,
+    controlled,
+    lines,  # noqa: F811
+):
+    model = nodes.CLEARAttention(flux_model("b"), RADIUS).clone()
+    model.set_model_sampler_post_cfg_function(stop_at_second([]))
+    with pytest.raises(KeyboardInterrupt):
+        controlled(model, nodes.CLEARControlNet(make_control_net("instantx"), 3), steps=4)
+    assert any(line.startswith("ControlNet: ") and "radius 3" in line for line in lines())
+
+
+def test_a_nets_attention_does_not_pass_for_the_models(host, lines):  # noqa: F811
+    from clear_attention.comfyui.report import NOTHING_SEEN, Path, RunReport
+
+    of_net, of_model = RunReport(), RunReport()
+    of_net.add(Path("tiled"))
+    of_model.include(of_net, "ControlNet")
+    of_model.publish(())
+    assert lines() == [NOTHING_SEEN, "ControlNet: tiled, 1 attention call"]
+
+
 def test_a_net_behind_a_model_without_our_nodes_reports_by_itself(
     flux_model,
     make_control_net,
@@ -196,60 +208,6 @@ def typed(net):
     return out[0] if isinstance(out, tuple) else out.args[0]
 
 
-def test_every_second_step_computes_for_the_next_one(flux_model, nodes, controlled, calls):
-    net, levels = calls
-    model = flux_model("b")
-    controlled(model, nodes.CLEARControlNet(net, RADIUS, every=2), steps=5)
-    # Two prompts of different length are two calls.
-    assert levels == [1.0, 1.0, 0.6, 0.6, 0.2, 0.2]
-
-
-def test_what_is_reused_is_what_was_computed(flux_model, nodes, controlled, make_control_net):
-    """Two steps, of which the second one reuses: as if its residuals were the first one's."""
-    net, model = make_control_net("instantx"), flux_model("b")
-    kept = controlled(model, nodes.CLEARControlNet(net, 64, every=2), steps=2)
-    frozen = net.copy()
-    frozen.control_model = Frozen(net.control_model)
-    expected = controlled(model, frozen, steps=2)
-    torch.testing.assert_close(kept, expected, atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(kept, controlled(model, net, steps=2), atol=1e-3)
-
-
-class Frozen(torch.nn.Module):
-    """Answers each prompt as it did the first time."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network, self.answers, self.dtype = network, {}, network.dtype
-
-    def forward(self, context, **kwargs):
-        if context.shape not in self.answers:
-            self.answers[context.shape] = self.network(context=context, **kwargs)
-        answer = self.answers[context.shape]
-        copies = {}  # the host multiplies in place, once for each tensor that occurs twice
-        return {
-            key: [copies.setdefault(id(x), x.clone()) for x in value]
-            for key, value in answer.items()
-        }
-
-
-def test_a_run_after_an_interrupted_one_is_as_if_there_had_been_none(
-    flux_model, nodes, controlled, calls
-):
-    net, levels = calls
-    model = flux_model("b")
-    local = nodes.CLEARControlNet(net, RADIUS, every=3)
-    clean = controlled(model, local, steps=4, cfg=1.0)
-    computed = list(levels)
-    stopping = model.clone()
-    stopping.set_model_sampler_post_cfg_function(stop_at_second([]))
-    with pytest.raises(KeyboardInterrupt):
-        controlled(stopping, local, steps=4, cfg=1.0)
-    levels.clear()
-    assert torch.equal(controlled(model, local, steps=4, cfg=1.0), clean)
-    assert levels == computed == [1.0, 0.25]
-
-
 def stop_at_second(calls):
     def stop(args):
         calls.append(args)
@@ -258,45 +216,3 @@ def stop_at_second(calls):
         return args["denoised"]
 
     return stop
-
-
-def test_the_same_conditioning_run_again_after_an_interruption_starts_anew(
-    flux_model,
-    nodes,
-    sample,  # noqa: F811
-    calls,
-):
-    """The host keeps conditionings of unchanged nodes, and a stopped run cleans nothing up."""
-    from nodes import ControlNetApplyAdvanced
-
-    net, levels = calls
-    local = nodes.CLEARControlNet(net, RADIUS, every=2)
-    image = hint_for("instantx", SIZE).movedim(1, -1)
-    positive, _ = ControlNetApplyAdvanced().apply_controlnet(
-        conditioning(40, 2), [], local, image, 0.8, 0.0, 1.0
-    )
-    model = flux_model("b")
-    clean = sample(model, steps=3, cfg=1.0, positive=positive)
-    stopping = model.clone()
-    stopping.set_model_sampler_post_cfg_function(stop_at_second([]))
-    with pytest.raises(KeyboardInterrupt):
-        sample(stopping, steps=3, cfg=1.0, positive=positive)
-    levels.clear()
-    assert torch.equal(sample(model, steps=3, cfg=1.0, positive=positive), clean)
-    assert levels == [1.0, 0.333]
-
-
-def test_where_calls_cannot_be_told_apart_nothing_more_is_reused_and_the_log_says_so(
-    flux_model,
-    nodes,
-    controlled,
-    calls,
-    lines,  # noqa: F811
-):
-    net, levels = calls
-    local = nodes.CLEARControlNet(net, RADIUS, every=2)
-    controlled(flux_model("b"), local, steps=3, cfg=1.0, sampler="heun")
-    # A step of heun looks at the next level, too, with which the next step begins.
-    assert levels == [1.0, 0.667, 0.333, 0.333]
-    assert sum("nothing is reused between steps: the same" in line for line in lines()) == 1
-    assert not any("computed on the first" in line for line in lines())
