@@ -8,8 +8,8 @@ of FLUX.1 at 8192 pixels. Local results are checked against the reference backen
 timed. Times are processor seconds of one thread, which other work on the machine disturbs little.
 
 Memory is kept between calls, as a GPU's allocator does. By default Linux hands out tensors of more
-than 32 MiB page by page, anew each time: 192 x 192 tokens then took 3.1 seconds in place of 2.4, and
-the exponent was 1.15.
+than 32 MiB page by page, anew each time: 192 x 192 tokens then took 3.1 seconds in place of 2.4,
+and the exponent was 1.15.
 """
 
 from __future__ import annotations
@@ -36,22 +36,6 @@ DENSE_UP_TO = 128  # a full net takes a minute for one call beyond
 EDGES_PX = (1024, 2048)
 CHECKED_GRID = 32
 TOLERANCE = 1e-4  # of the largest residual: float32 rounding through two blocks
-SIZES = dict(
-    in_channels=16,
-    out_channels=16,
-    hidden_size=256,
-    num_heads=2,
-    depth=1,
-    depth_single_blocks=1,
-    vec_in_dim=32,
-    context_in_dim=64,
-    mlp_ratio=4.0,
-    axes_dim=[16, 56, 56],
-    theta=10000,
-    patch_size=2,
-    qkv_bias=True,
-    guidance_embed=True,
-)
 
 
 def main() -> None:
@@ -94,9 +78,11 @@ def narrow_net() -> Any:
     from comfy.ldm.flux.controlnet import ControlNetFlux
 
     from demo.nodes.network import required_by_host
+    from demo.nodes.sizes import TRAINED
 
+    sizes = {**TRAINED, "depth_single_blocks": 1, "mlp_ratio": 4.0}
     network = ControlNetFlux(
-        **{**SIZES, **required_by_host()},
+        **{**sizes, **required_by_host()},
         latent_input=True,
         dtype=torch.float32,
         operations=comfy.ops.disable_weight_init,
@@ -124,11 +110,13 @@ def ask(net: Any, grid: int) -> tuple[Any, float]:
     import comfy.model_sampling
     import torch
 
+    from demo.nodes.sizes import POOLED_DIM, TEXT_DIM
+
     draw = torch.Generator().manual_seed(1)
     x, hint = (torch.randn(1, 16, 2 * grid, 2 * grid, generator=draw) for _ in range(2))
     cond = {
-        "c_crossattn": torch.randn(1, TEXT, 64, generator=draw),
-        "y": torch.randn(1, 32, generator=draw),
+        "c_crossattn": torch.randn(1, TEXT, TEXT_DIM, generator=draw),
+        "y": torch.randn(1, POOLED_DIM, generator=draw),
         "guidance": torch.full((1,), 3.5),
     }
     net = net.copy().set_cond_hint(hint)
