@@ -1,5 +1,4 @@
-"""Make the demo's models: ``python3 demo/train.py``, or parts: codec, teacher, students,
-control.
+"""Make the demo's models: ``python3 demo/train.py``, or parts of them, see `MAKE`.
 
 An interrupted run goes on where it stopped. What lies in build/demo already is used.
 """
@@ -112,7 +111,7 @@ def distil_students() -> None:
 
 
 def train_control() -> None:
-    """Train the ControlNet, and measure what it does."""
+    """Train the ControlNet, anew each time, and measure what it does."""
     from demo.teaching import control, control_measure
 
     with Bar("control", control.STEPS) as bar:

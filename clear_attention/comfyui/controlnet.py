@@ -28,10 +28,7 @@ NO_WINDOW = (
     "full attention: a radius of 0 takes the model's window, and the model that is sampled has "
     "none. Set a radius in CLEAR ControlNet, or put a CLEAR node between model and sampler"
 )
-NOT_REACHED = (
-    "no attention call reached CLEAR: the ControlNet is compiled, or another node replaced its "
-    "attention"
-)
+NOT_REACHED = "no attention call reached CLEAR: another node replaced the ControlNet's attention"
 
 
 @dataclass(frozen=True)

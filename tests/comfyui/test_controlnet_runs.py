@@ -154,6 +154,23 @@ def test_a_net_behind_a_model_without_our_nodes_reports_by_itself(
         assert "6 attention calls" in line
 
 
+def test_a_net_whose_attention_another_node_replaced_is_warned_about(
+    flux_model,
+    make_control_net,
+    nodes,
+    controlled,
+    lines,  # noqa: F811
+    monkeypatch,
+):
+    def attention(q, k, v, heads, **_):
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        return out.transpose(1, 2).flatten(2)
+
+    monkeypatch.setattr("comfy.ldm.flux.math.optimized_attention", attention)
+    controlled(flux_model("b"), nodes.CLEARControlNet(make_control_net("instantx"), RADIUS))
+    assert [line for line in lines() if "ControlNet: no attention call reached CLEAR" in line]
+
+
 def test_the_report_reaches_the_nets_own_node(
     flux_model, make_control_net, nodes, node_classes, controlled, monkeypatch
 ):
