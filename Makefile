@@ -12,6 +12,7 @@ demo:
 
 models:
 	$(PYTHON) demo/train.py $(ARGS)
+	$(PYTHON) demo/teaching/cyanotype.py
 	$(PYTHON) demo/evaluate.py
 	$(PYTHON) demo/thumbnails.py
 
@@ -25,6 +26,11 @@ bench:
 	$(PYTHON) benchmarks/attention.py $(ARGS)
 	$(PYTHON) benchmarks/host.py
 	$(PYTHON) benchmarks/plan.py
+	$(PYTHON) benchmarks/low_memory.py
+	$(PYTHON) benchmarks/controlnet.py
+	$(PYTHON) benchmarks/low_rank.py
+	$(PYTHON) benchmarks/finetune.py
+	$(PYTHON) benchmarks/upscale.py
 
 bench-gpu:
 	$(PYTHON) benchmarks/gpu.py $(ARGS)
