@@ -60,6 +60,8 @@ class ControlSettings:
                 window=Window(self.radius),
                 backend=self.backend,
                 proportional=of_model.proportional,
+                wrap_height=of_model.wrap_height,
+                wrap_width=of_model.wrap_width,
             )
         backend = of_model.backend if self.backend == "auto" else self.backend
         return dataclasses.replace(
@@ -193,7 +195,15 @@ class LocalControlNet(ControlNet):
         assert call.report is not None
         with ExitStack() as hooks:
             if family.rotary:
-                hooks.enter_context(rotary_positions(network, geometry, self._theta(network)))
+                hooks.enter_context(
+                    rotary_positions(
+                        network,
+                        geometry,
+                        self._theta(network),
+                        wrap_height=settings.wrap_height,
+                        wrap_width=settings.wrap_width,
+                    )
+                )
             if settings.window is not None or settings.proportional:
                 options = {CALL_KEY: call, OVERRIDE_KEY: override}
                 hooks.enter_context(options_for_blocks(network, options))

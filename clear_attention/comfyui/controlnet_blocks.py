@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from .geometry import Geometry
+from .periodic import COLUMN_AXIS, ROW_AXIS, repeated
 
 BLOCKS = ("double_blocks", "single_blocks", "joint_blocks")
-ROW, COLUMN = 1, 2  # axes of FLUX's positions
 
 
 def blocks_of(network: nn.Module) -> Iterator[nn.Module]:
@@ -43,7 +43,14 @@ def options_for_blocks(network: nn.Module, options: Mapping[str, Any]) -> Genera
 
 
 @contextmanager
-def rotary_positions(network: nn.Module, geometry: Geometry, theta: float) -> Generator[None]:
+def rotary_positions(
+    network: nn.Module,
+    geometry: Geometry,
+    theta: float,
+    *,
+    wrap_height: bool = False,
+    wrap_width: bool = False,
+) -> Generator[None]:
     """Let a FLUX network have exact positions at any size, from a rotary base.
 
     The host's ControlNets compute the ids of positions in the network's dtype, where in bfloat16
@@ -53,16 +60,22 @@ def rotary_positions(network: nn.Module, geometry: Geometry, theta: float) -> Ge
         network: with a ``pe_embedder``.
         geometry: of the call.
         theta: the rotary base; the network's own changes nothing.
+        wrap_height: whether the last row lies beside the first one.
+        wrap_width: whether the last column lies beside the first one.
     """
     embedder: Any = network.pe_embedder
     scaled = copy.copy(embedder)
     scaled.theta = theta
+    wraps = wrap_height or wrap_width
 
     def embed(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         ids = args[0]
-        if theta == embedder.theta and ids.dtype == torch.float32:
-            return out
-        return scaled.forward(exact_ids(ids, geometry))  # past its hooks, which it has copied
+        if theta != embedder.theta or ids.dtype != torch.float32:
+            ids = exact_ids(ids, geometry)
+            out = scaled.forward(ids)  # past its hooks, which it has copied
+        layout = geometry.layout(ids.shape[1])
+        assert layout is not None
+        return repeated(out, ids, layout, wrap_height, wrap_width) if wraps else out
 
     handle = embedder.register_forward_hook(embed)
     try:
@@ -76,6 +89,6 @@ def exact_ids(ids: Tensor, geometry: Geometry) -> Tensor:
     height, width = geometry.height, geometry.width
     exact = ids.to(torch.float32, copy=True)
     grid = exact[:, ids.shape[1] - height * width :].unflatten(1, (height, width))
-    grid[..., ROW] = torch.arange(height, device=ids.device).float()[:, None]
-    grid[..., COLUMN] = torch.arange(width, device=ids.device).float()
+    grid[..., ROW_AXIS] = torch.arange(height, device=ids.device).float()[:, None]
+    grid[..., COLUMN_AXIS] = torch.arange(width, device=ids.device).float()
     return exact

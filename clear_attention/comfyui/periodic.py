@@ -61,12 +61,27 @@ class PeriodicEmbedder(nn.Module):
         layout = self.geometry.layout(ids.shape[1]) if self.geometry is not None else None
         if layout is None:
             return rotations
-        turns = torch.zeros((), device=ids.device)
-        if self.wrap_height and layout.height > 1:
-            turns = turns + _turns(rotations, ids, layout, ROW_AXIS)
-        if self.wrap_width and layout.width > 1:
-            turns = turns + _turns(rotations, ids, layout, COLUMN_AXIS)
-        return _turned(rotations, turns)
+        return repeated(rotations, ids, layout, self.wrap_height, self.wrap_width)
+
+
+def repeated(
+    rotations: Tensor, ids: Tensor, layout: TokenLayout, wrap_height: bool, wrap_width: bool
+) -> Tensor:
+    """Return rotations that repeat after one turn around a wrapped axis.
+
+    Args:
+        rotations: ``[B, 1, L, D / 2, 2, 2]``, of all tokens.
+        ids: ``[B, L, axes]``, what they were made from.
+        layout: where the grid lies among the tokens.
+        wrap_height: whether the last row lies beside the first one.
+        wrap_width: whether the last column lies beside the first one.
+    """
+    turns = torch.zeros((), device=ids.device)
+    if wrap_height and layout.height > 1:
+        turns = turns + _turns(rotations, ids, layout, ROW_AXIS)
+    if wrap_width and layout.width > 1:
+        turns = turns + _turns(rotations, ids, layout, COLUMN_AXIS)
+    return _turned(rotations, turns)
 
 
 def _turns(rotations: Tensor, ids: Tensor, layout: TokenLayout, axis: int) -> Tensor:

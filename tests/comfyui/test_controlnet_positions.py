@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -90,6 +92,38 @@ def test_proportional_attention_is_taken_from_the_model(
     for one, other, third in zip(scaled["input"], dense["input"], plain["input"], strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
         assert not torch.allclose(one, third, atol=1e-3)
+
+
+@pytest.mark.parametrize("ntk_factor", [1.0, 4.0])
+def test_where_the_model_wraps_around_the_net_does_too(
+    ntk_factor, make_control_net, nodes, residuals, seen, flux_model
+):
+    """Its last column lies as far from the first as any from the next; rows stay as they are."""
+    net, size = make_control_net("instantx"), (10, 28)
+    positions, call, hint = seen(net), call_of("instantx", size), hint_for("instantx", size)
+    made = nodes.CLEARControlNet(net, 3, ntk_factor=ntk_factor).copy().set_cond_hint(hint)
+    model = nodes.CLEARSeamless(flux_model("b"), "horizontal")
+    wrapped = residuals(made, **call, model=model)
+    plain = residuals(made, **call)
+
+    def angles(pe):
+        grid = pe[0, 0, TEXT:].unflatten(0, (5, 14))
+        return torch.atan2(grid[..., 1, 0], grid[..., 0, 0])
+
+    steps = angles(positions[0]).roll(-1, 1) - angles(positions[0])
+    off = steps - steps[:, :1]
+    assert (off - math.tau * (off / math.tau).round()).abs().max() < 1e-4
+    rows = slice(8, 36)
+    assert torch.equal(angles(positions[0])[..., rows], angles(positions[1])[..., rows])
+    assert not torch.allclose(wrapped["input"][0], plain["input"][0], atol=1e-3)
+
+
+def test_a_window_of_its_own_wraps_as_the_models_does(host):
+    from clear_attention.comfyui.controlnet import ControlSettings
+    from clear_attention.comfyui.settings import Settings
+
+    window = ControlSettings(radius=3).attention(Settings(wrap_width=True)).window
+    assert (window.radius, window.wrap_height, window.wrap_width) == (3, False, True)
 
 
 def test_ids_of_text_stay_and_the_given_tensor_too(host):
