@@ -1,6 +1,6 @@
 """Make the example workflows' thumbnails by running them on the demo's models in a real ComfyUI.
 
-``python3 demo/thumbnails.py`` writes a picture beside every workflow.
+``python3 demo/thumbnails.py`` writes a picture beside every workflow, or beside those that are named.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ SHRINK = Fraction(1024, 384)
 EDGE_PX = 512
 
 
-def main() -> None:
-    """Run every workflow and write its thumbnail."""
+def main(names: list[str]) -> None:
+    """Run workflows, every one if none is named, and write their thumbnails."""
     host = reexec_in_venv()
     from demo.install import write_models
     from tools import workflows
@@ -32,6 +32,8 @@ def main() -> None:
     with Server(host, base, options=("--use-pytorch-cross-attention",)) as server:
         info = server.object_info()
         for path in workflows.example_workflows():
+            if names and path.stem not in names:
+                continue
             workflow = workflows.with_demo_models(workflows.load(path), shrink=SHRINK)
             entry = server.run(workflows.to_prompt(workflow, info))
             write_thumbnail(server.images(entry)[-1], path.with_suffix(".jpg"))
@@ -50,4 +52,4 @@ def write_thumbnail(picture: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
