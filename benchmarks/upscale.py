@@ -41,7 +41,7 @@ class Step:
     Attributes:
         edge: of the picture, in pixels.
         clear: seconds with CLEAR.
-        full: seconds with full attention.
+        full: seconds with full attention, NaN if they are not known.
         measured: whether ``full`` is, rather than extrapolated.
     """
 
@@ -55,10 +55,15 @@ class Step:
         cells = (
             f"{self.edge} x {self.edge}",
             f"{self.clear:.2f}",
-            f"{self.full:.2f}" if self.measured else f"{self.full:.0f} (extrapolated)",
-            f"{self.full / self.clear:.1f} x",
+            *self._full(),
         )
         return "| " + " | ".join(cells) + " |"
+
+    def _full(self) -> tuple[str, str]:
+        if math.isnan(self.full):
+            return "-", "-"
+        seconds = f"{self.full:.2f}" if self.measured else f"{self.full:.0f} (extrapolated)"
+        return seconds, f"{self.full / self.clear:.1f} x"
 
 
 def main() -> None:

@@ -79,7 +79,8 @@ class Preview:
         tokens, seen = self.rows * self.columns, int(self.disc().sum())
         halo = [int(reached.sum()) for reached in self.halo()]
         diameter = 2 * self.window.reach + 1
-        cut = ", cut at the border" if seen < self.window.tokens else ""
+        whole = seen == self.window.tokens or self.window.wraps
+        cut = "" if whole else ", cut at the border"
         lines = [
             f"{self.width_px} x {self.height_px} pixels are {self.columns} x {self.rows} tokens of "
             f"{self.token_px} pixels.",

@@ -1,6 +1,7 @@
 """Make the example workflows' thumbnails by running them on the demo's models in a real ComfyUI.
 
-``python3 demo/thumbnails.py`` writes a picture beside every workflow, or beside those that are named.
+``python3 demo/thumbnails.py`` writes a picture beside every workflow, or beside those that it is
+given the names of.
 """
 
 from __future__ import annotations

@@ -65,8 +65,9 @@ class CLEARSeamlessDecode(io.ComfyNode):
                     max=8192,
                     step=64,
                     tooltip=(
-                        "Larger pictures are decoded in overlapping tiles of this many pixels. "
-                        "Smaller ones need less memory; 0 never tiles."
+                        "Pictures that are larger, with their margin of 192 pixels at each wrapped "
+                        "edge, are decoded in overlapping tiles of this many pixels. Smaller ones "
+                        "need less memory; 0 never tiles."
                     ),
                 ),
             ],
@@ -75,7 +76,7 @@ class CLEARSeamlessDecode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, samples: dict[str, Any], vae: Any, direction: str = "both", tile_size: int = 0
+        cls, samples: dict[str, Any], vae: Any, direction: str = "both", tile_size: int = 2048
     ) -> io.NodeOutput:
         return io.NodeOutput(decode_seamless(vae, samples["samples"], direction, tile_size))
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.window_preview import preview_window
+from ..clear_attention.comfyui.seamless import DIRECTIONS
+from ..clear_attention.comfyui.window_preview import NOWHERE, preview_window
 from .inputs import CATEGORY
 
 
@@ -75,6 +76,15 @@ class CLEARWindowPreview(io.ComfyNode):
                     step=8,
                     tooltip="Height in pixels of the empty picture. An image counts instead of it.",
                 ),
+                io.Combo.Input(
+                    "direction",
+                    options=[NOWHERE, *DIRECTIONS],
+                    default=NOWHERE,
+                    tooltip=(
+                        "Which edges meet with CLEAR Seamless, where the window goes on at the "
+                        "other side. none for pictures without it."
+                    ),
+                ),
                 io.Image.Input(
                     "image",
                     optional=True,
@@ -98,10 +108,17 @@ class CLEARWindowPreview(io.ComfyNode):
         y: float = 0.5,
         width: int = 1024,
         height: int = 1024,
+        direction: str = NOWHERE,
         image: Any = None,
     ) -> io.NodeOutput:
         return io.NodeOutput(
             *preview_window(
-                image, (height, width), radius=radius, pool_factor=pool_factor, x=x, y=y
+                image,
+                (height, width),
+                radius=radius,
+                pool_factor=pool_factor,
+                x=x,
+                y=y,
+                wraps=direction,
             )
         )

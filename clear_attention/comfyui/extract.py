@@ -15,6 +15,7 @@ from comfy.model_patcher import ModelPatcher
 from ..weights import low_rank
 from ..weights.errors import CheckpointError
 from ..weights.extract import Extracted, extract
+from .families import require_family
 from .own_weights import check_fits, plain_weights
 from .weights import FOLDER, SUFFIX, ClearWeights, load_clear, register_model_folder
 
@@ -54,6 +55,7 @@ def extract_lora(
         OSError: The file cannot be written.
         InterruptProcessingException: The user stopped it; nothing is written.
     """
+    require_family(model)
     clear = load_clear(clear_name, radius)
     found = clear.checkpoint
     target = loras_folder() / file_name(name, clear_name, rank)
@@ -63,16 +65,19 @@ def extract_lora(
             f"{found.rank}: any LoRA loader takes it as it is."
         )
     check_fits(model, found)
+    _check_free(target, found.path)
+    target.parent.mkdir(parents=True, exist_ok=True)  # first: what fails here need not wait
     extracted = _extract(model, clear, rank)
-    target.parent.mkdir(parents=True, exist_ok=True)
     low_rank.save(target, extracted.tensors, radius=found.radius, base=found.base)
-    text = report(extracted, target.name, os.path.getsize(target), os.path.getsize(found.path))
+    text = report(extracted, target, os.path.getsize(target), os.path.getsize(found.path))
     return Written(target.name, text)
 
 
 def _extract(model: ModelPatcher, clear: ClearWeights, rank: int) -> Extracted:
     found = clear.checkpoint
     device = comfy.model_management.get_torch_device()
+    if device.type != "cuda":
+        device = torch.device("cpu")  # the decompositions are not everywhere: MPS has no QR
     comfy.model_management.free_memory(MEMORY * 4 * found.size.hidden**2, device)
     bar = comfy.utils.ProgressBar(1)
 
@@ -107,19 +112,36 @@ def file_name(name: str, clear_name: str, rank: int) -> str:
     """
     if not name.strip():
         return f"{Path(clear_name).stem}_rank_{rank}{SUFFIX}"
-    name = name.strip().removesuffix(SUFFIX)
-    if not name or name.startswith(".") or any(part in name for part in '/\\:*?"<>|\0'):
+    name = name.strip()
+    if name.lower().endswith(SUFFIX):
+        name = name[: -len(SUFFIX)]
+    edges = name.startswith(".") or name.endswith(".")
+    if not name.isprintable() or not name or edges or set(name) & set('/\\:*?"<>|'):
         raise CheckpointError(
             f"The name must be a file name without folders, such as my_clear_lora, got {name!r}."
         )
     return name + SUFFIX
 
 
-def report(extracted: Extracted, name: str, size: int, whole_size: int) -> str:
+def _check_free(target: Path, source: Path) -> None:
+    """Refuse a name by which the file itself would go, or another one be found in its place."""
+    if target.exists() and target.samefile(source):
+        raise CheckpointError(
+            f"The name must be another one than that of the CLEAR file itself, got {target.name}."
+        )
+    listed = folder_paths.get_full_path(FOLDER, target.name)
+    if listed is not None and not (target.exists() and target.samefile(listed)):
+        raise CheckpointError(
+            f"The name must be free, got {target.name}, which is a CLEAR file already: {listed}. "
+            "Choose another name."
+        )
+
+
+def report(extracted: Extracted, target: Path, size: int, whole_size: int) -> str:
     """Write what was extracted: rank, size, and the relative error of the weights."""
     kinds = "\n".join(f"  {kind}: {100 * error:.1f} %" for kind, error in extracted.by_kind.items())
     return (
-        f"{name} in models/loras/{FOLDER}\n"
+        f"{target.name} in {target.parent}\n"
         f"rank {extracted.rank}, {size / MIB:.1f} MiB (whole weights: {whole_size / MIB:.1f} MiB)\n"
         f"lost of what distilling changed: {100 * extracted.error:.1f} %\n"
         f"{kinds}\n"

@@ -9,9 +9,11 @@ from ..backends.strips import tile_size
 from ..window import Window
 from ..window_preview import Preview, blank, draw, token_at
 from .painting import LATENT_PX
+from .seamless import DIRECTIONS
 
 PATCH = 2  # latent pixels on a token's edge, in all families that CLEAR knows
 TOKEN_PX = PATCH * LATENT_PX
+NOWHERE = "none"
 
 
 def preview_window(
@@ -22,6 +24,7 @@ def preview_window(
     pool_factor: int,
     x: float,
     y: float,
+    wraps: str = NOWHERE,
 ) -> tuple[Tensor, str]:
     """Draw the window of a token over a picture.
 
@@ -32,6 +35,7 @@ def preview_window(
         pool_factor: edge of a pooled cell in tokens, 0 or 1 without pooling.
         x: share of the picture's width at which the token lies, 0 to 1.
         y: share of its height.
+        wraps: where the picture goes on at its other edge: "none", or one of `DIRECTIONS`.
 
     Returns:
         ``[B, height_px, width_px, 3]``, and the numbers as text.
@@ -42,7 +46,7 @@ def preview_window(
     _check(image, size_px, pool_factor, x, y)
     picture = blank(*size_px, TOKEN_PX) if image is None else _three_channels(image)
     height_px, width_px = picture.shape[1:3]
-    window = Window(radius)
+    window = Window(radius, *((False, False) if wraps == NOWHERE else DIRECTIONS[wraps]))
     preview = Preview(
         height_px,
         width_px,

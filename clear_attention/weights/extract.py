@@ -105,7 +105,7 @@ def extract(
         progress: Told after each layer.
 
     Raises:
-        CheckpointError: The rank is too large or too small, or a weight of the base is not finite.
+        CheckpointError: The rank is too large or too small, or the base is not finite.
     """
     if not 1 <= rank <= size.hidden:
         raise CheckpointError(
@@ -129,7 +129,9 @@ def extract(
         lost = _square(change - up.float() @ down.float())
         layers.append(LayerError(_kind(table, name), square, lost))
         progress(done, len(names))
-    tensors |= bias_changes(table, size, base, clear, dtype)
+    biases = bias_changes(table, size, base, clear, dtype)
+    _check_finite(biases)
+    tensors |= biases
     pooling = {name: t for name, t in clear.items() if name not in whole}
     return Extracted(tensors | pooling, rank, tuple(layers))
 
@@ -178,6 +180,14 @@ def bias_changes(
         fused = changes.setdefault(layer, torch.zeros(whole.shape, dtype=dtype))
         fused.narrow(*rows.offset).copy_(difference(clear[name], whole.narrow(*rows.offset), "cpu"))
     return changes
+
+
+def _check_finite(biases: Mapping[str, Tensor]) -> None:
+    for name, change in biases.items():
+        if not change.isfinite().all():
+            raise CheckpointError(
+                f"The base must have finite biases, got NaN or infinite ones in {name}."
+            )
 
 
 def _square(matrix: Tensor) -> float:

@@ -193,11 +193,39 @@ def extract_module(module):
     return next(name for name in sys.modules if name.endswith(f".{module.__name__}"))
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", ".hidden", "c:x", "a\0b"], ids=repr)
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/b", "a\\b", ".hidden", "c:x", "a\0b", "x.", "a\nb", ".safetensors"],
+    ids=repr,
+)
 def test_a_name_with_folders_is_refused(name, extract, flux_model, folders):
     with pytest.raises(ValueError, match="must be a file name without folders"):
         extract(flux_model("b"), "b", 4, name)
     assert not (folders / "loras" / "clear").exists()
+
+
+@pytest.mark.parametrize("name", ["mine", " mine.safetensors", "mine.SafeTensors"])
+def test_a_name_is_taken_with_or_without_its_ending(name, extract, flux_model, folders):
+    assert extract(flux_model("b"), "b", 4, name)[0] == "mine.safetensors"
+    assert extract(flux_model("b"), "b", 2, name)[0] == "mine.safetensors"  # its own goes
+
+
+def test_a_name_that_another_clear_file_has_is_refused(extract, flux_model, folders):
+    other = folders / "clear" / FILES["b"]
+    before = other.read_bytes()
+    with pytest.raises(ValueError, match=r"must be free, got clear_local_4_down_4\.safetensors"):
+        extract(flux_model("b"), "b", 4, "clear_local_4_down_4")
+    assert other.read_bytes() == before and not (folders / "loras" / "clear").exists()
+
+
+def test_the_file_itself_is_not_overwritten(extract, flux_model, folders):
+    extract(flux_model("b"), "b", 4, "another")  # makes the folder and has it listed
+    whole = folders / "loras" / "clear" / FILES["b"]
+    (folders / "clear" / FILES["b"]).rename(whole)
+    before = whole.read_bytes()
+    with pytest.raises(ValueError, match="another one than that of the CLEAR file itself"):
+        extract(flux_model("b"), "b", 4, FILES["b"])
+    assert whole.read_bytes() == before
 
 
 def test_what_is_of_low_rank_already_is_refused(extract, flux_model, folders):

@@ -52,6 +52,14 @@ def test_the_token_lies_where_it_was_asked_for(node, x, y, at):
     assert f"row {at[0]}, column {at[1]} sees" in text
 
 
+def test_with_a_direction_the_corner_sees_as_much_as_the_middle(node):
+    size = {"width": 320, "height": 320, "radius": 4, "x": 0, "y": 0}
+    seen = {way: node(**size, direction=way)[1] for way in ("none", "horizontal", "both")}
+    assert "sees 15 of" in seen["none"] and "cut at the border" in seen["none"]
+    assert "sees 26 of" in seen["horizontal"]
+    assert "sees 45 of" in seen["both"] and "cut" not in seen["both"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
