@@ -144,7 +144,9 @@ class LocalControlNet(ControlNet):
         if not self._in_its_time(t):
             return of_previous
         key, level = key_of(x_noisy, self.strength, transformer_options), float(t[0])
-        if (sigmas := transformer_options.get("sample_sigmas")) is not None:
+        sigmas = transformer_options.get("sample_sigmas")
+        # With several GPUs it is a copy that lives no longer than the call.
+        if sigmas is not None and "multigpu_thread_device" not in transformer_options:
             self._pace.end_with(sigmas)
         own = self._pace.recall(key, level)
         if own is None:

@@ -67,8 +67,10 @@ class Pace:
         The host tells a ControlNet of the end of a run, but not of one that was interrupted, and
         residuals are large.
         """
+        kept = self._kept
         if self.every > 1 and self._end is None:
-            self._end = weakref.finalize(run, self._kept.clear)
+            # Ours alone, where `weakref.finalize` would hold what is kept as long as `run` lives.
+            self._end = weakref.ref(run, lambda _: kept.clear())
 
     def keep(self, key: Hashable | None, control: Control) -> None:
         """Keep what was computed for the steps to come, if there are any without computing."""
