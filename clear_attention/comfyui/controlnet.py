@@ -83,22 +83,29 @@ def with_local_attention(control_net: Any, settings: ControlSettings) -> LocalCo
             f"CLEAR knows ComfyUI's own ControlNets, got the {type(control_net).__name__} of "
             "another node pack. Load it with Load ControlNet Model."
         )
-    return LocalControlNet.like(control_net, settings)
+    return LocalControlNet.like(control_net, settings, RunReport())
 
 
 class LocalControlNet(ControlNet):
-    """The host's ControlNet, with options for its blocks while it runs."""
+    """The host's ControlNet, with options for its blocks while it runs.
 
-    def __init__(self, settings: ControlSettings, **of_the_host: Any) -> None:
+    The copies of one node share a report: the host begins all of them before it asks any, and ends
+    all of them after it asked the last.
+    """
+
+    def __init__(self, settings: ControlSettings, report: RunReport, **of_the_host: Any) -> None:
         super().__init__(None, **of_the_host)
-        self.clear_settings = settings
+        self.clear_settings, self._report = settings, report
         self._start()
 
     @classmethod
-    def like(cls, other: ControlNet, settings: ControlSettings) -> LocalControlNet:
+    def like(
+        cls, other: ControlNet, settings: ControlSettings, report: RunReport
+    ) -> LocalControlNet:
         """Copy a ControlNet; the network is shared, as it is between the host's own copies."""
         same = cls(
             settings,
+            report,
             global_average_pooling=other.global_average_pooling,
             load_device=other.load_device,
             manual_cast_dtype=other.manual_cast_dtype,
@@ -110,12 +117,13 @@ class LocalControlNet(ControlNet):
 
     def copy(self) -> LocalControlNet:
         """Return a copy for another conditioning, with a run of its own."""
-        return type(self).like(self, self.clear_settings)
+        return type(self).like(self, self.clear_settings, self._report)
 
     def pre_run(self, model: Any, percent_to_timestep_function: Any) -> None:
         """Begin a run: what one that was interrupted left is forgotten."""
         super().pre_run(model, percent_to_timestep_function)
         self._start()
+        self._report.clear()
         embedder = getattr(model.diffusion_model, "pe_embedder", None)
         self._theta_of_model = getattr(embedder, "theta", None)
 
@@ -123,6 +131,7 @@ class LocalControlNet(ControlNet):
         """End a run: tell what happened, where no model's report does, and let go of tensors."""
         if self._report.lines() or self._report.notes or self._report.warned:
             self._report.publish((), attention=False)
+        self._report.clear()
         self._start()
         super().cleanup()
 
@@ -158,7 +167,6 @@ class LocalControlNet(ControlNet):
 
     def _start(self) -> None:
         self._pace = Pace(self.clear_settings.every)
-        self._report = RunReport()
         self._theta_of_model: float | None = None
 
     def _in_its_time(self, t: Tensor) -> bool:

@@ -93,6 +93,11 @@ class RunReport:
             logger.warning("CLEAR: %s", text)
         self.warned[text] = None
 
+    def clear(self) -> None:
+        """Forget everything, for the next run."""
+        for told in (self.calls, self.notes, self.warned, self.shown_on):
+            told.clear()
+
     def lines(self) -> list[str]:
         """Return one line per distinct path, in the order of appearance."""
         return [path.describe(calls) for path, calls in self.calls.items()]
