@@ -142,7 +142,7 @@ def check() -> None:
 
 def alone(grids: list[int], rounds: int) -> str:
     """Time the net by itself."""
-    net, window = narrow_net(), local(narrow_net())
+    net, window, grids = narrow_net(), local(narrow_net()), sorted(grids)
     lines = [
         f"**A ControlNet alone**: InstantX's layout, 1 double and 1 single block, 2 heads x 128, "
         f"float32, {TEXT} text tokens, r = {RADIUS}.",
