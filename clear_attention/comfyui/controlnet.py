@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any
 
 from comfy.controlnet import ControlNet
@@ -15,7 +14,8 @@ from torch import Tensor
 from ..window import Window
 from . import host
 from .attention import CALL_KEY, ModelCall, override
-from .controlnet_blocks import options_for_blocks, rotary_positions
+from .controlnet_blocks import options_for_blocks, rotary_positions, theta_of
+from .controlnet_chain import added
 from .controlnet_families import require_supported
 from .controlnet_pace import Control, Pace, key_of
 from .families import family_of, plain_module
@@ -124,8 +124,7 @@ class LocalControlNet(ControlNet):
         super().pre_run(model, percent_to_timestep_function)
         self._start()
         self._report.clear()
-        embedder = getattr(model.diffusion_model, "pe_embedder", None)
-        self._theta_of_model = getattr(embedder, "theta", None)
+        self._theta_of_model = theta_of(model.diffusion_model)
 
     def cleanup(self) -> None:
         """End a run: tell what happened, where no model's report does, and let go of tensors."""
@@ -204,12 +203,13 @@ class LocalControlNet(ControlNet):
         )
         assert call.report is not None
         with ExitStack() as hooks:
-            if family.rotary:
+            theta = self._theta(network) if family.rotary else None
+            if theta is not None:
                 hooks.enter_context(
                     rotary_positions(
                         network,
                         geometry,
-                        self._theta(network),
+                        theta,
                         wrap_height=settings.wrap_height,
                         wrap_width=settings.wrap_width,
                     )
@@ -220,9 +220,11 @@ class LocalControlNet(ControlNet):
             yield
         self._tell(call, transformer_options)
 
-    def _theta(self, network: Any) -> float:
-        """Return the rotary base of a call."""
-        own = network.pe_embedder.theta
+    def _theta(self, network: Any) -> float | None:
+        """Return the rotary base of a call, or None where positions are not made from one."""
+        own = theta_of(network)
+        if own is None:
+            return None
         factor = self.clear_settings.ntk_factor
         return own * factor if factor else self._theta_of_model or own
 
@@ -255,16 +257,3 @@ class LocalControlNet(ControlNet):
     def _name(self) -> str:
         node_id = self.clear_settings.node_id
         return "ControlNet" if node_id is None else f"ControlNet of node {node_id}"
-
-
-def added(own: Control | None, previous: Control | None) -> Control | None:
-    """Add the residuals of two nets; neither is changed."""
-    if own is None or previous is None:
-        return own or previous
-    return {
-        name: [
-            b if a is None else a if b is None else b + a
-            for a, b in zip_longest(own.get(name, ()), previous.get(name, ()))
-        ]
-        for name in {**own, **previous}
-    }

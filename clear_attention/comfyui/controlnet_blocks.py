@@ -28,18 +28,24 @@ def blocks_of(network: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def options_for_blocks(network: nn.Module, options: Mapping[str, Any]) -> Generator[None]:
-    """Hand `transformer_options` to each block of a network that gives its blocks none."""
+    """Add to the `transformer_options` of each block of a network, which may give it none."""
 
     def hand(
         _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return args, {**kwargs, "transformer_options": dict(options)}
+        given = kwargs.get("transformer_options") or {}
+        return args, {**kwargs, "transformer_options": {**given, **options}}
 
     with ExitStack() as hooks:
         for block in blocks_of(network):
             handle = block.register_forward_pre_hook(hand, with_kwargs=True)
             hooks.callback(handle.remove)
         yield
+
+
+def theta_of(network: Any) -> float | None:
+    """Return the rotary base of a FLUX network or net, or None if it has none."""
+    return getattr(getattr(network, "pe_embedder", None), "theta", None)
 
 
 @contextmanager

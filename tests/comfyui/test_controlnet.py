@@ -163,42 +163,24 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.35])
-def test_a_chain_adds_what_its_nets_say_each_in_its_own_way(
-    strength, make_control_net, nodes, residuals
-):
-    """The same network twice: in front of ours it keeps full attention, and ours its window."""
-    net, call = make_control_net("instantx"), call_of("instantx", SIZE)
-    local = nodes.CLEARControlNet(net, RADIUS)
-    own = residuals(shown(net, "instantx", seed=6), **call)
-    window = residuals(shown(local, "instantx", strength=strength), **call)
-    chain = shown(local, "instantx", strength=strength)
-    chain.set_previous_controlnet(shown(net, "instantx", seed=6))
-    together = residuals(chain, **call)
-    sums = {key: [a + b for a, b in zip(own[key], window[key], strict=True)] for key in own}
-    assert_same(together, sums)
-    # And the other way round: ours in front of one of the host's.
-    other = shown(net, "instantx", seed=6)
-    other.set_previous_controlnet(shown(local, "instantx", strength=strength))
-    close(residuals(other, **call), together)
+def test_what_a_net_tells_its_blocks_itself_stays_beside_ours(host):
+    from clear_attention.comfyui.controlnet_blocks import options_for_blocks
 
+    class Block(nn.Module):
+        def forward(self, **kwargs):
+            return kwargs
 
-def test_nets_of_different_depth_chain_as_the_hosts_do(make_control_net, nodes, residuals):
-    long, short, call = (
-        make_control_net("instantx"),
-        make_control_net("xlabs"),
-        call_of("xlabs", SIZE),
-    )
-    ours = {net: nodes.CLEARControlNet(net, 64) for net in (long, short)}
-    for one, other, names in (
-        (short, long, ("xlabs", "instantx")),
-        (long, short, ("instantx", "xlabs")),
-    ):
-        own = shown(one, names[0]).set_previous_controlnet(shown(other, names[1]))
-        local = shown(ours[one], names[0]).set_previous_controlnet(shown(ours[other], names[1]))
-        found, expected = residuals(local, **call), residuals(own, **call)
-        assert {key: len(each) for key, each in found.items()} == {"input": 19, "output": 38}
-        close(found, expected)
+    network = nn.Module()
+    network.double_blocks = nn.ModuleList([Block()])
+    block, given = network.double_blocks[0], {"ours": 0, "its own": 2}
+    with options_for_blocks(network, {"ours": 1}):
+        assert block(transformer_options=given) == {
+            "transformer_options": {"ours": 1, "its own": 2}
+        }
+        for none in ({}, {"transformer_options": None}):
+            assert block(**none) == {"transformer_options": {"ours": 1}}
+    assert given == {"ours": 0, "its own": 2}
+    assert block() == {}
 
 
 def test_the_later_of_two_nodes_wins(make_control_net, nodes, residuals):

@@ -78,6 +78,29 @@ def test_a_model_whose_positions_have_no_base_leaves_the_nets(
     assert_same(residuals(local, **call, model=model), own)
 
 
+def test_a_net_whose_own_positions_have_no_base_keeps_them(
+    make_control_net, nodes, residuals, seen
+):
+    net, size = make_control_net("instantx"), (10, 12)
+    embedder = net.control_model.pe_embedder
+    net.control_model.pe_embedder = Embedder(embedder)
+    positions, call = seen(net), call_of("instantx", size)
+    made = nodes.CLEARControlNet(net, 4, ntk_factor=4.0).copy()
+    residuals(made.set_cond_hint(hint_for("instantx", size)), **call)
+    assert torch.equal(positions[0], embedded(10000, 5, 6))
+
+
+class Embedder(torch.nn.Module):
+    """Another's, with a base that is not where the host's has it."""
+
+    def __init__(self, host_own):
+        super().__init__()
+        self.host_own = host_own
+
+    def forward(self, ids):
+        return self.host_own(ids)
+
+
 def test_proportional_attention_is_taken_from_the_model(
     make_control_net, nodes, residuals, flux_model
 ):
