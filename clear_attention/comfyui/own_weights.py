@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import comfy.utils
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.nn import Parameter
@@ -29,26 +30,34 @@ def plain_weights(model: ModelPatcher, found: Checkpoint, title: str) -> dict[st
     Raises:
         CheckpointError: They are of less than 16 bits, or quantised.
     """
-    keys = {rows.key for rows in found.table.slices(found.size).values()}
     tensors: dict[str, Tensor] = {}
-    for key, (own, *_) in model.get_key_patches(PREFIX).items():
-        name = key.removeprefix(PREFIX)
-        if name in keys:
-            tensor: Tensor = own[0]
-            _check_plain(tensor, name, title)
-            tensors[name] = tensor.detach()
+    for name in dict.fromkeys(rows.key for rows in found.table.slices(found.size).values()):
+        tensor = _unpatched(model, PREFIX + name)
+        _check_plain(tensor, name, title)
+        tensors[name] = tensor.detach()
     return tensors
+
+
+def _unpatched(model: ModelPatcher, key: str) -> Tensor:
+    # The host's get_key_patches reads all keys; quantised models have ones that are no attributes.
+    if key in model.backup:
+        return model.backup[key].weight
+    if key in model.hook_backup:  # without patches, for those would have made a backup first
+        return model.hook_backup[key][0]
+    return comfy.utils.get_attr(model.model, key)
 
 
 def _check_plain(tensor: Tensor, name: str, title: str) -> None:
     # Rounded to 8 bits, weights are off by as much as distilling changes them; packed ones have
     # shapes and scales of their own.
-    plain = type(tensor) in (Tensor, Parameter) and tensor.dtype.is_floating_point
-    if not plain or tensor.element_size() < 2:
+    kind = type(tensor)
+    plain = kind in (Tensor, Parameter)
+    if not plain or not tensor.dtype.is_floating_point or tensor.element_size() < 2:
+        # Quantised tensors tell the dtype that they are computed in.
+        got = str(tensor.dtype).removeprefix("torch.") if plain else kind.__name__
         raise CheckpointError(
-            f"{title} must hold its weights in bf16, fp16 or float32, got "
-            f"{str(tensor.dtype).removeprefix('torch.')} in {name}: load its 16-bit file, with "
-            "weight_dtype default."
+            f"{title} must hold its weights in bf16, fp16 or float32, got {got} in {name}: load "
+            "its 16-bit file, with weight_dtype default."
         )
 
 

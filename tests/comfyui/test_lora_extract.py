@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from .golden import FOLDER
+from .test_lora_matrix import scaled_model
 from .test_weights_patches import (
     LINEAR1,
     QKV,
@@ -239,6 +240,11 @@ def test_what_is_of_low_rank_already_is_refused(extract, flux_model, folders):
 def test_a_model_of_8_bits_is_refused(extract, flux_model):
     with pytest.raises(ValueError, match="The model to extract from must hold its weights in bf16"):
         extract(flux_model("b", torch.float8_e4m3fn), "b", 4)
+
+
+def test_a_model_of_scaled_8_bits_is_refused(extract, flux_model):
+    with pytest.raises(ValueError, match="The model to extract from must hold its weights in bf16"):
+        extract(scaled_model(flux_model("b")), "b", 4)
 
 
 def test_a_model_of_another_size_is_refused(extract, flux_model):

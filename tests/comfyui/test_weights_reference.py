@@ -13,7 +13,16 @@ import torch
 from clear_attention.weights import CheckpointError, checkpoint
 
 from .golden import FOLDER
-from .test_lora_hooks import STREAMED, running, weights_in_use
+from .test_lora_hooks import (
+    HOOK_STRENGTH,
+    STREAMED,
+    WHOLE,
+    assert_near,
+    hook,
+    running,
+    weights_in_use,
+)
+from .test_lora_matrix import scaled_model
 from .test_weights_patches import (
     CPU,
     FILES,
@@ -120,6 +129,23 @@ def test_loras_on_the_reference_do_not_leak_in(loaded, flux_model, finetune, wei
     assert_same_bits(patched_weights(patched), expected)
 
 
+@pytest.mark.parametrize("memory", [WHOLE, STREAMED], ids=["whole", "streamed"])
+def test_loras_and_hooks_in_use_on_the_reference_do_not_leak_in(
+    memory, flux_model, finetune, weights, clear
+):
+    model, plain = finetune("b"), flux_model("b")
+    expected = patched_weights(weights.apply_clear(model, clear("b-pooled"), 0.7, plain))
+    reference = loras(plain)["fused"](plain)
+    file = {
+        LINEAR1.replace("weight", f"lora_{part}.weight"): torch.ones(shape)
+        for part, shape in (("A", (4, 128)), ("B", (896, 4)))
+    }
+    with running(reference, hook(file), memory):
+        patched = weights.apply_clear(model, clear("b-pooled"), 0.7, reference)
+        actual = patched_weights(patched)
+    assert_same_bits(actual, expected)
+
+
 def test_the_references_tensors_are_shared_and_live_as_long_as_they_are_used(
     flux_model, finetune, weights, clear
 ):
@@ -204,8 +230,6 @@ def test_both_models_stay_as_they_are(flux_model, finetune, weights, clear):
 
 
 def test_a_hook_keeps_its_effect(flux_model, finetune, weights, clear):
-    from .test_lora_hooks import HOOK_STRENGTH, assert_near, hook
-
     draw = torch.Generator().manual_seed(0)
     name = QKV.removesuffix(".weight")
     down, up = torch.randn(4, 128, generator=draw), torch.randn(384, 4, generator=draw)
@@ -232,6 +256,27 @@ def test_a_quantised_reference_is_refused(flux_model, finetune, weights, clear):
     reference.model.diffusion_model.double_blocks[0].img_attn.qkv.weight = packed
     with pytest.raises(CheckpointError, match=r"reference_model must .* got uint8"):
         weights.apply_clear(finetune("b"), clear("b-pooled"), 1.0, reference)
+
+
+def test_a_scaled_reference_is_refused(flux_model, finetune, weights, clear):
+    reference = scaled_model(flux_model("b"))
+    got = r"reference_model must .* got (float8_e4m3fn|QuantizedTensor) in .* 16-bit"
+    with pytest.raises(CheckpointError, match=got):
+        weights.apply_clear(finetune("b"), clear("b-pooled"), 1.0, reference)
+
+
+def test_a_key_that_is_no_attribute_does_not_matter(flux_model, finetune, weights, clear):
+    model, reference, file = finetune("b"), flux_model("b"), clear("b-pooled")
+    expected = weights.apply_clear(model, file, 1.0, reference).patches
+    layer = reference.model.diffusion_model.single_blocks[0].linear1
+    layer.register_state_dict_post_hook(  # as ComfyUI-GGUF has it, for the largest layer
+        lambda _, state, prefix, *__: state.update({f"{prefix}temp.weight": torch.zeros(1)})
+    )
+    assert any(key.endswith("temp.weight") for key in reference.model_state_dict())
+    patched = weights.apply_clear(model, file, 1.0, reference)
+    for key, entries in patched.patches.items():
+        for (_, ours, *_), (_, wanted, *_) in zip(entries, expected[key], strict=True):
+            assert torch.equal(ours[0], wanted[0])
 
 
 def test_a_reference_of_another_size_is_refused(flux_model, finetune, weights, clear):
