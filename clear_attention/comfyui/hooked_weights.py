@@ -9,7 +9,7 @@ behind its patches, and only where a hook is in use.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import comfy.utils
@@ -17,7 +17,6 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
-from torch.nn import Parameter
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +38,13 @@ def restore_hooks(model: ModelPatcher, losses: Losses) -> None:
     def registered(patcher: ModelPatcher, *_: Any, **__: Any) -> None:
         _wrap_hooked(patcher, losses)
 
-    model.remove_callbacks_with_key(CallbacksMP.ON_REGISTER_ALL_HOOK_PATCHES, KEY)
-    model.add_callback_with_key(CallbacksMP.ON_REGISTER_ALL_HOOK_PATCHES, KEY, registered)
+    callbacks = {
+        CallbacksMP.ON_REGISTER_ALL_HOOK_PATCHES: registered,
+        CallbacksMP.ON_APPLY_HOOKS: _put_behind_patches,
+    }
+    for when, callback in callbacks.items():
+        model.remove_callbacks_with_key(when, KEY)
+        model.add_callback_with_key(when, KEY, callback)
 
 
 def _wrap_hooked(patcher: ModelPatcher, losses: Losses) -> None:
@@ -54,6 +58,32 @@ def _wrap_hooked(patcher: ModelPatcher, losses: Losses) -> None:
         lost = losses(patcher.patches[key])
         if lost:
             patcher.add_weight_wrapper(key, _Restored(patcher, key, lost, warned))
+
+
+def _put_behind_patches(patcher: ModelPatcher, hooks: Any) -> None:
+    """Move our wrappers behind patches that the host has appended, and apply the hooks anew.
+
+    It does so where it unloads a part of the model during a run. The hooked weights that it has
+    cached before have the patches in them, which are now applied again to what lies there.
+    """
+    behind = [functions for functions in _wrapped(patcher) if _sort(functions) != functions]
+    for functions in behind:
+        functions[:] = _sort(functions)
+    if behind:
+        patcher.clear_cached_hook_weights()
+        patcher.patch_hooks(hooks)
+
+
+def _wrapped(patcher: ModelPatcher) -> Iterator[list[Any]]:
+    """Give the lists of functions of the layers that have wrappers of ours."""
+    for key, wrappers in patcher.weight_wrapper_patches.items():
+        if any(isinstance(wrapper, _Restored) for wrapper in wrappers):
+            layer, _, parameter = key.rpartition(".")
+            yield getattr(patcher.model.get_submodule(layer), f"{parameter}_function")
+
+
+def _sort(functions: list[Any]) -> list[Any]:
+    return sorted(functions, key=lambda function: isinstance(function, _Restored))
 
 
 class _Restored:
@@ -95,6 +125,4 @@ class _Restored:
 
 
 def _on(tensor: Tensor, like: Tensor) -> Tensor:
-    # Newer hosts keep quantised weights as tensors of a class of their own.
-    plain = tensor if type(tensor) in (Tensor, Parameter) else tensor.dequantize()
-    return plain.detach().to(like.device).to(torch.float32)
+    return tensor.detach().to(like.device).to(torch.float32)

@@ -143,6 +143,27 @@ def test_without_its_hook_the_model_is_the_clear_one(memory, flux_model, weights
         assert torch.equal(tensor.double(), fused(base, "b-pooled")[key])
 
 
+@pytest.mark.parametrize("unloaded_with", ["the hook", "no hook"])
+@pytest.mark.parametrize("strength", [1.0, 0.3])
+def test_a_hook_keeps_its_effect_while_layer_by_layer_is_unloaded(
+    strength, unloaded_with, flux_model, weights, clear, file
+):
+    model = flux_model("b")
+    base = plain_weights(model)
+    patched = weights.apply_clear(model, clear, strength)
+    wanted = expected(base, file, strength)
+    hooks = hook(file)
+    with running(patched, hooks, WHOLE):
+        while patched.backup:
+            patched.apply_hooks(hooks if unloaded_with == "the hook" else None)
+            assert patched.partially_unload(CPU, 1)  # layer by layer
+            patched.apply_hooks(hooks)
+            assert_near(weights_in_use(patched), wanted)
+        patched.apply_hooks(None)
+        assert_near(weights_in_use(patched), expected(base, file, strength, 0.0))
+    assert_same_bits(plain_weights(model), base)
+
+
 def test_streamed_bf16_weights_lose_no_more_than_rounding(flux_model, weights, clear, file):
     model = flux_model("b", torch.bfloat16)
     base = plain_weights(model)
@@ -172,7 +193,7 @@ def test_a_lora_of_the_model_and_one_of_a_hook_add_up(flux_model, weights, clear
         assert_near(weights_in_use(both), expected(base, file, 1.0, HOOK_STRENGTH + 0.5))
 
 
-def painted(model, hooks, streamed):
+def painted(model, hooks, streamed, callback=None):
     """Paint with a hook on the positive prompt alone, as KSampler does; return the latent."""
     import comfy.sample
 
@@ -191,7 +212,7 @@ def painted(model, hooks, streamed):
     noise = torch.randn(latent.shape, generator=draw)
     arguments = (noise, 3, 2.0, "euler", "simple", positive, negative, latent)
     with torch.inference_mode():
-        return comfy.sample.sample(model, *arguments, disable_pbar=True, seed=1)
+        return comfy.sample.sample(model, *arguments, disable_pbar=True, seed=1, callback=callback)
 
 
 def test_a_scheduled_hook_paints_the_same_picture_streamed(flux_model, weights, clear, file):
@@ -208,3 +229,17 @@ def test_a_scheduled_hook_paints_the_same_picture_streamed(flux_model, weights, 
     without = paint(None, True)
     torch.testing.assert_close(streamed, whole, rtol=0, atol=1e-4)
     assert (without - whole).abs().max() > 0.05
+
+
+def test_a_hook_paints_the_same_picture_when_layers_are_unloaded_between_steps(
+    flux_model, weights, clear, file
+):
+    def paint(freed):
+        model = weights.apply_clear(flux_model("b"), clear)
+        try:
+            return painted(model, hook(file), False, lambda *_: model.partially_unload(CPU, freed))
+        finally:
+            model.detach()
+
+    everything, nothing = 2**30, -(2**30)
+    torch.testing.assert_close(paint(everything), paint(nothing), rtol=0, atol=1e-4)
