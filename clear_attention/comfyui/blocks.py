@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -70,7 +70,7 @@ def runs_foreign(family: Family, diffusion_model: nn.Module) -> bool:
 @contextmanager
 def tell_blocks(
     family: Family, diffusion_model: nn.Module, options: Mapping[str, Any]
-) -> Generator[None, None, None]:
+) -> Generator[None]:
     """Give a call's options and their own name to blocks that are run without, during the call.
 
     Args:
@@ -78,28 +78,37 @@ def tell_blocks(
         diffusion_model: the one that runs.
         options: of the call.
     """
+
+    def told(kind: str, index: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {**options, **given, "block_type": kind, "block_index": index}
+
     with ExitStack() as hooks:
         for kind in family.hooks:
             for index, block in enumerate(getattr(plain_module(diffusion_model), f"{kind}_blocks")):
                 # Nodes that bring blocks of their own may have some that take no options.
                 taken = inspect.signature(plain_module(block).forward).parameters
                 if taken.keys() & {"transformer_options", "kwargs"}:
-                    tell = functools.partial(_tell, (kind, index), options)
-                    hook = block.register_forward_pre_hook(tell, with_kwargs=True)
-                    hooks.callback(hook.remove)
+                    hooks.enter_context(options_changed(block, partial(told, kind, index)))
         yield
 
 
-def _tell(
-    block: Block,
-    options: Mapping[str, Any],
-    module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    told = {**options, **(kwargs.get("transformer_options") or {})}
-    told["block_type"], told["block_index"] = block
-    return args, {**kwargs, "transformer_options": told}
+@contextmanager
+def options_changed(
+    block: nn.Module, change: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> Generator[None]:
+    """Change the `transformer_options` that a block is called with, which may be none."""
+
+    def hand(
+        _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given = kwargs.get("transformer_options") or {}
+        return args, {**kwargs, "transformer_options": change(given)}
+
+    hook = block.register_forward_pre_hook(hand, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _names_blocks(family: Family) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .blocks import options_changed
 from .geometry import Geometry
 from .periodic import COLUMN_AXIS, ROW_AXIS, repeated
 
@@ -29,17 +30,9 @@ def blocks_of(network: nn.Module) -> Iterator[nn.Module]:
 @contextmanager
 def options_for_blocks(network: nn.Module, options: Mapping[str, Any]) -> Generator[None]:
     """Add to the `transformer_options` of each block of a network, which may give it none."""
-
-    def hand(
-        _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        given = kwargs.get("transformer_options") or {}
-        return args, {**kwargs, "transformer_options": {**given, **options}}
-
     with ExitStack() as hooks:
         for block in blocks_of(network):
-            handle = block.register_forward_pre_hook(hand, with_kwargs=True)
-            hooks.callback(handle.remove)
+            hooks.enter_context(options_changed(block, lambda given: {**given, **options}))
         yield
 
 
