@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..clear_attention.comfyui.patch import with_settings
 from ..clear_attention.comfyui.settings import parse_blocks
 from ..clear_attention.window import Window
-from .inputs import CATEGORY, backend_input, model_input
+from .inputs import CATEGORY, backend_input, model_input, radius_input
 
 
 class CLEARAttention(io.ComfyNode):
@@ -26,15 +26,9 @@ class CLEARAttention(io.ComfyNode):
             ),
             inputs=[
                 model_input(),
-                io.Int.Input(
-                    "radius",
-                    default=16,
-                    min=1,
-                    max=512,
-                    tooltip=(
-                        "Radius of the window in tokens of 16 pixels. Smaller is faster, larger is "
-                        "closer to full attention; one larger than the picture changes nothing."
-                    ),
+                radius_input(
+                    "Radius of the window in tokens of 16 pixels. Smaller is faster, larger is "
+                    "closer to full attention; one larger than the picture changes nothing."
                 ),
                 io.Int.Input(
                     "pool_factor",

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..clear_attention.comfyui.controlnet import ControlSettings, with_local_attention
-from .inputs import CATEGORY, backend_input
+from .inputs import CATEGORY, backend_input, radius_input
 
 
 class CLEARControlNet(io.ComfyNode):
@@ -27,16 +27,11 @@ class CLEARControlNet(io.ComfyNode):
                     "control_net",
                     tooltip="The ControlNet. It stays as it is; a copy with a window is returned.",
                 ),
-                io.Int.Input(
-                    "radius",
-                    default=0,
-                    min=0,
-                    max=512,
-                    tooltip=(
-                        "Radius of the window in tokens of 16 pixels. 0 takes the window, and the "
-                        "steps at which it works, of the model that is sampled. One larger than "
-                        "the picture changes nothing."
-                    ),
+                radius_input(
+                    "Radius of the window in tokens of 16 pixels. 0 takes the window, and the "
+                    "steps at which it works, of the model that is sampled. One larger than "
+                    "the picture changes nothing.",
+                    or_zero=True,
                 ),
                 io.Int.Input(
                     "every",

@@ -11,7 +11,7 @@ from ..clear_attention.distill.config import (
     Student,
     Training,
 )
-from .inputs import CATEGORY
+from .inputs import CATEGORY, radius_input
 
 PROMPTS = "a photograph of a lighthouse at dusk\na portrait of an old fisherman\na red bicycle"
 
@@ -53,15 +53,9 @@ class CLEARDistill(io.ComfyNode):
                         "needs another one."
                     ),
                 ),
-                io.Int.Input(
-                    "radius",
-                    default=16,
-                    min=1,
-                    max=512,
-                    tooltip=(
-                        "Radius of the window in tokens of 16 pixels. Smaller is faster to use and "
-                        "harder to learn; the CLEAR Locality Probe suggests one."
-                    ),
+                radius_input(
+                    "Radius of the window in tokens of 16 pixels. Smaller is faster to use and "
+                    "harder to learn; the CLEAR Locality Probe suggests one."
                 ),
                 io.Int.Input(
                     "pool_factor",

@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..clear_attention.comfyui.extract import extract_lora
 from ..clear_attention.comfyui.loader import clear_files
-from .inputs import CATEGORY
+from .inputs import CATEGORY, radius_input
 
 
 class CLEARExtractLoRA(io.ComfyNode):
@@ -55,15 +55,10 @@ class CLEARExtractLoRA(io.ComfyNode):
                         "the CLEAR file and the rank, such as clear_local_16_rank_128."
                     ),
                 ),
-                io.Int.Input(
-                    "radius",
-                    default=0,
-                    min=0,
-                    max=512,
-                    tooltip=(
-                        "Radius of the window in tokens of 16 pixels, for the new file's metadata. "
-                        "0 takes the radius that the CLEAR file was distilled for."
-                    ),
+                radius_input(
+                    "Radius of the window in tokens of 16 pixels, for the new file's metadata. "
+                    "0 takes the radius that the CLEAR file was distilled for.",
+                    or_zero=True,
                 ),
             ],
             outputs=[

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..clear_attention.comfyui.loader import clear_files, load_onto
-from .inputs import CATEGORY, backend_input, model_input
+from .inputs import CATEGORY, backend_input, model_input, radius_input
 
 
 class CLEARLoader(io.ComfyNode):
@@ -43,15 +43,10 @@ class CLEARLoader(io.ComfyNode):
                         "the file as distilled; 0 switches the node off, window included."
                     ),
                 ),
-                io.Int.Input(
-                    "radius",
-                    default=0,
-                    min=0,
-                    max=512,
-                    tooltip=(
-                        "Radius of the window in tokens of 16 pixels. 0 takes the radius that the "
-                        "file was distilled for; a larger one is slower and seldom better."
-                    ),
+                radius_input(
+                    "Radius of the window in tokens of 16 pixels. 0 takes the radius that the "
+                    "file was distilled for; a larger one is slower and seldom better.",
+                    or_zero=True,
                 ),
                 backend_input(),
                 io.Model.Input(

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..clear_attention.comfyui.locality import Sample, report_locality
-from .inputs import CATEGORY
+from .inputs import CATEGORY, radius_input
 
 
 class CLEARLocality(io.ComfyNode):
@@ -40,15 +40,9 @@ class CLEARLocality(io.ComfyNode):
                         "size matters, since larger pictures have farther to look."
                     ),
                 ),
-                io.Int.Input(
-                    "radius",
-                    default=16,
-                    min=1,
-                    max=512,
-                    tooltip=(
-                        "The radius to judge, in tokens of 16 pixels. Blocks that need a larger "
-                        "one are listed in dense_blocks. It does not change what is measured."
-                    ),
+                radius_input(
+                    "The radius to judge, in tokens of 16 pixels. Blocks that need a larger "
+                    "one are listed in dense_blocks. It does not change what is measured."
                 ),
                 io.Float.Input(
                     "share",

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..clear_attention.comfyui.planner_node import plan_run
-from .inputs import CATEGORY
+from .inputs import CATEGORY, radius_input
 
 
 class CLEARPlan(io.ComfyNode):
@@ -46,15 +46,10 @@ class CLEARPlan(io.ComfyNode):
                     step=8,
                     tooltip="Height of the picture in pixels.",
                 ),
-                io.Int.Input(
-                    "radius",
-                    default=0,
-                    min=0,
-                    max=512,
-                    tooltip=(
-                        "Radius of the window in tokens of 16 pixels. 0 takes what the CLEAR node "
-                        "on the model does, pooling and dense blocks too, or 16 without one."
-                    ),
+                radius_input(
+                    "Radius of the window in tokens of 16 pixels. 0 takes what the CLEAR node "
+                    "on the model does, pooling and dense blocks too, or 16 without one.",
+                    or_zero=True,
                 ),
                 io.Int.Input(
                     "pool_factor",

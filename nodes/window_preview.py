@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..clear_attention.comfyui.seamless import DIRECTIONS
 from ..clear_attention.comfyui.window_preview import NOWHERE, preview_window
-from .inputs import CATEGORY
+from .inputs import CATEGORY, radius_input
 
 
 class CLEARWindowPreview(io.ComfyNode):
@@ -24,15 +24,9 @@ class CLEARWindowPreview(io.ComfyNode):
                 "radius by eye; no model is needed."
             ),
             inputs=[
-                io.Int.Input(
-                    "radius",
-                    default=16,
-                    min=1,
-                    max=512,
-                    tooltip=(
-                        "Radius of the window in tokens of 16 pixels. One larger than the "
-                        "picture's diagonal sees everything."
-                    ),
+                radius_input(
+                    "Radius of the window in tokens of 16 pixels. One larger than the "
+                    "picture's diagonal sees everything."
                 ),
                 io.Int.Input(
                     "pool_factor",
