@@ -9,7 +9,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -17,6 +17,12 @@ if __name__ == "__main__":
 from demo.students import STUDENTS
 from tools.environment import BASE, ensure, reexec_in_venv
 from tools.host import ROOT
+
+if TYPE_CHECKING:
+    from clear_attention.distill.config import Config
+    from clear_attention.distill.shards import ShardFolder
+    from clear_attention.distill.tasks import Task
+    from clear_attention.distill.trainer import Trainer
 
 DEMO = ROOT / "demo"
 TEACHING = DEMO / "teaching"
@@ -58,11 +64,9 @@ def train_teacher() -> None:
     import torch
 
     from clear_attention.comfyui.denoiser import HostDenoiser
-    from clear_attention.distill.batches import Batches
     from clear_attention.distill.shards import write_tensors
     from clear_attention.distill.tasks import FlowMatching
     from clear_attention.distill.toml_file import read
-    from clear_attention.distill.trainer import Trainer
     from demo.nodes.checkpoint import BASE, MODELS
     from demo.nodes.network import build_model
     from demo.teaching.teacher import CROPS, HELD_OUT_CROPS, initial_weights, write_data
@@ -71,8 +75,22 @@ def train_teacher() -> None:
     data = write_data(config.data_folder / "train", CROPS, seed=0)
     held_out = write_data(config.data_folder / "held_out", HELD_OUT_CROPS, seed=1)
     denoiser = HostDenoiser(build_model(initial_weights(), torch.float32))
+    task = FlowMatching(denoiser, config.training)
+    with trained("teacher", task, config, data, held_out).averaged():
+        tensors = {name: t.bfloat16() for name, t in denoiser.network.state_dict().items()}
+    MODELS.mkdir(exist_ok=True)
+    write_tensors(MODELS / BASE, tensors, format="pt")
+
+
+def trained(
+    name: str, task: Task, config: Config, data: ShardFolder, held_out: ShardFolder
+) -> Trainer:
+    """Train to the last step, from where an earlier run stopped, under a progress bar."""
+    from clear_attention.distill.batches import Batches
+    from clear_attention.distill.trainer import Trainer
+
     trainer = Trainer(
-        FlowMatching(denoiser, config.training),
+        task,
         Batches(data, config.training),
         config.training,
         config.optimiser,
@@ -80,12 +98,9 @@ def train_teacher() -> None:
         Batches(held_out, config.training, salt=1),
     )
     trainer.resume()
-    with Bar("teacher", config.training.steps) as bar:
+    with Bar(name, config.training.steps) as bar:
         trainer.run(bar.losses)
-    with trainer.averaged():
-        tensors = {name: t.bfloat16() for name, t in denoiser.network.state_dict().items()}
-    MODELS.mkdir(exist_ok=True)
-    write_tensors(MODELS / BASE, tensors, format="pt")
+    return trainer
 
 
 def distil_students() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from demo.train import PHOTOGRAPHS, TEACHING, Bar, enter
+from demo.train import PHOTOGRAPHS, TEACHING, enter, trained
 from tools.environment import BASE, ensure, reexec_in_venv
 
 if TYPE_CHECKING:
@@ -39,10 +39,8 @@ def main() -> None:
     import torch
 
     from clear_attention.comfyui.denoiser import HostDenoiser
-    from clear_attention.distill.batches import Batches
     from clear_attention.distill.shards import write_tensors
     from clear_attention.distill.toml_file import read
-    from clear_attention.distill.trainer import Trainer
     from demo.nodes.checkpoint import base_weights
     from demo.nodes.network import build_model
     from demo.teaching.lora import LoRATraining
@@ -52,17 +50,7 @@ def main() -> None:
     held_out = write_prints(config.data_folder / "held_out", HELD_OUT_CROPS, seed=1)
     denoiser = HostDenoiser(build_model(base_weights(), torch.float32))
     task = LoRATraining(denoiser, config.training)
-    trainer = Trainer(
-        task,
-        Batches(data, config.training),
-        config.training,
-        config.optimiser,
-        config.folder,
-        Batches(held_out, config.training, salt=1),
-    )
-    trainer.resume()
-    with Bar(WORD, config.training.steps) as bar:
-        trainer.run(bar.losses)
+    trained(WORD, task, config, data, held_out)
     write_tensors(config.output, task.file(), format="pt", ss_base_model_version="flux1")
 
 
