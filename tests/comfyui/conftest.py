@@ -19,6 +19,7 @@ from .low_memory_fixtures import lengths  # noqa: F401 - fixture
 from .pack_fixtures import clear_folder, node_classes, nodes, pack, run  # noqa: F401 - fixtures
 from .sd3_fixtures import sd3_clear, sd3_files, sd3_folders, sd3_model  # noqa: F401 - fixtures
 from .upscale_fixtures import demo, lines, modules, stages, steps, upscale, vae  # noqa: F401
+from .weights_fixtures import clear, weights  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).parents[2]
 HOST = Path(os.environ.get("COMFYUI_HOST", ROOT / ".host" / "ComfyUI-0.3.75"))
@@ -88,8 +89,8 @@ def flux_model(host: Path, flux_weights: Any) -> Callable[..., Any]:
         config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
         model = config.get_model({})
         # Newer hosts have other names for the norms.
-        weights = config.process_unet_state_dict(flux_weights(name))
-        model.diffusion_model.load_state_dict(weights)
+        state = config.process_unet_state_dict(flux_weights(name))
+        model.diffusion_model.load_state_dict(state)
         cpu = torch.device("cpu")
         return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
 

@@ -7,10 +7,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from clear_attention.weights import checkpoint
-
-from .golden import FOLDER
 from .test_weights_patches import CPU, LINEAR1, QKV, assert_same_bits, fused, plain_weights
+from .weights_fixtures import golden_clear
 
 STREAMED, WHOLE = 1, 0  # bytes that may be loaded; 0 is all of them
 PROJ = "diffusion_model.double_blocks.0.img_attn.proj.weight"
@@ -18,16 +16,8 @@ HOOK_STRENGTH = 0.7
 
 
 @pytest.fixture
-def weights(host):
-    from clear_attention.comfyui import weights
-
-    return weights
-
-
-@pytest.fixture
-def clear(weights):
-    found = checkpoint.read(FOLDER / "clear_b_down4.safetensors", radius=4)
-    return weights.ClearWeights(found, weights.Tensors(checkpoint.load(found)))
+def clear(host):
+    return golden_clear("b-pooled")
 
 
 @pytest.fixture

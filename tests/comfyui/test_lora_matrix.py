@@ -7,11 +7,9 @@ import logging
 import pytest
 import torch
 
-from clear_attention.weights import checkpoint
-
 from . import lora_formats
-from .golden import FOLDER
 from .test_weights_patches import CPU, fused, patched_weights, plain_weights
+from .weights_fixtures import golden_clear
 
 LORA_STRENGTH = 0.8
 SCALED = "scaled fp8"
@@ -20,16 +18,8 @@ CASES = [(1.0, False), (0.6, False), (0.6, True)]  # strength, with a reference
 
 
 @pytest.fixture(scope="module")
-def weights(host):
-    from clear_attention.comfyui import weights
-
-    return weights
-
-
-@pytest.fixture(scope="module")
-def clear(weights):
-    found = checkpoint.read(FOLDER / "clear_b_down4.safetensors", radius=4)
-    return weights.ClearWeights(found, weights.Tensors(checkpoint.load(found)))
+def clear(host):
+    return golden_clear("b-pooled")
 
 
 @pytest.fixture(scope="module", params=[*DTYPES, SCALED])

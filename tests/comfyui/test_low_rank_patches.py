@@ -12,13 +12,11 @@ import pytest
 import torch
 
 from clear_attention.distill.student import Student
-from clear_attention.weights import CheckpointError, checkpoint, low_rank
+from clear_attention.weights import CheckpointError, low_rank
 from clear_attention.weights.table import Size
 
-from .golden import FOLDER
 from .test_weights_patches import (
     CPU,
-    FILES,
     LINEAR1,
     QKV,
     assert_close,
@@ -31,6 +29,7 @@ from .test_weights_patches import (
     snapshot,
     stage,
 )
+from .weights_fixtures import golden_clear
 
 MODELS = ("a", "b", "3.5-large", "3.5-medium")
 STRENGTHS = (0.0, 0.5, 1.0, -1.0)
@@ -41,14 +40,6 @@ ATTENTIONS = {
     "joint": "transformer_blocks.{}.attn",
     "image": "transformer_blocks.{}.attn2",
 }
-
-
-@pytest.fixture
-def weights(host):
-    """The module under test; it can be imported only inside the host."""
-    from clear_attention.comfyui import weights
-
-    return weights
 
 
 @pytest.fixture
@@ -101,14 +92,9 @@ def clear(write, weights):
 
 
 @pytest.fixture
-def whole(weights):
+def whole(host):
     """Load a golden checkpoint of whole weights for one of the FLUX models."""
-
-    def load(name):
-        found = checkpoint.read(FOLDER / f"{FILES[name]}.safetensors", radius=4)
-        return weights.ClearWeights(found, weights.Tensors(checkpoint.load(found)))
-
-    return load
+    return golden_clear
 
 
 def changed(model, tensors, strength=1.0):

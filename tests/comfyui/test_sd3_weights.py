@@ -24,14 +24,6 @@ STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 
 
 @pytest.fixture
-def weights(host):
-    """The module under test; it can be imported only inside the host."""
-    from clear_attention.comfyui import weights
-
-    return weights
-
-
-@pytest.fixture
 def clear(sd3_folders, sd3_clear, weights):
     """Write and load a CLEAR file of a model, with its tensors."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import logging
 import sys
@@ -10,26 +11,13 @@ import sys
 import pytest
 import torch
 
+from . import flux_runs
+
 RADIUS = 4
 SIZE = (16, 22)
+inputs = functools.partial(flux_runs.inputs, height=SIZE[0], width=SIZE[1], text=7)
 # What another order of the sums may change: the window is computed for other tiles.
 CLOSE = dict(atol=2e-5, rtol=2e-5)
-
-
-def inputs(height=SIZE[0], width=SIZE[1], text=7, batch=1):
-    """Return the arguments of `run`."""
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    return {
-        "x": random(batch, 16, height, width),
-        "timestep": torch.linspace(0.9, 0.5, batch),
-        "context": random(batch, text, 64),
-        "y": random(batch, 32),
-        "guidance": torch.full((batch,), 3.5),
-    }
 
 
 def without_text(references=0, **kwargs):
@@ -133,7 +121,7 @@ def test_the_original_model_stays_bit_equal(flux_model, nodes, run):
 
 def test_sizes_and_interrupted_calls_do_not_disturb_the_next(flux_model, nodes, run):
     model = nodes.CLEARSeamless(nodes.CLEARAttention(flux_model("b"), RADIUS))
-    small, large = inputs(8, 10), inputs(14, 12)
+    small, large = inputs(height=8, width=10), inputs(height=14, width=12)
     first = run(model, **small)
     run(model, **large)
     assert torch.equal(run(model, **small), first)

@@ -16,14 +16,6 @@ from .golden import FOLDER
 
 
 @pytest.fixture
-def weights(host):
-    """The module under test; it can be imported only inside the host."""
-    from clear_attention.comfyui import weights
-
-    return weights
-
-
-@pytest.fixture
 def folders(host, tmp_path, monkeypatch):
     """The host's folders with nothing of ours in them, under a path for this test."""
     import folder_paths

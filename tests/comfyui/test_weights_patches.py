@@ -12,31 +12,12 @@ from safetensors.torch import load_file
 from clear_attention.weights import CheckpointError, checkpoint
 
 from .golden import FOLDER
+from .weights_fixtures import FILES
 
-FILES = {"a-local": "clear_a_local", "a-pooled": "clear_a_down4", "b-pooled": "clear_b_down4"}
 STRENGTHS = (0.0, 0.3, 1.0, 1.5, -0.5)
 CPU = torch.device("cpu")
 QKV = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
 LINEAR1 = "diffusion_model.single_blocks.0.linear1.weight"
-
-
-@pytest.fixture
-def weights(host):
-    """The module under test; it can be imported only inside the host."""
-    from clear_attention.comfyui import weights
-
-    return weights
-
-
-@pytest.fixture
-def clear(weights):
-    """Load one of the golden checkpoints by its short name."""
-
-    def load(name):
-        found = checkpoint.read(FOLDER / f"{FILES[name]}.safetensors", radius=4)
-        return weights.ClearWeights(found, weights.Tensors(checkpoint.load(found)))
-
-    return load
 
 
 @torch.inference_mode()  # as the host runs its nodes

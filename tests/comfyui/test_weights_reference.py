@@ -12,7 +12,6 @@ import torch
 
 from clear_attention.weights import CheckpointError, checkpoint
 
-from .golden import FOLDER
 from .test_lora_hooks import (
     HOOK_STRENGTH,
     STREAMED,
@@ -25,9 +24,9 @@ from .test_lora_hooks import (
 from .test_lora_matrix import scaled_model
 from .test_weights_patches import (
     CPU,
-    FILES,
     LINEAR1,
     QKV,
+    STRENGTHS,
     assert_close,
     assert_same_bits,
     fused,
@@ -38,26 +37,7 @@ from .test_weights_patches import (
     plain_weights,
     snapshot,
 )
-
-STRENGTHS = (0.0, 0.3, 1.0, 1.5, -0.5)
-
-
-@pytest.fixture
-def weights(host):
-    from clear_attention.comfyui import weights
-
-    return weights
-
-
-@pytest.fixture
-def clear(weights):
-    """Load one of the golden checkpoints by its short name."""
-
-    def load(name):
-        found = checkpoint.read(FOLDER / f"{FILES[name]}.safetensors", radius=4)
-        return weights.ClearWeights(found, weights.Tensors(checkpoint.load(found)))
-
-    return load
+from .weights_fixtures import FILES
 
 
 @pytest.fixture
