@@ -13,13 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from .controlnet_fixtures import make_control_net, residuals  # noqa: F401 - fixtures
-from .distil_fixtures import teacher  # noqa: F401 - fixture
-from .low_memory_fixtures import lengths  # noqa: F401 - fixture
-from .pack_fixtures import clear_folder, node_classes, nodes, pack, run  # noqa: F401 - fixtures
-from .sd3_fixtures import sd3_clear, sd3_files, sd3_folders, sd3_model  # noqa: F401 - fixtures
-from .upscale_fixtures import demo, lines, modules, stages, steps, upscale, vae  # noqa: F401
-from .weights_fixtures import clear, weights  # noqa: F401 - fixtures
+from .controlnet_fixtures import make_control_net, residuals
+from .distil_fixtures import teacher
+from .low_memory_fixtures import lengths
+from .pack_fixtures import clear_folder, node_classes, nodes, pack, product, run
+from .sampling_fixtures import controlled, lines, sample
+from .sd3_fixtures import sd3_clear, sd3_files, sd3_folders, sd3_model
+from .upscale_fixtures import demo, modules, stages, steps, upscale, upscaling
+from .vae_fixtures import vae
+from .weights_fixtures import clear, weights
 
 ROOT = Path(__file__).parents[2]
 HOST = Path(os.environ.get("COMFYUI_HOST", ROOT / ".host" / "ComfyUI-0.3.75"))

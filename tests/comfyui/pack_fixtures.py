@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -28,6 +29,15 @@ def pack(host: Path) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def product(pack: ModuleType) -> Callable[[str], ModuleType]:
+    """Return a module of the pack under test by its dotted name in the library.
+
+    ``product("comfyui.core.patch")`` is the module that the pack's own nodes use.
+    """
+    return lambda name: importlib.import_module(f"{pack.__name__}.clear_attention.{name}")
 
 
 @pytest.fixture(scope="session")

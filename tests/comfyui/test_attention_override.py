@@ -245,10 +245,9 @@ def test_nunchaku_models_are_refused_with_the_reason(folder, flux_model, nodes, 
             node(model, *given)
 
 
-def test_a_host_that_is_too_old_is_named(flux_model, nodes, pack, monkeypatch):
-    import sys
+def test_a_host_that_is_too_old_is_named(flux_model, nodes, product, monkeypatch):
 
-    host_module = sys.modules[f"{pack.__name__}.clear_attention.comfyui.host"]
+    host_module = product("comfyui.host")
     monkeypatch.setattr(host_module, "HOST_VERSION", "0.3.49")
     with pytest.raises(RuntimeError, match=r"needs ComfyUI 0\.3\.60 or newer .* this is 0\.3\.49"):
         nodes.CLEARAttention(flux_model("a"), RADIUS)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from .flux_runs import RADIUS, dense_override, disc_bias, inputs, sampled, with_override
-from .test_sampling import lines  # noqa: F401 - fixture
 from .test_sd3 import inputs as sd3_inputs
 
 SIZE = (26, 20)
@@ -65,7 +64,7 @@ def test_blocks_get_the_window_and_their_own_pooling_weights(
     flux_model,
     nodes,
     clear_folder,
-    lines,  # noqa: F811
+    lines,
 ):
     base = flux_model("b")
 
@@ -124,7 +123,7 @@ def test_sd3s_blocks_get_the_window_below_another_forward(pooled, sd3_model, sd3
 def test_low_memory_leaves_blocks_to_another_forward_and_says_so(
     flux_model,
     nodes,
-    lines,  # noqa: F811
+    lines,
 ):
     window = nodes.CLEARAttention(flux_model("b"), RADIUS)
     model = with_forward(nodes.CLEARLowMemory(window, 20), forward_without_options)
@@ -168,7 +167,7 @@ def test_an_unknown_block_is_reported_where_it_matters(
     flux_model,
     nodes,
     clear_folder,
-    lines,  # noqa: F811
+    lines,
 ):
     from comfy.patcher_extension import WrappersMP
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from .flux_runs import RADIUS, inputs, sampled, window_by_hand, with_override
-from .test_sampling import lines  # noqa: F401 - fixture
 
 SIZE = (26, 20)
 GRID = (13, 10)
@@ -94,7 +93,7 @@ NODES = {
 
 @pytest.mark.parametrize("order", ["before", "after"])
 @pytest.mark.parametrize("name", NODES)
-def test_a_node_has_its_own_effect_on_the_window(name, order, flux_model, nodes, lines):  # noqa: F811
+def test_a_node_has_its_own_effect_on_the_window(name, order, flux_model, nodes, lines):
     node, base = NODES[name], flux_model("b")
     rows = 8 if name == "context windows" else GRID[0]
     arguments = {"size": SIZE, "steps": 4}

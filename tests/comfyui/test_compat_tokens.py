@@ -17,7 +17,6 @@ from .flux_runs import (
     window_by_hand,
     with_override,
 )
-from .test_sampling import lines  # noqa: F401 - fixture
 
 SIZE = (26, 20)
 GRID = (13, 10)
@@ -47,7 +46,7 @@ def test_references_are_seen_by_all_however_they_are_placed(case, method, flux_m
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_kontext_with_references_on_one_side_of_cfg(batch, flux_model, nodes, lines):  # noqa: F811
+def test_kontext_with_references_on_one_side_of_cfg(batch, flux_model, nodes, lines):
     from comfy_extras.nodes_edit_model import ReferenceLatent
 
     positive = conditioning(40, 2)
@@ -128,7 +127,7 @@ def test_regions_of_the_prompt_lie_on_top_of_the_window(
     batch,
     flux_model,
     nodes,
-    lines,  # noqa: F811
+    lines,
 ):
     values = {"attention_mask": regions(), "attention_mask_img_shape": GRID}
     given = {"positive": conditioning(40, 2, **values), "batch": batch}
@@ -148,7 +147,7 @@ PARTS = {
 }
 
 
-def test_prompts_for_areas_have_the_grid_of_their_area(flux_model, nodes, lines):  # noqa: F811
+def test_prompts_for_areas_have_the_grid_of_their_area(flux_model, nodes, lines):
     positive = conditioning(40, 2, area=(16, 20, 4, 0), strength=1.0) + conditioning(44, 5)
     by_hand = with_override(flux_model("b"), by_length(PARTS))
     expected = sampled(by_hand, SIZE, positive=positive)

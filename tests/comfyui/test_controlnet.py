@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .controlnet_fixtures import FLUX_NETS, SD3_NETS, assert_same, call_of, flat, flux_net, hint_for
-from .test_attention_override import dense_override, disc_bias
+from .flux_runs import dense_override, disc_bias
 
 SIZE = (20, 26)  # 10 x 13 tokens
 RADIUS = 4

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from .controlnet_fixtures import hint_for
-from .test_controlnet_runs import GRID, TEXT, controlled, stop_at_second  # noqa: F401 - fixture
-from .test_sampling import RADIUS, SIZE, conditioning, lines, sample  # noqa: F401 - fixtures
+from .flux_runs import RADIUS, conditioning
+from .sampling_fixtures import GRID, SIZE, TEXT, stop_at_second
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def test_the_report_tells_the_models_attention_from_the_nets(
     flux_model,
     make_control_net,
     nodes,
-    controlled,  # noqa: F811
-    lines,  # noqa: F811
+    controlled,
+    lines,
 ):
     model = nodes.CLEARAttention(flux_model("b"), RADIUS)
     controlled(model, nodes.CLEARControlNet(make_control_net("instantx"), 3), cfg=1.0)
@@ -47,8 +47,8 @@ def test_an_interrupted_run_still_reports_the_net(
     flux_model,
     make_control_net,
     nodes,
-    controlled,  # noqa: F811
-    lines,  # noqa: F811
+    controlled,
+    lines,
 ):
     model = nodes.CLEARAttention(flux_model("b"), RADIUS).clone()
     model.set_model_sampler_post_cfg_function(stop_at_second([]))
@@ -57,7 +57,7 @@ def test_an_interrupted_run_still_reports_the_net(
     assert any(line.startswith("ControlNet: ") and "radius 3" in line for line in lines())
 
 
-def test_a_nets_attention_does_not_pass_for_the_models(host, lines):  # noqa: F811
+def test_a_nets_attention_does_not_pass_for_the_models(host, lines):
     from clear_attention.comfyui.report import NOTHING_SEEN, Path, RunReport
 
     of_net, of_model = RunReport(), RunReport()
@@ -71,8 +71,8 @@ def test_a_net_behind_a_model_without_our_nodes_reports_by_itself(
     flux_model,
     make_control_net,
     nodes,
-    controlled,  # noqa: F811
-    lines,  # noqa: F811
+    controlled,
+    lines,
 ):
     controlled(flux_model("b"), nodes.CLEARControlNet(make_control_net("instantx"), RADIUS))
     for text, line in zip(TEXT, sorted(lines()), strict=True):
@@ -84,8 +84,8 @@ def test_a_net_whose_attention_another_node_replaced_is_warned_about(
     flux_model,
     make_control_net,
     nodes,
-    controlled,  # noqa: F811
-    lines,  # noqa: F811
+    controlled,
+    lines,
     monkeypatch,
 ):
     def attention(q, k, v, heads, **_):
@@ -101,7 +101,7 @@ def test_the_report_reaches_the_nets_own_node(
     flux_model,
     make_control_net,
     nodes,
-    controlled,  # noqa: F811
+    controlled,
     sent,
 ):
     net = nodes.CLEARControlNet(make_control_net("instantx"), RADIUS)
@@ -118,9 +118,9 @@ def test_the_copies_that_were_made_of_a_nodes_net_share_its_report(
     flux_model,
     make_control_net,
     nodes,
-    sample,  # noqa: F811
+    sample,
     sent,
-    lines,  # noqa: F811
+    lines,
 ):
     from nodes import ControlNetApplyAdvanced
 

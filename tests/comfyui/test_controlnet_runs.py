@@ -5,31 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .controlnet_fixtures import hint_for
-from .test_sampling import RADIUS, SIZE, conditioning, lines, sample  # noqa: F401 - fixtures
-
-TEXT = (40, 56)
-GRID = f"{SIZE[0] // 2} x {SIZE[1] // 2} image tokens"
-
-
-@pytest.fixture
-def controlled(sample):  # noqa: F811
-    """Sample with ControlNets between two conditionings, as ControlNetApplyAdvanced puts them."""
-
-    def run(model, *nets, references=None, end=1.0, **kwargs):
-        from nodes import ControlNetApplyAdvanced
-
-        positive, negative = conditioning(TEXT[0], 2), conditioning(TEXT[1], 3)
-        if references is not None:
-            positive[0][1]["reference_latents"] = references
-        for net in nets:
-            image = hint_for("instantx", SIZE).movedim(1, -1)
-            positive, negative = ControlNetApplyAdvanced().apply_controlnet(
-                positive, negative, net, image, 0.8, 0.0, end
-            )
-        return sample(model, positive=positive, negative=negative, **kwargs)
-
-    return run
+from .flux_runs import RADIUS
+from .sampling_fixtures import GRID, TEXT
 
 
 def test_a_whole_run_equals_the_hosts_where_the_window_covers_the_grid(
@@ -72,7 +49,7 @@ def test_a_radius_of_zero_takes_the_models_steps(
     make_control_net,
     nodes,
     controlled,
-    lines,  # noqa: F811
+    lines,
 ):
     model = nodes.CLEARAttention(flux_model("b"), RADIUS, start_percent=0.5)
     controlled(model, nodes.CLEARControlNet(make_control_net("instantx"), 0), cfg=1.0)
@@ -88,7 +65,7 @@ def test_a_radius_of_zero_without_a_window_is_warned_about(
     make_control_net,
     nodes,
     controlled,
-    lines,  # noqa: F811
+    lines,
 ):
     net, model = make_control_net("instantx"), flux_model("b")
     out = controlled(model, nodes.CLEARControlNet(net))
@@ -102,7 +79,7 @@ def test_a_union_type_set_before_or_after_counts_as_a_token(
     make_control_net,
     nodes,
     controlled,
-    lines,  # noqa: F811
+    lines,
 ):
     net = make_control_net("union")
     for made in (
@@ -123,13 +100,3 @@ def typed(net):
     )
     out = run(net, "tile")
     return out[0] if isinstance(out, tuple) else out.args[0]
-
-
-def stop_at_second(calls):
-    def stop(args):
-        calls.append(args)
-        if len(calls) > 1:
-            raise KeyboardInterrupt
-        return args["denoised"]
-
-    return stop

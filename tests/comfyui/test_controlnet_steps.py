@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from .controlnet_fixtures import hint_for
-from .test_controlnet_runs import controlled, stop_at_second  # noqa: F401 - fixture
-from .test_sampling import RADIUS, SIZE, conditioning, lines, sample  # noqa: F401 - fixtures
+from .flux_runs import RADIUS, conditioning
+from .sampling_fixtures import SIZE, stop_at_second
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def calls(make_control_net):
     return net, levels
 
 
-def test_every_second_step_computes_for_the_next_one(flux_model, nodes, controlled, calls):  # noqa: F811
+def test_every_second_step_computes_for_the_next_one(flux_model, nodes, controlled, calls):
     net, levels = calls
     model = flux_model("b")
     controlled(model, nodes.CLEARControlNet(net, RADIUS, every=2), steps=5)
@@ -35,7 +35,7 @@ def test_what_is_reused_is_what_was_computed_and_no_longer_than_end_percent(
     end,
     flux_model,
     nodes,
-    controlled,  # noqa: F811
+    controlled,
     make_control_net,
 ):
     """Three steps, of which the first one computes: as if its residuals were those of all."""
@@ -69,7 +69,7 @@ class Frozen(torch.nn.Module):
 def test_a_run_after_an_interrupted_one_is_as_if_there_had_been_none(
     flux_model,
     nodes,
-    controlled,  # noqa: F811
+    controlled,
     calls,
 ):
     net, levels = calls
@@ -89,7 +89,7 @@ def test_a_run_after_an_interrupted_one_is_as_if_there_had_been_none(
 def test_the_same_conditioning_run_again_after_an_interruption_starts_anew(
     flux_model,
     nodes,
-    sample,  # noqa: F811
+    sample,
     calls,
 ):
     """The host keeps conditionings of unchanged nodes, and a stopped run cleans nothing up."""
@@ -115,9 +115,9 @@ def test_the_same_conditioning_run_again_after_an_interruption_starts_anew(
 def test_where_calls_cannot_be_told_apart_nothing_more_is_reused_and_the_log_says_so(
     flux_model,
     nodes,
-    controlled,  # noqa: F811
+    controlled,
     calls,
-    lines,  # noqa: F811
+    lines,
 ):
     net, levels = calls
     local = nodes.CLEARControlNet(net, RADIUS, every=2)

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from .flux_runs import inputs, with_override
 from .sd3_fixtures import TEXT_WIDTH
-from .test_attention_override import inputs, with_override
 
 BLOCKS = [("double", 0), ("double", 1), ("single", 0), ("single", 1), ("single", 2)]
 TEXT, ROWS, COLUMNS = 40, 12, 9
@@ -32,9 +32,9 @@ def picture(height=23, width=18, batch=1):
 
 
 @pytest.fixture(scope="module")
-def adapter(pack) -> ModuleType:
+def adapter(product) -> ModuleType:
     """The pack's module that runs the probe."""
-    return sys.modules[f"{pack.__name__}.clear_attention.comfyui.locality"]
+    return product("comfyui.locality")
 
 
 @pytest.fixture
@@ -233,9 +233,9 @@ def test_no_limit_on_the_queries_measures_every_token(flux_model, node):
     )
 
 
-def test_calls_that_are_no_joint_self_attention_pass_unmeasured(adapter, pack):
+def test_calls_that_are_no_joint_self_attention_pass_unmeasured(adapter, product):
     """Such as those with a cache of keys, and sequences that cannot hold the grid."""
-    geometry = sys.modules[f"{pack.__name__}.clear_attention.comfyui.geometry"].Geometry(3, 4)
+    geometry = product("comfyui.geometry").Geometry(3, 4)
     options = {
         adapter.CALL_KEY: SimpleNamespace(geometry=geometry),
         "block_type": "double",
@@ -338,6 +338,6 @@ def test_other_architectures_are_refused(flux_model, node):
 
 
 @given(st.frozensets(st.tuples(st.sampled_from(["double", "single", "joint"]), st.integers(0, 60))))
-def test_written_blocks_are_read_back(pack, blocks):
-    settings = sys.modules[f"{pack.__name__}.clear_attention.comfyui.settings"]
+def test_written_blocks_are_read_back(product, blocks):
+    settings = product("comfyui.settings")
     assert settings.parse_blocks(settings.format_blocks(blocks)) == blocks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import re
@@ -91,8 +90,8 @@ def test_at_full_rank_every_loader_gives_the_clear_weights(
     assert all("spatial_weight" in record.message for record in caplog.records)
 
 
-def test_the_window_travels_in_the_file(extract, flux_model, nodes, pack, folders):
-    patch = importlib.import_module(f"{pack.__name__}.clear_attention.comfyui.patch")
+def test_the_window_travels_in_the_file(extract, flux_model, nodes, product, folders):
+    patch = product("comfyui.patch")
     model = flux_model("b")
     lora_name, _ = extract(model, "b", 5, "my name")
     assert lora_name == "my name.safetensors"
@@ -173,25 +172,16 @@ def test_a_stopped_extraction_leaves_nothing(extract, flux_model, folders, monke
     assert not list(folders.rglob("*rank*"))
 
 
-def test_a_full_disk_leaves_nothing(extract, flux_model, folders, monkeypatch):
-    from clear_attention.weights import checkpoint
+def test_a_full_disk_leaves_nothing(extract, flux_model, folders, product, monkeypatch):
 
     def fail(tensors, path, metadata):
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    module = importlib.import_module(extract_module(checkpoint))
-    monkeypatch.setattr(module, "save_file", fail)
+    monkeypatch.setattr(product("weights.checkpoint"), "save_file", fail)
     with pytest.raises(OSError, match="No space left"):
         extract(flux_model("b"), "b", 4)
     assert not list((folders / "loras" / "clear").iterdir())
-
-
-def extract_module(module):
-    """Name a module of the library as the pack under test has it."""
-    import sys
-
-    return next(name for name in sys.modules if name.endswith(f".{module.__name__}"))
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from . import test_sd3 as sd3
+from .flux_runs import inputs
 from .low_memory_fixtures import RADIUS, SLICE, same
-from .test_attention_override import inputs
-from .test_sampling import conditioning, sample  # noqa: F401 - fixture
 
 
 def with_lora(model):
@@ -140,7 +139,7 @@ def test_the_order_of_the_nodes_does_not_matter(order, flux_model, nodes, run):
     same(run(model, **arguments), expected)
 
 
-def test_a_sampling_run_with_cfg_ends_at_the_same_latent(flux_model, nodes, sample):  # noqa: F811
+def test_a_sampling_run_with_cfg_ends_at_the_same_latent(flux_model, nodes, sample):
     model = nodes.CLEARAttention(flux_model("b"), RADIUS)
     expected, actual = sample(model), sample(nodes.CLEARLowMemory(model, SLICE))
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 import pytest
 import torch
 
 from .low_memory_fixtures import GIB, RADIUS, SLICE
-from .test_sampling import conditioning, sample  # noqa: F401 - fixture
 
 
-def estimate(pack, model, shape, slice_tokens=0):
-    name = f"{pack.__name__}.clear_attention.comfyui"
-    settings = sys.modules[f"{name}.patch"].settings_of(model)
-    return sys.modules[f"{name}.memory_estimate"].corrected_shape(
-        model, shape, settings, slice_tokens
-    )
+def estimate(product, model, shape, slice_tokens=0):
+    settings = product("comfyui.patch").settings_of(model)
+    return product("comfyui.memory_estimate").corrected_shape(model, shape, settings, slice_tokens)
 
 
 @pytest.fixture
@@ -37,9 +32,9 @@ def wide(flux_model, monkeypatch):
 @pytest.mark.parametrize(
     ("edge_px", "least", "most", "theirs"), [(8192, 10, 14, 63.5), (4096, 2.5, 4, 15.9)]
 )
-def test_the_estimate_is_what_slices_need(edge_px, least, most, theirs, wide, nodes, pack):
+def test_the_estimate_is_what_slices_need(edge_px, least, most, theirs, wide, nodes, product):
     shape = [1, 16, edge_px // 8, edge_px // 8]
-    found = estimate(pack, nodes.CLEARAttention(wide, 16, backend="tiled"), shape)
+    found = estimate(product, nodes.CLEARAttention(wide, 16, backend="tiled"), shape)
     assert found.host / GIB == pytest.approx(theirs, rel=0.01)
     assert least <= found.needed / GIB <= most
     # What the host makes of the shape that it is given.
@@ -47,10 +42,10 @@ def test_the_estimate_is_what_slices_need(edge_px, least, most, theirs, wide, no
     assert found.shape[:2] == shape[:2]
 
 
-def test_the_estimate_is_linear_in_pixels_and_batch(wide, nodes, pack):
+def test_the_estimate_is_linear_in_pixels_and_batch(wide, nodes, product):
     model = nodes.CLEARAttention(wide, 16, backend="tiled")
     needed = {
-        (batch, edge): estimate(pack, model, [batch, 16, edge, edge]).needed - GIB // 2
+        (batch, edge): estimate(product, model, [batch, 16, edge, edge]).needed - GIB // 2
         for batch, edge in ((1, 512), (1, 1024), (2, 1024))
     }
     assert needed[2, 1024] == pytest.approx(2 * needed[1, 1024], rel=1e-6)
@@ -69,10 +64,10 @@ def test_the_estimate_is_linear_in_pixels_and_batch(wide, nodes, pack):
     ],
     ids=lambda value: None if isinstance(value, str) else str(value),
 )
-def test_the_hosts_estimate_stays_where_attention_is_not_linear(changes, why, wide, nodes, pack):
+def test_the_hosts_estimate_stays_where_attention_is_not_linear(changes, why, wide, nodes, product):
     if changes is not None:
         wide = nodes.CLEARAttention(wide, 16, **{"backend": "tiled", **changes})
-    found = estimate(pack, wide, [1, 16, 1024, 1024])
+    found = estimate(product, wide, [1, 16, 1024, 1024])
     assert why in found.why_not
     assert found.shape == [1, 16, 1024, 1024]
 
@@ -93,22 +88,20 @@ def asked(monkeypatch):
     return seen
 
 
-def test_the_host_is_told_the_estimate(flux_model, nodes, pack, sample, asked, caplog):  # noqa: F811
+def test_the_host_is_told_the_estimate(
+    flux_model, nodes, product, sample, asked, caplog, monkeypatch
+):
     caplog.set_level(logging.INFO)
     model = nodes.CLEARAttention(flux_model("b"), RADIUS, backend="tiled")
     sample(model)
     sample(nodes.CLEARLowMemory(model, SLICE))
     host, ours = (call["minimum_memory_required"] for call in asked)
-    found = estimate(pack, model, [1, 16, 26, 20], SLICE)
+    found = estimate(product, model, [1, 16, 26, 20], SLICE)
     # The host's own is smaller for so narrow a model at so small a size: it stays.
     assert found.why_not == "it is the smaller one" and host == ours
     asked.clear()
-    name = f"{pack.__name__}.clear_attention.comfyui.memory_estimate"
-    sys.modules[name].FIXED = 0
-    try:
-        sample(nodes.CLEARLowMemory(model, SLICE))
-        found = estimate(pack, model, [1, 16, 26, 20], SLICE)
-    finally:
-        sys.modules[name].FIXED = GIB // 2
+    monkeypatch.setattr(product("comfyui.memory_estimate"), "FIXED", 0)
+    sample(nodes.CLEARLowMemory(model, SLICE))
+    found = estimate(product, model, [1, 16, 26, 20], SLICE)
     assert found.why_not == ""
     assert found.needed <= asked[0]["minimum_memory_required"] < min(host, 1.5 * found.needed)

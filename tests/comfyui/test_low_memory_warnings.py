@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 import pytest
 
 from .low_memory_fixtures import GIB, SLICE
-from .test_sampling import conditioning, sample  # noqa: F401 - fixture
 
 FREE = {"get_free_memory": 22 * GIB, "get_total_memory": 24 * GIB}
 
@@ -21,7 +19,7 @@ def lines(caplog, level):
     ]
 
 
-def test_the_report_says_how_blocks_were_computed(flux_model, nodes, sample, caplog):  # noqa: F811
+def test_the_report_says_how_blocks_were_computed(flux_model, nodes, sample, caplog):
     caplog.set_level(logging.INFO)
     sample(nodes.CLEARLowMemory(flux_model("b"), 100))
     found = lines(caplog, logging.INFO)
@@ -53,7 +51,7 @@ def card(monkeypatch):
     ],
 )
 def test_what_runs_out_of_memory_is_said(
-    edge_px, taesd, expected, flux_model, pack, card, monkeypatch
+    edge_px, taesd, expected, flux_model, product, card, monkeypatch
 ):
     import folder_paths
     from comfy.cli_args import LatentPreviewMethod, args
@@ -61,7 +59,7 @@ def test_what_runs_out_of_memory_is_said(
     method = LatentPreviewMethod.TAESD if taesd else LatentPreviewMethod.Latent2RGB
     monkeypatch.setattr(args, "preview_method", method)
     monkeypatch.setattr(folder_paths, "get_filename_list", lambda folder: ["taef1_decoder.pth"])
-    module = sys.modules[f"{pack.__name__}.clear_attention.comfyui.memory_warnings"]
+    module = product("comfyui.memory_warnings")
     found = module.warnings(flux_model("a"), [1, 16, edge_px // 8, edge_px // 8])
     assert len(found) == len(expected)
     for line, word in zip(found, expected, strict=True):
@@ -69,7 +67,7 @@ def test_what_runs_out_of_memory_is_said(
         assert f"{edge_px} x {edge_px} pixels" in line
 
 
-def test_a_warning_is_in_the_log_once(flux_model, nodes, sample, monkeypatch, caplog):  # noqa: F811
+def test_a_warning_is_in_the_log_once(flux_model, nodes, sample, monkeypatch, caplog):
     from comfy import model_management
 
     monkeypatch.setattr(model_management, "get_total_memory", lambda *args, **kwargs: 1000)

@@ -14,22 +14,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from .flux_runs import inputs
 from .sd3_fixtures import TEXT_WIDTH
-from .test_attention_override import inputs
 
 TEXT = 40
 SD3_NAMES = ("3-medium", "3.5-large", "3.5-medium", "one block")
 
 
 @pytest.fixture(scope="module")
-def adapter(pack):
+def adapter(pack, product):
     """The pack's modules that plan."""
-    name = f"{pack.__name__}.clear_attention"
     return SimpleNamespace(
-        planner=sys.modules[f"{name}.comfyui.planner"],
-        node=sys.modules[f"{name}.comfyui.planner_node"],
-        cost=sys.modules[f"{name}.planner"],
-        network=sys.modules[f"{name}.planner_network"],
+        planner=product("comfyui.planner"),
+        node=product("comfyui.planner_node"),
+        cost=product("planner"),
+        network=product("planner_network"),
         pack=pack.clear_attention,
     )
 

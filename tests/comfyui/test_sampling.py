@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from .flux_runs import RADIUS, conditioning, inputs, sampled
-
-SIZE = (26, 20)
-
-
-@pytest.fixture
-def sample(host):
-    """Sample a few steps with CFG; the two prompts differ in length."""
-    return functools.partial(sampled, size=SIZE)
-
-
-@pytest.fixture
-def lines(caplog):
-    """The report's lines in the log."""
-    caplog.set_level(logging.INFO)
-    return lambda: [
-        r.getMessage()[7:] for r in caplog.records if r.getMessage().startswith("CLEAR:")
-    ]
+from .flux_runs import RADIUS, conditioning, inputs
+from .sampling_fixtures import SIZE
 
 
 def test_prompts_of_different_length_run_and_are_reported(flux_model, nodes, sample, lines):

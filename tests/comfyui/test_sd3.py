@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 
 import pytest
 import torch
@@ -351,15 +350,6 @@ def sample(host):
             )
 
     return run
-
-
-@pytest.fixture
-def lines(caplog):
-    """The report's lines in the log."""
-    caplog.set_level(logging.INFO)
-    return lambda: [
-        r.getMessage()[7:] for r in caplog.records if r.getMessage().startswith("CLEAR:")
-    ]
 
 
 def test_each_attention_of_two_prompts_is_reported(sd3_model, nodes, sample, lines):

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import itertools
 import logging
-import sys
 
 import pytest
 import torch
@@ -195,11 +194,11 @@ def test_a_node_that_replaces_the_embedder_is_warned_about(flux_model, nodes, sa
     ]
 
 
-def test_sd3_says_that_its_positions_cannot_wrap(sd3_model, nodes, sampled, pack, monkeypatch):
+def test_sd3_says_that_its_positions_cannot_wrap(sd3_model, nodes, sampled, product, monkeypatch):
     from .sd3_fixtures import TEXT_WIDTH
 
     shown = []
-    report = sys.modules[f"{pack.__name__}.clear_attention.comfyui.report"]
+    report = product("comfyui.report")
     monkeypatch.setattr(report, "tell", lambda text, node_id: shown.append((text, node_id)))
     model = nodes.CLEARSeamless(sd3_model("3.5-large"))
     options = model.model_options["transformer_options"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -111,10 +110,12 @@ def test_a_batch_is_enlarged_as_one_and_alpha_is_left_out(upscale):
     assert latent["samples"].shape == (2, 16, 12, 16)
 
 
-def test_sides_are_rounded_with_a_word(upscale, lines):
+def test_sides_are_rounded_with_a_word(upscale, upscaling):
     result, _ = upscale(noisy(70, 100), 200)
     assert result.shape[1:3] == (144, 208)
-    assert lines()[0].startswith("200 x 140 is rounded to 208 x 144: model and VAE need multiples")
+    assert upscaling()[0].startswith(
+        "200 x 140 is rounded to 208 x 144: model and VAE need multiples"
+    )
 
 
 def test_areas_grow_with_the_picture(modules, upscale, demo):
@@ -225,6 +226,6 @@ def test_a_mistake_is_one_sentence(upscale, case):
 
 
 @given(st.lists(st.floats(0, 1, width=16), max_size=5), st.sampled_from([",", ", ", " ", ";"]))
-def test_numbers_are_read_as_they_are_written(pack, values, between):
-    upscale = sys.modules[f"{pack.__name__}.clear_attention.comfyui.upscale"]
+def test_numbers_are_read_as_they_are_written(product, values, between):
+    upscale = product("comfyui.upscale")
     assert upscale.read_numbers("denoise", between.join(map(str, values)), "1") == values

@@ -8,17 +8,17 @@ import torch
 from .upscale_fixtures import noisy, ran
 
 
-def test_a_changed_last_stage_is_the_only_one_that_runs_again(upscale, stages, lines, caplog):
+def test_a_changed_last_stage_is_the_only_one_that_runs_again(upscale, stages, upscaling, caplog):
     image = noisy(64, 64)
     upscale(image, 256, denoise="0.5, 0.5")
-    assert ran(lines()) == ([1, 2], [])
+    assert ran(upscaling()) == ([1, 2], [])
     caplog.clear()
     changed, latent = upscale(image, 256, denoise="0.5, 0.75")
-    assert ran(lines()) == ([2], [1])
+    assert ran(upscaling()) == ([2], [1])
     stages._stages.clear()
     caplog.clear()
     again, latent_again = upscale(image, 256, denoise="0.5, 0.75")
-    assert ran(lines()) == ([1, 2], [])
+    assert ran(upscaling()) == ([1, 2], [])
     assert torch.equal(changed, again)
     assert torch.equal(latent["samples"], latent_again["samples"])
 
@@ -33,7 +33,7 @@ def test_a_changed_last_stage_is_the_only_one_that_runs_again(upscale, stages, l
     ids=str,
 )  # fmt: skip
 def test_whatever_a_stage_depends_on_makes_it_run_again(
-    upscale, demo, vae, lines, caplog, change
+    upscale, demo, vae, upscaling, caplog, change
 ):  # fmt: skip
     import copy
 
@@ -41,7 +41,7 @@ def test_whatever_a_stage_depends_on_makes_it_run_again(
     upscale(image, 128)
     caplog.clear()
     upscale(image.clone(), 128)
-    assert ran(lines()) == ([], [1]), "an equal picture is the same"
+    assert ran(upscaling()) == ([], [1]), "an equal picture is the same"
     caplog.clear()
     other = {
         "image": dict(image=image.flip(1)),
@@ -53,7 +53,7 @@ def test_whatever_a_stage_depends_on_makes_it_run_again(
     }
     changes = other[change] if isinstance(change, str) else change
     upscale(**{"image": image, "size": 128, **changes})
-    assert ran(lines()) == ([1], [])
+    assert ran(upscaling()) == ([1], [])
 
 
 def test_kept_stages_are_bounded_and_go_with_their_model(modules):
@@ -97,7 +97,7 @@ def test_objects_are_alike_if_they_are_the_same_and_never_after_they_are_gone(mo
 
 
 def test_an_interruption_keeps_the_finished_stages_and_says_how_to_get_them(
-    upscale, monkeypatch, lines, caplog, stages
+    upscale, monkeypatch, upscaling, caplog, stages
 ):
     import comfy.model_management as management
     import comfy.utils
@@ -111,16 +111,16 @@ def test_an_interruption_keeps_the_finished_stages_and_says_how_to_get_them(
         patch.setattr(comfy.utils.ProgressBar, "update_absolute", stop)
         with pytest.raises(management.InterruptProcessingException):
             upscale(image, 256)
-    assert lines()[-1] == (
+    assert upscaling()[-1] == (
         "stopped: queue again to go on; size 128 gives the last finished stage at once"
     )
     assert len(stages) == 1
     caplog.clear()
     last, _ = upscale(image, 128)
-    assert ran(lines()) == ([], [1])
+    assert ran(upscaling()) == ([], [1])
     caplog.clear()
     resumed, _ = upscale(image, 256)
-    assert ran(lines()) == ([2], [1])
+    assert ran(upscaling()) == ([2], [1])
     stages._stages.clear()
     assert torch.equal(upscale(image, 256)[0], resumed)
     assert torch.equal(upscale(image, 128)[0], last)

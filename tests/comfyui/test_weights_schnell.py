@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 import torch
 
@@ -55,8 +53,8 @@ def sample(model, steps):
         return comfy.sample.sample(model, *arguments, disable_pbar=True, seed=1)
 
 
-def test_dev_weights_run_on_schnell_in_four_steps(models, nodes, pack):
-    attention = importlib.import_module(f"{pack.__name__}.clear_attention.comfyui.report")
+def test_dev_weights_run_on_schnell_in_four_steps(models, nodes, product):
+    attention = product("comfyui.report")
     seen = []
     model = models("FluxSchnell")
     assert "guidance_in.in_layer.weight" not in model.model.diffusion_model.state_dict()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from .test_demo_vae import picture, vae  # noqa: F401 - a smooth picture, and a fixture
+from .vae_fixtures import picture
 
 PROMPT = "a photograph of an orange dahlia flower"
 DEFAULTS = dict(
@@ -31,12 +30,16 @@ def demo(host):
 
 
 @pytest.fixture
-def modules(pack):
+def modules(product):
     """The pack's modules for the cascade, by their last names."""
-    start = f"{pack.__name__}.clear_attention.comfyui.upscale"
-    found = {name[len(start) :].lstrip("_") or "run": module
-             for name, module in sys.modules.items() if name.startswith(start)}  # fmt: skip
-    return SimpleNamespace(**found)
+    return SimpleNamespace(
+        run=product("comfyui.upscale"),
+        cache=product("comfyui.upscale_cache"),
+        cascade=product("comfyui.upscale_cascade"),
+        guidance=product("comfyui.upscale_guidance"),
+        pixels=product("comfyui.upscale_pixels"),
+        progress=product("comfyui.upscale_progress"),
+    )
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def stages(modules, monkeypatch):
 
 
 @pytest.fixture
-def upscale(demo, vae, node_classes, stages):  # noqa: F811
+def upscale(demo, vae, node_classes, stages):
     """Run the node: ``upscale(image, size, **changes)`` gives its image and latent."""
 
     def run(image=None, size=256, **changes):
@@ -79,8 +82,8 @@ def steps(monkeypatch):
 
 
 @pytest.fixture
-def lines(caplog):
-    """The report's lines in the log."""
+def upscaling(caplog):
+    """The cascade's lines in the log."""
     caplog.set_level(logging.INFO)
     start = "CLEAR Upscale: "
     return lambda: [

@@ -1,0 +1,28 @@
+"""The demo's VAE in the host's own class, and a smooth picture for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="module")
+def vae(host, tmp_path_factory):
+    """The VAE as the host's loader makes it."""
+    import comfy.sd
+    import comfy.utils
+
+    from demo.codec.vae_file import write_vae_file
+
+    path = write_vae_file(tmp_path_factory.mktemp("demo"))
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(path)))
+    vae.throw_exception_if_invalid()
+    return vae
+
+
+def picture(height, width):
+    """Draw smooth colours with a soft edge across them."""
+    y = torch.linspace(0, 1, height)[:, None].expand(height, width)
+    x = torch.linspace(0, 1, width)[None].expand(height, width)
+    edge = torch.sigmoid((x - y) * 30)
+    return torch.stack([0.2 + 0.6 * x, 0.2 + 0.6 * y * edge, 0.3 + 0.4 * edge], dim=-1)[None]
