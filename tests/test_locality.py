@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clear_attention import TokenLayout, Window
-from clear_attention import locality as locality_module
-from clear_attention.locality import Locality, measure_locality, spread_queries
+from clear_attention.locality import measure as locality_module
+from clear_attention.locality.measure import Locality, measure_locality, spread_queries
 
 layouts = st.builds(
     TokenLayout,

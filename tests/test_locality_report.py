@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from clear_attention.locality import Locality
-from clear_attention.locality_figure import draw
-from clear_attention.locality_report import LocalityReport
+from clear_attention.locality.figure import draw
+from clear_attention.locality.measure import Locality
+from clear_attention.locality.report import LocalityReport
 
 
 def locality(*heads, seen_by_all=0.2):

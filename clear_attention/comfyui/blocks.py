@@ -11,8 +11,8 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
+from ..comfyui import host
 from ..layout import TokenLayout
-from . import host
 from .families import Family, family_of, plain_module, require_family
 from .settings import Block
 

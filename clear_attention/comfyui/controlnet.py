@@ -11,8 +11,8 @@ from typing import Any
 from comfy.controlnet import ControlNet
 from torch import Tensor
 
+from ..comfyui import host
 from ..window import Window
-from . import host
 from .attention import CALL_KEY, ModelCall, override
 from .controlnet_blocks import options_for_blocks, rotary_positions, theta_of
 from .controlnet_chain import added

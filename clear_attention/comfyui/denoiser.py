@@ -17,10 +17,10 @@ from torch.autograd.graph import allow_mutation_on_saved_tensors
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
+from ..comfyui import host
 from ..distill.denoiser import Local, Recorder
 from ..distill.shards import Samples
 from ..pooling import Pooling
-from . import host
 from .attention import RECORDER_KEY
 from .families import plain_module, require_family
 from .own_weights import table_and_size

@@ -14,9 +14,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..locality import Locality, measure_locality
-from ..locality_figure import draw
-from ..locality_report import LocalityReport
+from ..locality.figure import draw
+from ..locality.measure import Locality, measure_locality
+from ..locality.report import LocalityReport
 from .attention import CALL_KEY, Override, read_call
 from .blocks import block_counts, running_block
 from .patch import OVERRIDE_KEY, settings_of, with_settings

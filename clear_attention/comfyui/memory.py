@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor, nn
 
-from . import memory_flux, memory_sd3
+from ..comfyui import memory_flux, memory_sd3
 from .attention import RECORDER_KEY
 from .blocks import BlockReplace, runs_foreign
 from .families import Family, family_of, plain_module

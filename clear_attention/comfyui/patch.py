@@ -10,7 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from . import host
+from ..comfyui import host
 from .attention import CALL_KEY, RECORDER_KEY, ModelCall, override
 from .blocks import block_counts, name_blocks, runs_foreign, tell_blocks
 from .families import family_of, require_family

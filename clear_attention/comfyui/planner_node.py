@@ -11,10 +11,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
+from ..comfyui import host
 from ..planner_figure import draw
 from ..planner_outcome import TimedCall, outcome
 from ..planner_report import Plan
-from . import host
 from .families import family_of, plain_module
 from .geometry import geometry_of
 from .patch import SETTINGS_KEY

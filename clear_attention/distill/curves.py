@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..figures import new_figure, pixels_of
+from ..plotting import new_figure, pixels_of
 from .log import read
 
 SIZE = (9.0, 5.0)  # inches

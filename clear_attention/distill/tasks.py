@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..distill import losses
 from ..window import Window
-from . import losses
 from .batches import Batch
 from .config import ConfigError, Loss, Training
 from .config import Student as StudentConfig

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import sharding
-from . import state as states
+from ..distill import sharding
+from ..distill import state as states
 from .batches import Batch, Batches
 from .config import Optimiser, Training
 from .log import Log

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..files import written_whole
-from . import mistakes
+from ..atomic_files import written_whole
+from ..weights import mistakes
 from .errors import CheckpointError, quoted, some
 from .flux import FLUX
 from .header import TensorInfo, read_header

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from . import checkpoint
+from ..weights import checkpoint
 from .errors import CheckpointError, some
 from .table import BIAS_CHANGE, HOST_PREFIX, LORA_PREFIX, HostSlice, NameTable, Size
 

@@ -18,7 +18,7 @@ from ...partial import Part
 from ...window import Window
 from ..call import Call
 from ..everyone import shared_keys
-from . import configs, lists
+from ..triton import configs, lists
 
 __all__ = ["attend", "is_trained", "why_not", "why_not_auto"]
 

@@ -11,10 +11,10 @@ import logging
 
 import torch
 
+from ...backends import reference
 from ...layout import TokenLayout
 from ...pooling import Pooling
 from ...window import Window
-from .. import reference
 from ..call import Call
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def why_not(
         head_dim: Their last dimension.
         rounded: Whether q and k are rounded to 8 bits.
     """
-    from . import attend
+    from ..triton import attend
 
     call = Call(LAYOUT, WINDOW, POOLING, head_dim**-0.5)
     generator = torch.Generator(device).manual_seed(0)

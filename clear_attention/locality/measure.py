@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layout import TokenLayout
-from .partial import PLAIN_SCORES, scaled_scores
-from .precision import accumulation_dtype
-from .window import radius_to_see
+from ..layout import TokenLayout
+from ..partial import PLAIN_SCORES, scaled_scores
+from ..precision import accumulation_dtype
+from ..window import radius_to_see
 
 # Shapes: B batch, H heads, L tokens, D head_dim, M queries used, N = Y X image tokens, R radii.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .locality import Locality
+from .measure import Locality
 
 
 @dataclass(frozen=True)

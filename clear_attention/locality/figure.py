@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .figures import new_figure, pixels_of
-from .locality_report import LocalityReport
+from ..plotting import new_figure, pixels_of
+from .report import LocalityReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

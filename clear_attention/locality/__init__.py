@@ -1,0 +1,1 @@
+"""How local a model's attention is: measured, as a table, as a figure."""
