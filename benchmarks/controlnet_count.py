@@ -10,9 +10,9 @@ import dataclasses
 
 import torch
 
+from clear_attention.families.network import Job, Network, flux
 from clear_attention.layout import TokenLayout
-from clear_attention.planner import cost
-from clear_attention.planner_network import Job, Network, flux
+from clear_attention.plan.cost import cost
 from clear_attention.window import Window
 
 EDGE_TOKENS, TEXT = 512, 512

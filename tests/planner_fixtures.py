@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from clear_attention import TokenLayout, Window
-from clear_attention.planner import Rates
-from clear_attention.planner_machine import Machine
-from clear_attention.planner_network import Job, flux, sd3
-from clear_attention.planner_report import Budget, Plan, make_plan
+from clear_attention.families.network import Job, flux, sd3
+from clear_attention.plan.cost import Rates
+from clear_attention.plan.machine import Machine
+from clear_attention.plan.report import Budget, Plan, make_plan
 
 CPU = torch.device("cpu")
 FLUX_WIDTHS = dict(

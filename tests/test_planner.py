@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from planner_fixtures import CPU, FLUX_DEV, FLUX_WIDTHS, RATES, SMALL_FLUX, SMALL_SD3, job
 
 from clear_attention import TokenLayout, Window
-from clear_attention.planner import attention_flop, cost, linear_flop, seconds
-from clear_attention.planner_memory import memory, sliced_memory
-from clear_attention.planner_network import Job, flux
+from clear_attention.families.network import Job, flux
+from clear_attention.plan.cost import attention_flop, cost, linear_flop, seconds
+from clear_attention.plan.memory import memory, sliced_memory
 
 ONE_LAYER = flux(double=1, single=0, **FLUX_WIDTHS)
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from planner_fixtures import SMALL_FLUX, SMALL_SD3, job, machine
 
-from clear_attention import Window, planner_machine
-from clear_attention.planner import window_pairs
-from clear_attention.planner_machine import Found, Part
-from clear_attention.planner_rates import measure, with_window
+from clear_attention import Window
+from clear_attention.plan import machine as planner_machine
+from clear_attention.plan.cost import window_pairs
+from clear_attention.plan.machine import Found, Part
+from clear_attention.plan.rates import measure, with_window
 
 
 @pytest.mark.parametrize("network", [SMALL_FLUX, SMALL_SD3], ids=["flux", "sd3"])

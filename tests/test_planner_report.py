@@ -10,9 +10,9 @@ import pytest
 import torch
 from planner_fixtures import ROOMY, job, plan
 
-from clear_attention.planner_figure import draw
-from clear_attention.planner_outcome import TimedCall, outcome
-from clear_attention.planner_report import duration, gib
+from clear_attention.plan.figure import draw
+from clear_attention.plan.outcome import TimedCall, outcome
+from clear_attention.plan.report import duration, gib
 
 PLAN = plan()
 WHOLE, SLICED = 1000, 600

@@ -14,10 +14,10 @@ from comfy.ldm.flux.math import apply_rope
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ..families.network import Job, Network, flux, sd3
 from ..layout import TokenLayout
-from ..planner_machine import Found, Machine
-from ..planner_network import Job, Network, flux, sd3
-from ..planner_report import Budget, Plan, make_plan
+from ..plan.machine import Found, Machine
+from ..plan.report import Budget, Plan, make_plan
 from ..window import Window
 from .families import FLUX, SD3, plain_module, require_family
 from .memory import MEMORY_KEY

@@ -12,9 +12,9 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from ..comfyui import host
-from ..planner_figure import draw
-from ..planner_outcome import TimedCall, outcome
-from ..planner_report import Plan
+from ..plan.figure import draw
+from ..plan.outcome import TimedCall, outcome
+from ..plan.report import Plan
 from .families import family_of, plain_module
 from .geometry import geometry_of
 from .patch import SETTINGS_KEY

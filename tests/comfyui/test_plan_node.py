@@ -27,8 +27,8 @@ def adapter(pack, product):
     return SimpleNamespace(
         planner=product("comfyui.planner"),
         node=product("comfyui.planner_node"),
-        cost=product("planner"),
-        network=product("planner_network"),
+        cost=product("plan.cost"),
+        network=product("families.network"),
         pack=pack.clear_attention,
     )
 

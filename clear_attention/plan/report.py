@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .layout import TokenLayout
-from .planner import Cost, Rates, cost
-from .planner_machine import Machine
-from .planner_network import Job, Network
-from .planner_rates import measure, with_window
+from ..families.network import Job, Network
+from ..layout import TokenLayout
+from .cost import Cost, Rates, cost
+from .machine import Machine
+from .rates import measure, with_window
 
 GIB = 2**30
 EDGES_PX = (512, 1024, 2048, 4096, 8192)

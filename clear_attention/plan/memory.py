@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from .backends.strips import tile_size
-from .planner_network import Job, Live, Network
+from ..backends.strips import tile_size
+from ..families.network import Job, Live, Network
 
 LATENTS = 10
 """Copies of the latent that sampler and model hold during a step, float32 (counted, Euler)."""

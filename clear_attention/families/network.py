@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from .layout import TokenLayout
-from .pooling import Pooling
-from .window import Window
+from ..layout import TokenLayout
+from ..pooling import Pooling
+from ..window import Window
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
-from .layout import TokenLayout
-from .pairs import all_pairs, visible_pairs
-from .planner_memory import memory, sliced_memory
-from .planner_network import Attention, Blocks, Job, Network
-from .window import Window
+from ..families.network import Attention, Blocks, Job, Network
+from ..layout import TokenLayout
+from ..pairs import all_pairs, visible_pairs
+from ..window import Window
+from .memory import memory, sliced_memory
 
 
 @dataclass(frozen=True)

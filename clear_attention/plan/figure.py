@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .planner_report import GIB, Plan
-from .plotting import new_figure, pixels_of
+from ..plotting import new_figure, pixels_of
+from .report import GIB, Plan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

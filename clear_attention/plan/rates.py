@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .api import attention
-from .backends import Call, choose_name
-from .layout import TokenLayout
-from .partial import attend_part
-from .planner import Rates, window_pairs
-from .planner_machine import Machine, Part
-from .planner_network import Job, Network
-from .window import Window
+from ..api import attention
+from ..backends import Call, choose_name
+from ..families.network import Job, Network
+from ..layout import TokenLayout
+from ..partial import attend_part
+from ..window import Window
+from .cost import Rates, window_pairs
+from .machine import Machine, Part
 
 WIDEST = 4096  # side of the linear layers that are timed
 

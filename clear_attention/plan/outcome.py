@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .planner import Cost
-from .planner_report import Plan, gib
+from .cost import Cost
+from .report import Plan, gib
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Model families as data, without the host: names of weights and dimensions."""
