@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from ..weights.table import Block, NameTable, Size
+from ..families.names import Block, NameTable, Size
 from ..window import Window
 from .shards import Samples
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..weights.table import NameTable, Size
+from ..families.names import NameTable, Size
 
 MASTER = 4  # bytes per trained number: float32
 # Numbers that an optimiser keeps per trained one: AdamW two averages; Prodigy besides those the

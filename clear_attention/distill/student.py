@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..weights.table import DOWN, LORA_PREFIX, UP, Block, NameTable, Size
+from ..families.names import DOWN, LORA_PREFIX, UP, Block, NameTable, Size
 
 WEIGHT = ".weight"
 

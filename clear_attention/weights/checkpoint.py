@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..atomic_files import written_whole
-from ..weights import mistakes
+from ..families.flux import FLUX
+from ..families.names import NameTable, Size
+from ..families.sd3 import SD3
+from ..weights import wrong_files as mistakes
 from .errors import CheckpointError, quoted, some
-from .flux import FLUX
 from .header import TensorInfo, read_header
-from .measure import measure
-from .sd3 import SD3
-from .settings import (
+from .metadata import (
     BASE,
     FAMILY,
     POOL_FACTOR,
@@ -36,7 +36,7 @@ from .settings import (
     check_rank,
     find_radius,
 )
-from .table import NameTable, Size
+from .model_size import measure
 
 TABLES: tuple[NameTable, ...] = (FLUX, SD3)
 """The model families whose checkpoints are read; the first whose blocks are all there is taken."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..families.names import BIAS_CHANGE, DOWN, HOST_PREFIX, LORA_PREFIX, UP, NameTable, Size
 from .errors import CheckpointError
 from .low_rank import WEIGHT
-from .table import BIAS_CHANGE, DOWN, HOST_PREFIX, LORA_PREFIX, UP, NameTable, Size
 
 OVERSAMPLING = 16  # columns beyond the rank that the iteration carries along
 ROUNDS = 4  # within 1 % of the least error even where singular values hardly fall

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
-from ..weights import mistakes
+from ..weights import wrong_files as mistakes
 from .errors import CheckpointError, quoted
 
 LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from ..families.names import BIAS_CHANGE, HOST_PREFIX, LORA_PREFIX, HostSlice, NameTable, Size
 from ..weights import checkpoint
 from .errors import CheckpointError, some
-from .table import BIAS_CHANGE, HOST_PREFIX, LORA_PREFIX, HostSlice, NameTable, Size
 
 WEIGHT = ".weight"
 

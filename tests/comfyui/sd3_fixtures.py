@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from clear_attention.families.names import Size
+from clear_attention.families.sd3 import SD3
 from clear_attention.weights.checkpoint import save
-from clear_attention.weights.sd3 import SD3
-from clear_attention.weights.table import Size
 
 Model = Callable[..., Any]
 

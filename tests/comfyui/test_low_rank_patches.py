@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from clear_attention.distill.student import Student
+from clear_attention.families.names import Size
 from clear_attention.weights import CheckpointError, low_rank
-from clear_attention.weights.table import Size
 
 from .test_weights_patches import (
     CPU,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from clear_attention.families.sd3 import SD3
 from clear_attention.weights import CheckpointError, checkpoint
-from clear_attention.weights.sd3 import SD3
 
 from .sd3_fixtures import SD3_MODELS, size_of
 from .test_weights_patches import (

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
+from clear_attention.families.flux import FLUX
+from clear_attention.families.names import Size
 from clear_attention.weights import CheckpointError
 from clear_attention.weights.extract import extract
-from clear_attention.weights.flux import FLUX
-from clear_attention.weights.table import Size
 
 from .golden import FOLDER
 

@@ -6,8 +6,8 @@ import pytest
 
 from clear_attention.distill.memory import estimate, trained_numbers
 from clear_attention.distill.student import Student
-from clear_attention.weights.flux import FLUX
-from clear_attention.weights.table import Size
+from clear_attention.families.flux import FLUX
+from clear_attention.families.names import Size
 
 FLUX_DEV = Size(3072, {"double": 19, "single": 38}, 0)
 TEACHER = 23_800_000_000

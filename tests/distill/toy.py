@@ -17,8 +17,8 @@ from clear_attention import Pooling, TokenLayout, attention
 from clear_attention.distill.config import Loss, Optimiser, Student, Training
 from clear_attention.distill.denoiser import Local, Recorder
 from clear_attention.distill.shards import Samples, ShardFolder
-from clear_attention.weights.flux import FLUX
-from clear_attention.weights.table import Size
+from clear_attention.families.flux import FLUX
+from clear_attention.families.names import Size
 
 HIDDEN, CHANNELS, TEXT = 32, 4, 3
 GRID = 6

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from clear_attention.families.flux import FLUX
+from clear_attention.families.names import Size
+from clear_attention.families.sd3 import SD3
 from clear_attention.weights import CheckpointError, checkpoint, load, low_rank, read
 from clear_attention.weights.extract import LayerError, extract, factors, relative
-from clear_attention.weights.flux import FLUX
-from clear_attention.weights.sd3 import SD3
-from clear_attention.weights.table import Size
 
 from .test_sd3_names import made_up
 

@@ -7,11 +7,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from clear_attention.families.flux import FLUX
+from clear_attention.families.names import Size
+from clear_attention.families.sd3 import SD3
 from clear_attention.weights import CheckpointError, checkpoint, load, read
 from clear_attention.weights import low_rank as module
-from clear_attention.weights.flux import FLUX
-from clear_attention.weights.sd3 import SD3
-from clear_attention.weights.table import Size
 
 from .test_sd3_names import made_up
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clear_attention.weights.flux import FLUX
-from clear_attention.weights.measure import measure
-from clear_attention.weights.table import Size
+from clear_attention.families.flux import FLUX
+from clear_attention.families.names import Size
+from clear_attention.weights.model_size import measure
 
 PUBLISHED_SIZE = Size(hidden=3072, blocks={"double": 19, "single": 38}, pool_factor=0)
 sizes = st.fixed_dictionaries(

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from clear_attention.families.names import Size
+from clear_attention.families.sd3 import SD3
 from clear_attention.weights import CheckpointError, read, save
-from clear_attention.weights.measure import measure
-from clear_attention.weights.sd3 import SD3
-from clear_attention.weights.table import Size
+from clear_attention.weights.model_size import measure
 
 LARGE = Size(2432, {"joint": 38, "image": 0}, 0)
 MEDIUM = Size(1536, {"joint": 24, "image": 13}, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clear_attention.weights import CheckpointError, read
-from clear_attention.weights.settings import find_radius
+from clear_attention.weights.metadata import find_radius
 
 PUBLISHED = {
     "clear_local_8.safetensors": (8, 0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .table import BlockKind, Layer, NameTable
+from .names import BlockKind, Layer, NameTable
 
 FLUX = NameTable(
     family="flux",

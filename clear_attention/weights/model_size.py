@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from .errors import CheckpointError, quoted, some
-from .table import (
+from ..families.names import (
     ALPHA,
     BIAS_CHANGE,
     DOWN,
@@ -16,6 +15,7 @@ from .table import (
     Place,
     Size,
 )
+from .errors import CheckpointError, quoted, some
 
 Shape = tuple[int, ...]
 
