@@ -26,9 +26,9 @@ from torch import Tensor
 from ..layout import TokenLayout
 from ..partial import Part
 from ..precision import accumulation_dtype
-from .blocks import BLOCK, Plan, from_tiles, plan_blocks, to_tiles
 from .call import Call
-from .everyone import attend_everywhere, shared_keys
+from .global_tokens import attend_everywhere, shared_keys
+from .tile_order import BLOCK, Plan, from_tiles, plan_blocks, to_tiles
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..partial import Part, aligned_zeros, attend_part
 from .axis import pieces
 from .call import Call
-from .everyone import attend_everywhere, shared_keys
+from .global_tokens import attend_everywhere, shared_keys
 
 # Elements of one band's mask: 2**22 float32 values are 16 MiB.
 MASK_ELEMENTS = 2**22

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from ..partial import Part, attend_part, merge_parts, part_gradients
 from .call import Call
-from .everyone import attend_everywhere, shared_keys
+from .global_tokens import attend_everywhere, shared_keys
 from .strips import Strip, strips
 
 

@@ -16,8 +16,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from clear_attention import TokenLayout, Window, attention
 from clear_attention.backends import flex
-from clear_attention.backends.blocks import BLOCK, from_tiles, plan_blocks, tiles, to_tiles
 from clear_attention.backends.call import Call
+from clear_attention.backends.tile_order import BLOCK, from_tiles, plan_blocks, tiles, to_tiles
 
 CPU = torch.device("cpu")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...partial import Part
 from ...window import Window
 from ..call import Call
-from ..everyone import shared_keys
+from ..global_tokens import shared_keys
 from ..triton import configs, lists
 
 __all__ = ["attend", "is_trained", "why_not", "why_not_auto"]
