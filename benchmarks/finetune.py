@@ -119,7 +119,7 @@ def merged(strength: float) -> dict[str, Tensor]:
 def cyanotypes() -> list[Any]:
     """Encode the held-out prompts with the finetune's word."""
     from clear_attention.comfyui.painting import encode
-    from clear_attention.distill.toml_file import read, read_prompts
+    from clear_attention.distill.config_file import read, read_prompts
     from demo.nodes.text import DemoCLIP
     from demo.train import TEACHING
 

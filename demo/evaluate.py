@@ -109,7 +109,7 @@ class Bench:
         import comfy.sd
 
         from clear_attention.comfyui.painting import Painter, encode
-        from clear_attention.distill.toml_file import read, read_prompts
+        from clear_attention.distill.config_file import read, read_prompts
         from demo.codec.vae_file import vae_weights
         from demo.nodes.network import load_model
         from demo.nodes.text import DemoCLIP

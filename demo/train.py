@@ -20,7 +20,7 @@ from tools.host import ROOT
 
 if TYPE_CHECKING:
     from clear_attention.distill.config import Config
-    from clear_attention.distill.shards import ShardFolder
+    from clear_attention.distill.data.shards import ShardFolder
     from clear_attention.distill.tasks import Task
     from clear_attention.distill.trainer import Trainer
 
@@ -64,9 +64,9 @@ def train_teacher() -> None:
     import torch
 
     from clear_attention.comfyui.denoiser import HostDenoiser
-    from clear_attention.distill.shards import write_tensors
+    from clear_attention.distill.config_file import read
+    from clear_attention.distill.data.shards import write_tensors
     from clear_attention.distill.tasks import FlowMatching
-    from clear_attention.distill.toml_file import read
     from demo.nodes.checkpoint import BASE, MODELS
     from demo.nodes.network import build_model
     from demo.teaching.teacher import CROPS, HELD_OUT_CROPS, initial_weights, write_data
@@ -86,7 +86,7 @@ def trained(
     name: str, task: Task, config: Config, data: ShardFolder, held_out: ShardFolder
 ) -> Trainer:
     """Train to the last step, from where an earlier run stopped, under a progress bar."""
-    from clear_attention.distill.batches import Batches
+    from clear_attention.distill.data.batches import Batches
     from clear_attention.distill.trainer import Trainer
 
     trainer = Trainer(
@@ -106,7 +106,7 @@ def trained(
 def distil_students() -> None:
     """Let the teacher paint and distil its students."""
     from clear_attention.comfyui.distill import Watcher, distil
-    from clear_attention.distill.toml_file import read, read_prompts
+    from clear_attention.distill.config_file import read, read_prompts
     from demo.nodes.checkpoint import MODELS
     from demo.nodes.network import load_model
     from demo.nodes.text import DemoCLIP

@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from ..comfyui import host
+from ..distill.data.shards import Samples
 from ..distill.denoiser import Local, Recorder
-from ..distill.shards import Samples
 from ..pooling import Pooling
 from .attention import RECORDER_KEY
 from .families import plain_module, require_family

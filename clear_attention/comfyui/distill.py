@@ -16,20 +16,21 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSampler
 from torch import Tensor
 
-from ..distill import curves, memory
-from ..distill.batches import Batches
+from ..distill import loss_figure as curves
+from ..distill import memory
 from ..distill.config import Config, one_of
+from ..distill.data.batches import Batches
+from ..distill.data.shards import MANIFEST, ShardFolder
 from ..distill.optimisers import make_optimiser
-from ..distill.processes import (
+from ..distill.tasks import Distillation, compared_blocks
+from ..distill.trainer import Trainer
+from ..distill.workers.processes import (
     Accelerator,
     any_process,
     make_accelerator,
     require_divisible,
 )
-from ..distill.sharding import require_even, sharded
-from ..distill.shards import MANIFEST, ShardFolder
-from ..distill.tasks import Distillation, compared_blocks
-from ..distill.trainer import Trainer
+from ..distill.workers.sharding import require_even, sharded
 from ..weights import checkpoint, low_rank
 from .blocks import block_counts
 from .contact_sheet import save_picture

@@ -17,7 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
 
-from ..distill import curves
+from ..distill import loss_figure as curves
 from ..distill.config import Config, ConfigError, Student
 from .contact_sheet import contact_sheet, save_picture
 from .distill import Watcher, distil

@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..distill.config import Generation
-from ..distill.shards import Samples, ShardFolder
+from ..distill.data.shards import Samples, ShardFolder
 from .painting import Painter, Prompt, encode, request_to_stop_kept, stack
 
 Item = TypeVar("Item")

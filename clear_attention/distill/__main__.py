@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import ConfigError
-from .toml_file import read
+from .config_file import read
 
 PACK = Path(__file__).resolve().parents[2]
 

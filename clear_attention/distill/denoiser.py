@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..families.names import Block, NameTable, Size
 from ..window import Window
-from .shards import Samples
+from .data.shards import Samples
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .sharding import spread_as
-from .shards import write_tensors
+from .data.shards import write_tensors
+from .workers.sharding import spread_as
 
 NAME = "state-{:07}.safetensors"
 PATTERN = re.compile(r"state-(\d{7})\.safetensors")

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..distill import losses
 from ..window import Window
-from .batches import Batch
 from .config import ConfigError, Loss, Training
 from .config import Student as StudentConfig
+from .data.batches import Batch
 from .denoiser import Denoiser, Local, Recorder
 from .losses import Block
 from .student import Student

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..distill import sharding
 from ..distill import state as states
-from .batches import Batch, Batches
 from .config import Optimiser, Training
+from .data.batches import Batch, Batches
 from .log import Log
 from .optimisers import make_optimiser, make_schedule, rate_of
-from .processes import Accelerator, any_process, make_accelerator, require_divisible
 from .state import State
 from .tasks import Task
+from .workers import sharding
+from .workers.processes import Accelerator, any_process, make_accelerator, require_divisible
 
 Observer = Callable[[int, Mapping[str, float]], None]
 """Told after each update: how many were done, and their losses."""

@@ -22,7 +22,7 @@ from tools.environment import BASE, ensure, reexec_in_venv
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from clear_attention.distill.shards import ShardFolder
+    from clear_attention.distill.data.shards import ShardFolder
 
 WORD = "cyanotype"
 INK, PAPER = (0.02, 0.13, 0.33), (0.93, 0.95, 0.90)  # red, green, blue
@@ -39,8 +39,8 @@ def main() -> None:
     import torch
 
     from clear_attention.comfyui.denoiser import HostDenoiser
-    from clear_attention.distill.shards import write_tensors
-    from clear_attention.distill.toml_file import read
+    from clear_attention.distill.config_file import read
+    from clear_attention.distill.data.shards import write_tensors
     from demo.nodes.checkpoint import base_weights
     from demo.nodes.network import build_model
     from demo.teaching.lora import LoRATraining
@@ -58,7 +58,7 @@ def write_prints(folder: Path, counts: dict[int, int], seed: int) -> ShardFolder
     """Write crops of all photographs as cyanotypes with captions that say so."""
     import torch
 
-    from clear_attention.distill.shards import Samples, ShardFolder
+    from clear_attention.distill.data.shards import Samples, ShardFolder
     from demo.codec.latents import encode
     from demo.nodes import text
     from demo.teaching.photographs import PHOTOGRAPHS, captions, crops

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clear_attention.distill import losses
-from clear_attention.distill.batches import Batch
 from clear_attention.distill.config import Training
+from clear_attention.distill.data.batches import Batch
 from clear_attention.distill.denoiser import Denoiser
 from clear_attention.distill.tasks import Task, frozen
 

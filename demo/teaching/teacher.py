@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clear_attention.distill.shards import Samples, ShardFolder
+from clear_attention.distill.data.shards import Samples, ShardFolder
 
 from ..codec.latents import encode
 from ..nodes import text

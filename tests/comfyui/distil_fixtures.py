@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clear_attention.distill.config import Config, Generation, Loss, Optimiser, Student, Training
-from clear_attention.distill.shards import Samples
+from clear_attention.distill.data.shards import Samples
 
 # Model -> width of its text embeddings, blocks whose attention is compared.
 WIDTHS = {"a": 64, "b": 64, "3.5-medium": 48}
@@ -65,7 +65,7 @@ def samples(name: str, count: int = 2, grid: int = 6) -> Samples:
 
 def batch(name: str) -> Any:
     """Draw a batch of two samples for a model."""
-    from clear_attention.distill.batches import Batch
+    from clear_attention.distill.data.batches import Batch
 
     noise = torch.randn(2, 16, 12, 12, generator=torch.Generator().manual_seed(4))
     return Batch(samples(name), noise, torch.tensor([0.3, 0.8]))

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from clear_attention.distill.config import Optimiser, Student
+from clear_attention.distill.data.shards import ShardFolder
 from clear_attention.distill.denoiser import Local
-from clear_attention.distill.shards import ShardFolder
 from clear_attention.weights import checkpoint, low_rank
 
 from .distil_fixtures import WIDTHS, WordsCLIP, config, samples, student_of

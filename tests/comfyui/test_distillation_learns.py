@@ -26,8 +26,8 @@ def run(host: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, d
     """A finished run, and the losses on held-out data before its first update."""
     from clear_attention.comfyui.denoiser import HostDenoiser
     from clear_attention.comfyui.distill import Watcher, distil
-    from clear_attention.distill.batches import Batches
-    from clear_attention.distill.shards import ShardFolder
+    from clear_attention.distill.data.batches import Batches
+    from clear_attention.distill.data.shards import ShardFolder
     from clear_attention.distill.tasks import Distillation
     from clear_attention.distill.trainer import Trainer
     from demo.nodes.network import load_model

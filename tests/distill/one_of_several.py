@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clear_attention.distill.config import Optimiser, Student, Training
-from clear_attention.distill.processes import leave, make_accelerator
-from clear_attention.distill.sharding import whole
 from clear_attention.distill.trainer import Trainer
+from clear_attention.distill.workers.processes import leave, make_accelerator
+from clear_attention.distill.workers.sharding import whole
 
 RESULT = "result.safetensors"
 

@@ -17,7 +17,7 @@ from clear_attention.distill.config import (
     Student,
     Training,
 )
-from clear_attention.distill.toml_file import read, read_prompts
+from clear_attention.distill.config_file import read, read_prompts
 
 ROOT = Path(__file__).parents[2]
 LEAST = 'output = "clear.safetensors"\nfolder = "run"\n'

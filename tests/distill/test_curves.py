@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clear_attention.distill import curves
+from clear_attention.distill import loss_figure as curves
 from clear_attention.distill.log import Log
 
 

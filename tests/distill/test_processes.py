@@ -22,7 +22,7 @@ import one_of_several
 import toy
 
 from clear_attention.distill.config import Optimiser, Student, Training
-from clear_attention.distill.sharding import ASKED
+from clear_attention.distill.workers.sharding import ASKED
 
 SCRIPT = Path(__file__).with_name("one_of_several.py")
 TRAINING = dataclasses.replace(toy.TRAINING, steps=5, ema_decay=0.9)

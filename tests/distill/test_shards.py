@@ -12,9 +12,9 @@ sys.path.append(str(Path(__file__).parent))
 
 import toy
 
-from clear_attention.distill.batches import Batches
 from clear_attention.distill.config import Training
-from clear_attention.distill.shards import MANIFEST, Samples, ShardFolder
+from clear_attention.distill.data.batches import Batches
+from clear_attention.distill.data.shards import MANIFEST, Samples, ShardFolder
 
 MADE_WITH = {"steps": 4, "sizes_px": ((64, 64),)}
 

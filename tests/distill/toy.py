@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from clear_attention import Pooling, TokenLayout, attention
 from clear_attention.distill.config import Loss, Optimiser, Student, Training
+from clear_attention.distill.data.shards import Samples, ShardFolder
 from clear_attention.distill.denoiser import Local, Recorder
-from clear_attention.distill.shards import Samples, ShardFolder
 from clear_attention.families.flux import FLUX
 from clear_attention.families.names import Size
 
@@ -133,7 +133,7 @@ def data(folder: Path, count: int = 16) -> ShardFolder:
 
 def trainer(folder: Path, training: Training = TRAINING, student: Student = STUDENT, **rest):
     """Make a trainer of a student of the toy in a folder."""
-    from clear_attention.distill.batches import Batches
+    from clear_attention.distill.data.batches import Batches
     from clear_attention.distill.tasks import Distillation
     from clear_attention.distill.trainer import Trainer
 

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..atomic_files import written_whole
+from ...atomic_files import written_whole
 
 MANIFEST = "manifest.json"
 VERSION = 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .config import Training
+from ..config import Training
 from .shards import Samples, ShardFolder
 
 PATCH_AREA = 4  # latent pixels per token

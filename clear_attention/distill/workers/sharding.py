@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from .student import FullDelta, LowRankDelta
+from ..student import FullDelta, LowRankDelta
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -1,0 +1,1 @@
+"""Training data: what lies on disk, and what one update sees of it."""

@@ -1,0 +1,1 @@
+"""The processes that share one run, and how they share the student."""
