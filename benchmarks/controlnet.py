@@ -177,7 +177,7 @@ def exponent(grids: list[int], times: list[float]) -> float:
 
 def in_a_step(edges: list[int], rounds: int) -> str:
     """Time whole steps of the demo's model with its ControlNet."""
-    from clear_attention.comfyui.patch import with_settings
+    from clear_attention.comfyui.core.patch import with_settings
     from clear_attention.window import Window
     from demo.nodes.control import load_control_net
     from demo.nodes.network import load_model

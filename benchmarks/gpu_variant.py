@@ -14,7 +14,7 @@ from benchmarks.gpu_measure import seconds_of
 from benchmarks.gpu_model import SIGMA
 
 if TYPE_CHECKING:
-    from clear_attention.comfyui.report import RunReport
+    from clear_attention.comfyui.core.report import RunReport
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Variant:
     def apply(self, model: Any) -> Any:
         """Return a MODEL that runs so."""
         from clear_attention import Window
-        from clear_attention.comfyui.patch import with_settings
+        from clear_attention.comfyui.core.patch import with_settings
 
         if self.radius is None:
             return model
@@ -58,7 +58,7 @@ class Step(Protocol):
 @contextmanager
 def ready(model: Any) -> Generator[Step]:
     """Patch a MODEL as the host does for a sampling run, and give its step."""
-    from clear_attention.comfyui.patch import REPORT_KEY
+    from clear_attention.comfyui.core.patch import REPORT_KEY
 
     def step(inputs: dict[str, Tensor], report: RunReport | None = None) -> Tensor:
         options = dict(model.model_options.get("transformer_options", {}))
@@ -78,7 +78,7 @@ def first_call(
     step: Step, inputs: dict[str, Tensor], device: torch.device
 ) -> tuple[Tensor, str, float]:
     """Return the velocity, what computed the attention, and the seconds of the first call."""
-    from clear_attention.comfyui.report import RunReport
+    from clear_attention.comfyui.core.report import RunReport
 
     report = RunReport()
     kept: list[Tensor] = []

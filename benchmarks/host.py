@@ -126,7 +126,7 @@ def report(host: Path, edges: list[int], rounds: int) -> str:
 def models() -> tuple[Any, Any]:
     """Return the demo model with full attention, and with CLEAR."""
     from clear_attention import Window
-    from clear_attention.comfyui.patch import with_settings
+    from clear_attention.comfyui.core.patch import with_settings
     from demo.nodes.network import load_model
 
     full = load_model()
@@ -137,7 +137,7 @@ def check(clear: Any) -> None:
     """Refuse to time a result that differs from the reference backend's."""
     import torch
 
-    from clear_attention.comfyui.patch import with_settings
+    from clear_attention.comfyui.core.patch import with_settings
 
     fast, _ = sample(clear, 512, steps=2)
     exact, _ = sample(with_settings(clear, backend="reference"), 512, steps=2)

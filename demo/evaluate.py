@@ -126,7 +126,7 @@ class Bench:
 
     def behind_window(self, radius: int, factor: int) -> Make:
         """Put the teacher behind a window, as CLEARAttention does."""
-        from clear_attention.comfyui.patch import with_settings
+        from clear_attention.comfyui.core.patch import with_settings
         from clear_attention.window import Window
 
         return lambda model: with_settings(model, window=Window(radius), pool_factor=factor)
@@ -148,7 +148,7 @@ class Bench:
         import torch
         from PIL import Image, ImageDraw
 
-        from clear_attention.comfyui.contact_sheet import GAP, contact_sheet
+        from clear_attention.comfyui.core.pictures import GAP, contact_sheet
 
         full = [self.painted[1, index][1] for index in SHEET_PROMPTS]
         columns = {"full attention": full, **self.columns}

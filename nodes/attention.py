@@ -4,8 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.patch import with_settings
-from ..clear_attention.comfyui.settings import parse_blocks
+from ..clear_attention.comfyui.core.patch import with_settings
+from ..clear_attention.comfyui.core.settings import parse_blocks
 from ..clear_attention.window import Window
 from .inputs import CATEGORY, backend_input, model_input, radius_input
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..distill.config import Config, ConfigError
 from ..distill.config_file import read_prompts
 from ..distill.workers.processes import leave, make_accelerator
-from .contact_sheet import contact_sheet, save_picture
+from .core.pictures import contact_sheet, save_picture
 from .distill import Watcher, distil
 from .launch import load_nodes, run_node
 

@@ -11,18 +11,18 @@ from typing import Any
 from comfy.controlnet import ControlNet
 from torch import Tensor
 
-from ..comfyui import host
 from ..window import Window
-from .attention import CALL_KEY, ModelCall, override
 from .controlnet_blocks import options_for_blocks, rotary_positions, theta_of
 from .controlnet_chain import added
 from .controlnet_families import require_supported
 from .controlnet_pace import Control, Pace, key_of
-from .families import family_of, plain_module
-from .geometry import geometry_of
-from .patch import OVERRIDE_KEY, REPORT_KEY, SETTINGS_KEY, why_dense
-from .report import RunReport
-from .settings import Settings
+from .core import host
+from .core.geometry import geometry_of
+from .core.override import CALL_KEY, ModelCall, override
+from .core.patch import OVERRIDE_KEY, REPORT_KEY, SETTINGS_KEY, why_dense
+from .core.report import RunReport
+from .core.settings import Settings
+from .families.family import family_of, plain_module
 
 NO_WINDOW = (
     "full attention: a radius of 0 takes the model's window, and the model that is sampled has "

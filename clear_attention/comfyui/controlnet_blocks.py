@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blocks import options_changed
-from .geometry import Geometry
+from .core.blocks import options_changed
+from .core.geometry import Geometry
 from .periodic import COLUMN_AXIS, ROW_AXIS, repeated
 
 BLOCKS = ("double_blocks", "single_blocks", "joint_blocks")

@@ -32,13 +32,13 @@ from ..distill.workers.processes import (
 )
 from ..distill.workers.sharding import require_even, sharded
 from ..weights import checkpoint, low_rank
-from .blocks import block_counts
-from .contact_sheet import save_picture
+from .core.blocks import block_counts
+from .core.patch import with_settings
+from .core.pictures import save_picture
 from .denoiser import HostDenoiser, local_settings, require_plain_weights, require_trainable
 from .generation import HELD_OUT_SEED, generate
 from .own_weights import table_and_size
 from .painting import LATENT_PX, Painter, Prompt, encode, interrupted, request_to_stop_kept
-from .patch import with_settings
 
 logger = logging.getLogger(__name__)
 

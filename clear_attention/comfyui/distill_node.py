@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..distill import loss_figure as curves
 from ..distill.config import Config, ConfigError, Student
-from .contact_sheet import contact_sheet, save_picture
+from .core.pictures import contact_sheet, save_picture
 from .distill import Watcher, distil
 from .painting import request_to_stop_kept
 from .placard import placard

@@ -15,7 +15,7 @@ from comfy.model_patcher import ModelPatcher
 from ..weights import low_rank
 from ..weights.errors import CheckpointError
 from ..weights.extract import Extracted, extract
-from .families import require_family
+from .families.family import require_family
 from .own_weights import check_fits, plain_weights
 from .weights import FOLDER, SUFFIX, ClearWeights, load_clear, register_model_folder
 

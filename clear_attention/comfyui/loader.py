@@ -7,8 +7,8 @@ from comfy.model_patcher import ModelPatcher
 
 from ..pooling import Pooling
 from ..window import Window
-from .families import require_family
-from .patch import with_settings
+from .core.patch import with_settings
+from .families.family import require_family
 from .weights import FOLDER, apply_clear, load_clear, register_model_folder
 
 

@@ -17,12 +17,12 @@ from torch import Tensor
 from ..locality.figure import draw
 from ..locality.measure import Locality, measure_locality
 from ..locality.report import LocalityReport
-from .attention import CALL_KEY, Override, read_call
-from .blocks import block_counts, running_block
-from .patch import OVERRIDE_KEY, settings_of, with_settings
+from .core.blocks import block_counts, running_block
+from .core.override import CALL_KEY, Override, read_call
+from .core.patch import OVERRIDE_KEY, settings_of, with_settings
+from .core.report import NOTHING_SEEN
+from .core.settings import Block, format_blocks, parse_blocks
 from .placard import placard
-from .report import NOTHING_SEEN
-from .settings import Block, format_blocks, parse_blocks
 
 logger = logging.getLogger(__name__)
 

@@ -13,15 +13,15 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor, nn
 
 from ..comfyui import memory_flux, memory_sd3
-from .attention import RECORDER_KEY
-from .blocks import BlockReplace, runs_foreign
-from .families import Family, family_of, plain_module
+from .core.blocks import BlockReplace, runs_foreign
+from .core.override import RECORDER_KEY
+from .core.patch import REPORT_KEY, settings_of, with_settings
+from .core.report import RunReport
+from .families.family import Family, family_of, plain_module
 from .memory_estimate import corrected_shape
 from .memory_flux import BlockArgs
 from .memory_slices import slice_size
 from .memory_warnings import warnings
-from .patch import REPORT_KEY, settings_of, with_settings
-from .report import RunReport
 
 MEMORY_KEY = "clear_low_memory"
 """Where `LowMemory` lies in a model's transformer_options."""

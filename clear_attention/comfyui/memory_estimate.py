@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..backends import Call, choose_name
 from ..layout import TokenLayout
-from .families import plain_module, require_family
+from .core.settings import Settings
+from .families.family import plain_module, require_family
 from .memory_slices import slice_size
-from .settings import Settings
 
 GIB = 1 << 30
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layout import TokenLayout
-from .geometry import Geometry
+from .core.geometry import Geometry
 
 ROW_AXIS, COLUMN_AXIS = 1, 2  # of FLUX's position ids; the first one tells pictures apart
 

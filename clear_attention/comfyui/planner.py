@@ -19,10 +19,10 @@ from ..layout import TokenLayout
 from ..plan.machine import Found, Machine
 from ..plan.report import Budget, Plan, make_plan
 from ..window import Window
-from .families import FLUX, SD3, plain_module, require_family
+from .core.patch import settings_of
+from .families.family import FLUX, SD3, plain_module, require_family
 from .memory import MEMORY_KEY
 from .painting import LATENT_PX
-from .patch import settings_of
 
 DEFAULT_RADIUS = 16
 VAE_VALUES = 2178

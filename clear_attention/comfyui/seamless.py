@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy.model_patcher import ModelPatcher
 
-from .families import require_family
-from .patch import with_settings
+from .core.patch import with_settings
+from .families.family import require_family
 from .positions import make_periodic
 
 DIRECTIONS = {"both": (True, True), "horizontal": (False, True), "vertical": (True, False)}

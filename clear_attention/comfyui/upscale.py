@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from ..sampling.pyramid import Stage, plan
-from .families import family_of
-from .report import tell
+from .core.report import tell
+from .families.family import family_of
 from .upscale_cascade import Cascade, Painting, Sampling, Source
 from .upscale_pixels import decode, encode
 

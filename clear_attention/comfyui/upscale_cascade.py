@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..sampling.pyramid import Stage, attention_factor, guidance_size
-from .families import family_of
+from .families.family import family_of
 from .high_resolution import for_high_resolution
 from .upscale_cache import Finished, StageCache, fingerprint
 from .upscale_guidance import with_low_frequency_guidance

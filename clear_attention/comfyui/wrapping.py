@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from .families import Family, plain_module
-from .geometry import Geometry
+from .core.geometry import Geometry
+from .core.report import RunReport
+from .core.settings import Settings
+from .families.family import Family, plain_module
 from .periodic import PeriodicEmbedder
-from .report import RunReport
-from .settings import Settings
 
 
 def set_grid(diffusion_model: Any, geometry: Geometry) -> None:

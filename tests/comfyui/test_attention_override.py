@@ -247,7 +247,7 @@ def test_nunchaku_models_are_refused_with_the_reason(folder, flux_model, nodes, 
 
 def test_a_host_that_is_too_old_is_named(flux_model, nodes, product, monkeypatch):
 
-    host_module = product("comfyui.host")
+    host_module = product("comfyui.core.host")
     monkeypatch.setattr(host_module, "HOST_VERSION", "0.3.49")
     with pytest.raises(RuntimeError, match=r"needs ComfyUI 0\.3\.60 or newer .* this is 0\.3\.49"):
         nodes.CLEARAttention(flux_model("a"), RADIUS)

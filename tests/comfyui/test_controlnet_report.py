@@ -58,7 +58,7 @@ def test_an_interrupted_run_still_reports_the_net(
 
 
 def test_a_nets_attention_does_not_pass_for_the_models(host, lines):
-    from clear_attention.comfyui.report import NOTHING_SEEN, Path, RunReport
+    from clear_attention.comfyui.core.report import NOTHING_SEEN, Path, RunReport
 
     of_net, of_model = RunReport(), RunReport()
     of_net.add(Path("tiled"))

@@ -52,7 +52,7 @@ def flags_of(network):
 @pytest.mark.parametrize("window", [None, Window(2)], ids=["full", "local"])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_velocity_is_what_the_host_computes(name, window, teacher, denoiser_of, run):
-    from clear_attention.comfyui.patch import with_settings
+    from clear_attention.comfyui.core.patch import with_settings
 
     given = samples(name)
     extra = {} if name == "3.5-medium" else {"guidance": torch.tensor([3.5])}
@@ -103,7 +103,7 @@ def test_gradients_are_slopes_of_the_loss(name, denoiser_of):
 def test_attention_outputs_are_kept_by_block_also_where_the_host_names_none(
     name, denoiser_of, monkeypatch
 ):
-    from clear_attention.comfyui import blocks
+    from clear_attention.comfyui.core import blocks
 
     denoiser = denoiser_of(name)
     given, outputs = samples(name), []
@@ -186,8 +186,8 @@ def test_a_host_without_a_gradient_of_rotary_positions_is_named(flux_model, monk
 
 
 def test_the_scale_of_a_high_resolution_node_counts_for_teacher_and_student(teacher):
+    from clear_attention.comfyui.core.patch import with_settings
     from clear_attention.comfyui.denoiser import HostDenoiser
-    from clear_attention.comfyui.patch import with_settings
 
     given, velocities = samples("b"), []
     for proportional in (False, True):

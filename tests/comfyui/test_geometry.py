@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clear_attention.comfyui.geometry import Geometry, geometry_of
+from clear_attention.comfyui.core.geometry import Geometry, geometry_of
 
 
 @pytest.mark.parametrize(("patch", "grid"), [(1, (23, 18)), (2, (12, 9)), (4, (6, 5))])

@@ -235,7 +235,7 @@ def test_no_limit_on_the_queries_measures_every_token(flux_model, node):
 
 def test_calls_that_are_no_joint_self_attention_pass_unmeasured(adapter, product):
     """Such as those with a cache of keys, and sequences that cannot hold the grid."""
-    geometry = product("comfyui.geometry").Geometry(3, 4)
+    geometry = product("comfyui.core.geometry").Geometry(3, 4)
     options = {
         adapter.CALL_KEY: SimpleNamespace(geometry=geometry),
         "block_type": "double",
@@ -339,5 +339,5 @@ def test_other_architectures_are_refused(flux_model, node):
 
 @given(st.frozensets(st.tuples(st.sampled_from(["double", "single", "joint"]), st.integers(0, 60))))
 def test_written_blocks_are_read_back(product, blocks):
-    settings = product("comfyui.settings")
+    settings = product("comfyui.core.settings")
     assert settings.parse_blocks(settings.format_blocks(blocks)) == blocks

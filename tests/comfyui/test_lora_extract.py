@@ -91,7 +91,7 @@ def test_at_full_rank_every_loader_gives_the_clear_weights(
 
 
 def test_the_window_travels_in_the_file(extract, flux_model, nodes, product, folders):
-    patch = product("comfyui.patch")
+    patch = product("comfyui.core.patch")
     model = flux_model("b")
     lora_name, _ = extract(model, "b", 5, "my name")
     assert lora_name == "my name.safetensors"

@@ -11,7 +11,7 @@ from .low_memory_fixtures import GIB, RADIUS, SLICE
 
 
 def estimate(product, model, shape, slice_tokens=0):
-    settings = product("comfyui.patch").settings_of(model)
+    settings = product("comfyui.core.patch").settings_of(model)
     return product("comfyui.memory_estimate").corrected_shape(model, shape, settings, slice_tokens)
 
 

@@ -181,7 +181,7 @@ def test_the_hosts_lora_node_makes_the_same_weights_of_the_file(
 
 @pytest.mark.parametrize("name", ["a", "3.5-medium"])
 def test_the_node_brings_the_files_window_and_pooling(name, model_of, write, nodes, product):
-    patch = product("comfyui.patch")
+    patch = product("comfyui.core.patch")
     model = model_of(name)
     file, tensors = write(model, pool_factor=2)
 

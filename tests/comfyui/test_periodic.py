@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from clear_attention.comfyui.geometry import Geometry
+from clear_attention.comfyui.core.geometry import Geometry
 from clear_attention.comfyui.periodic import PeriodicEmbedder
 
 AXES = (16, 56, 56)

@@ -198,7 +198,7 @@ def test_sd3_says_that_its_positions_cannot_wrap(sd3_model, nodes, sampled, prod
     from .sd3_fixtures import TEXT_WIDTH
 
     shown = []
-    report = product("comfyui.report")
+    report = product("comfyui.core.report")
     monkeypatch.setattr(report, "tell", lambda text, node_id: shown.append((text, node_id)))
     model = nodes.CLEARSeamless(sd3_model("3.5-large"))
     options = model.model_options["transformer_options"]

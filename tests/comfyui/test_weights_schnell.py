@@ -54,7 +54,7 @@ def sample(model, steps):
 
 
 def test_dev_weights_run_on_schnell_in_four_steps(models, nodes, product):
-    attention = product("comfyui.report")
+    attention = product("comfyui.core.report")
     seen = []
     model = models("FluxSchnell")
     assert "guidance_in.in_layer.weight" not in model.model.diffusion_model.state_dict()

@@ -10,15 +10,15 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from ..comfyui import host
-from .attention import CALL_KEY, RECORDER_KEY, ModelCall, override
+from ..core import host
+from ..families.family import family_of, require_family
+from ..positions import make_positions_exact
+from ..wrapping import set_grid, tell_of_seams
 from .blocks import block_counts, name_blocks, runs_foreign, tell_blocks
-from .families import family_of, require_family
 from .geometry import Geometry, geometry_of
-from .positions import make_positions_exact
+from .override import CALL_KEY, RECORDER_KEY, ModelCall, override
 from .report import RunReport
 from .settings import Settings
-from .wrapping import set_grid, tell_of_seams
 
 SETTINGS_KEY = "clear_attention"
 """Where the nodes' `Settings` lie in a model's transformer_options."""

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..api import attention
-from ..backends import BACKENDS, Call, choose_name, why_not_triton
-from ..layout import TokenLayout
-from ..pairs import all_pairs, visible_pairs
-from ..pooling import Pooling
-from ..scale import proportional_scale
-from ..window import Window
+from ...api import attention
+from ...backends import BACKENDS, Call, choose_name, why_not_triton
+from ...layout import TokenLayout
+from ...pairs import all_pairs, visible_pairs
+from ...pooling import Pooling
+from ...scale import proportional_scale
+from ...window import Window
 from .blocks import running_block
 from .geometry import Geometry
 from .report import Path, RunReport

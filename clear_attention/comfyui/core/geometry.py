@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..layout import TokenLayout
+from ...layout import TokenLayout
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from ..comfyui import host
-from ..layout import TokenLayout
-from .families import Family, family_of, plain_module, require_family
+from ...layout import TokenLayout
+from ..core import host
+from ..families.family import Family, family_of, plain_module, require_family
 from .settings import Block
 
 BlockReplace = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..pooling import Pooling
-from ..window import Window
+from ...pooling import Pooling
+from ...window import Window
 
 Block = tuple[str, int]
 """A transformer block by kind and index, such as ("double", 3)."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from comfy_execution.progress import get_progress_state
 
-from ..layout import TokenLayout
+from ...layout import TokenLayout
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The patch that every node stands on: settings, geometry, override, report."""
