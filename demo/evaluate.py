@@ -206,7 +206,7 @@ class Bench:
 
     def prepare(self, model: Any, scale: int) -> Any:
         """Prepare a model for a size, as CLEARHighRes does."""
-        from clear_attention.comfyui.high_resolution import for_high_resolution
+        from clear_attention.comfyui.positions.high_resolution import for_high_resolution
 
         if scale == 1:
             return model

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.high_resolution import for_high_resolution
+from ..clear_attention.comfyui.positions.high_resolution import for_high_resolution
 from .inputs import CATEGORY, model_input
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .core.blocks import options_changed
 from .core.geometry import Geometry
-from .periodic import COLUMN_AXIS, ROW_AXIS, repeated
+from .positions.periodic import COLUMN_AXIS, ROW_AXIS, repeated
 
 BLOCKS = ("double_blocks", "single_blocks", "joint_blocks")
 

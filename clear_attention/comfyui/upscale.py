@@ -14,7 +14,7 @@ from ..sampling.pyramid import Stage, plan
 from .core.report import tell
 from .families.family import family_of
 from .upscale_cascade import Cascade, Painting, Sampling, Source
-from .upscale_pixels import decode, encode
+from .vae.pixels import decode, encode
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from ..backends.strips import tile_size
 from ..window import Window
 from ..window_preview import Preview, blank, draw, token_at
 from .painting import LATENT_PX
-from .seamless import DIRECTIONS
+from .positions.seamless import DIRECTIONS
 
 PATCH = 2  # latent pixels on a token's edge, in all families that CLEAR knows
 TOKEN_PX = PATCH * LATENT_PX

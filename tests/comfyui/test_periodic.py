@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clear_attention.comfyui.core.geometry import Geometry
-from clear_attention.comfyui.periodic import PeriodicEmbedder
+from clear_attention.comfyui.positions.periodic import PeriodicEmbedder
 
 AXES = (16, 56, 56)
 TEXT = 5

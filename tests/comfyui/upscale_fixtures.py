@@ -37,7 +37,7 @@ def modules(product):
         cache=product("comfyui.upscale_cache"),
         cascade=product("comfyui.upscale_cascade"),
         guidance=product("comfyui.upscale_guidance"),
-        pixels=product("comfyui.upscale_pixels"),
+        pixels=product("comfyui.vae.pixels"),
         progress=product("comfyui.upscale_progress"),
     )
 

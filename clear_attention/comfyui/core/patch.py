@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..core import host
 from ..families.family import family_of, require_family
-from ..positions import make_positions_exact
-from ..wrapping import set_grid, tell_of_seams
+from ..positions.embedder import make_positions_exact
+from ..positions.seam_report import set_grid, tell_of_seams
 from .blocks import block_counts, name_blocks, runs_foreign, tell_blocks
 from .geometry import Geometry, geometry_of
 from .override import CALL_KEY, RECORDER_KEY, ModelCall, override

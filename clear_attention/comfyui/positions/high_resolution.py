@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy.model_patcher import ModelPatcher
 
-from .core.patch import with_settings
-from .families.family import require_family
-from .positions import scale_theta
+from ..core.patch import with_settings
+from ..families.family import require_family
+from .embedder import scale_theta
 
 
 def for_high_resolution(

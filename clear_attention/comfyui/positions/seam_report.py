@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .core.geometry import Geometry
-from .core.report import RunReport
-from .core.settings import Settings
-from .families.family import Family, plain_module
+from ..core.geometry import Geometry
+from ..core.report import RunReport
+from ..core.settings import Settings
+from ..families.family import Family, plain_module
 from .periodic import PeriodicEmbedder
 
 

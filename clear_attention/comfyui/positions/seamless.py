@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy.model_patcher import ModelPatcher
 
-from .core.patch import with_settings
-from .families.family import require_family
-from .positions import make_periodic
+from ..core.patch import with_settings
+from ..families.family import require_family
+from .embedder import make_periodic
 
 DIRECTIONS = {"both": (True, True), "horizontal": (False, True), "vertical": (True, False)}
 """What the user chooses -> whether the height and the width wrap around."""

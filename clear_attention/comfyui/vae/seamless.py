@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .seamless import DIRECTIONS
-from .upscale_pixels import decode
+from ..positions.seamless import DIRECTIONS
+from .pixels import decode
 
 # In latent pixels. The convolutions of FLUX's and SD3's decoders reach 18; the last of the fade,
 # where hardly anything of it counts, lies 16 from the edge.

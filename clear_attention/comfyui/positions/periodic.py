@@ -16,8 +16,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..layout import TokenLayout
-from .core.geometry import Geometry
+from ...layout import TokenLayout
+from ..core.geometry import Geometry
 
 ROW_AXIS, COLUMN_AXIS = 1, 2  # of FLUX's position ids; the first one tells pictures apart
 

@@ -1,0 +1,1 @@
+"""Positional embedding: longer, or repeating around the picture."""
