@@ -66,7 +66,7 @@ def table(strength: float, prompts: int, folder: Path) -> str:
     """Compare the ways on one finetune, as Markdown."""
     import folder_paths
 
-    from clear_attention.comfyui.loader import load_onto
+    from clear_attention.comfyui.weights.loader import load_onto
     from demo.evaluate import Bench
     from demo.nodes.network import build_model, load_model
 

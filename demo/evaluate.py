@@ -133,7 +133,7 @@ class Bench:
 
     def student(self, name: str) -> Make:
         """Load a student, as CLEARLoader does."""
-        from clear_attention.comfyui.loader import load_onto
+        from clear_attention.comfyui.weights.loader import load_onto
 
         self.make_known()
         return lambda model: load_onto(model, name)

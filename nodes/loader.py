@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.loader import clear_files, load_onto
+from ..clear_attention.comfyui.weights.loader import clear_files, load_onto
 from .inputs import CATEGORY, backend_input, model_input, radius_input
 
 

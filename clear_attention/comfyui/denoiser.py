@@ -25,7 +25,7 @@ from .core.override import RECORDER_KEY
 from .core.patch import SETTINGS_KEY, settings_of, with_settings
 from .core.settings import Settings
 from .families.family import plain_module, require_family
-from .own_weights import table_and_size
+from .weights.base import table_and_size
 
 
 class HostDenoiser:

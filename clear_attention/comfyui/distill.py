@@ -37,8 +37,8 @@ from .core.patch import with_settings
 from .core.pictures import save_picture
 from .denoiser import HostDenoiser, local_settings, require_plain_weights, require_trainable
 from .generation import HELD_OUT_SEED, generate
-from .own_weights import table_and_size
 from .painting import LATENT_PX, Painter, Prompt, encode, interrupted, request_to_stop_kept
+from .weights.base import table_and_size
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from .core.pictures import contact_sheet, save_picture
 from .distill import Watcher, distil
 from .painting import request_to_stop_kept
 from .placard import placard
-from .weights import FOLDER, SUFFIX, register_model_folder
+from .weights.patches import FOLDER, SUFFIX, register_model_folder
 
 RUNS = "clear_distill"
 """Folder of all runs in the host's output folder."""

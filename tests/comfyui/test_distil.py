@@ -52,7 +52,7 @@ def distance(one, other):
 @pytest.mark.parametrize("name", WIDTHS)
 def test_a_file_computes_what_the_attached_student_does(name, student, teacher, files, run):
     from clear_attention.comfyui.denoiser import HostDenoiser
-    from clear_attention.comfyui.loader import load_onto
+    from clear_attention.comfyui.weights.loader import load_onto
 
     denoiser, given = HostDenoiser(teacher(name)), samples(name)
     task = student_of(denoiser, name, student)
@@ -77,8 +77,8 @@ def test_a_file_computes_what_the_attached_student_does(name, student, teacher, 
 def test_a_run_writes_a_file_that_paints_the_last_pictures_of_the_student(
     name, student, teacher, files, distil, tmp_path
 ):
-    from clear_attention.comfyui.loader import load_onto
     from clear_attention.comfyui.painting import Prompt
+    from clear_attention.comfyui.weights.loader import load_onto
 
     settings = config(tmp_path, name, student=STUDENTS[student])
     pictures = []

@@ -61,7 +61,7 @@ def files(sd3_folders, monkeypatch, tmp_path):
 @pytest.fixture
 def write(files, weights):
     """Write random changes of a model as a file; return its name and its tensors."""
-    from clear_attention.comfyui import own_weights
+    from clear_attention.comfyui.weights import base as own_weights
 
     def write(model, rank=3, pool_factor=0, changes=lambda tensors: tensors):
         table, size = own_weights.table_and_size(model)
@@ -376,8 +376,8 @@ def test_tensors_are_shared_and_live_as_long_as_a_model_that_uses_them(flux_mode
 
 @pytest.mark.parametrize("name", ["a", "b", "3.5-medium"])
 def test_a_students_file_does_what_the_student_does(name, model_of, files, weights, pack):
-    from clear_attention.comfyui.loader import load_onto
-    from clear_attention.comfyui.own_weights import table_and_size
+    from clear_attention.comfyui.weights.base import table_and_size
+    from clear_attention.comfyui.weights.loader import load_onto
 
     model = model_of(name)
     table, size = table_and_size(model)

@@ -41,7 +41,7 @@ def attempt(flux_model, tmp_path_factory):
     """Load a file with this content onto a model; tell how many patches came, None if refused."""
     import folder_paths
 
-    from clear_attention.comfyui.loader import load_onto
+    from clear_attention.comfyui.weights.loader import load_onto
 
     folder = tmp_path_factory.mktemp("clear")
     models = {form: flux_model("b") for form in ("plain", "reference")}

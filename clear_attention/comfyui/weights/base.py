@@ -9,11 +9,11 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..families.names import HOST_PREFIX as PREFIX
-from ..families.names import BlockKind, NameTable, Size
-from ..weights import checkpoint, low_rank
-from ..weights.checkpoint import Checkpoint
-from ..weights.errors import CheckpointError, some
+from ...families.names import HOST_PREFIX as PREFIX
+from ...families.names import BlockKind, NameTable, Size
+from ...weights import checkpoint, low_rank
+from ...weights.checkpoint import Checkpoint
+from ...weights.errors import CheckpointError, some
 
 
 def plain_weights(model: ModelPatcher, found: Checkpoint, title: str) -> dict[str, Tensor]:

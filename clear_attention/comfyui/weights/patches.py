@@ -17,13 +17,13 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..families.names import HOST_PREFIX as PREFIX
-from ..families.names import Block, HostSlice
-from ..weights import checkpoint, low_rank
-from ..weights.checkpoint import Checkpoint
-from ..weights.errors import CheckpointError, some
-from .hooked_weights import restore_hooks
-from .own_weights import check_fits, plain_weights
+from ...families.names import HOST_PREFIX as PREFIX
+from ...families.names import Block, HostSlice
+from ...weights import checkpoint, low_rank
+from ...weights.checkpoint import Checkpoint
+from ...weights.errors import CheckpointError, some
+from .base import check_fits, plain_weights
+from .lora_hooks import restore_hooks
 
 logger = logging.getLogger(__name__)
 

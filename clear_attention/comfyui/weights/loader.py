@@ -5,11 +5,11 @@ from __future__ import annotations
 import folder_paths
 from comfy.model_patcher import ModelPatcher
 
-from ..pooling import Pooling
-from ..window import Window
-from .core.patch import with_settings
-from .families.family import require_family
-from .weights import FOLDER, apply_clear, load_clear, register_model_folder
+from ...pooling import Pooling
+from ...window import Window
+from ..core.patch import with_settings
+from ..families.family import require_family
+from .patches import FOLDER, apply_clear, load_clear, register_model_folder
 
 
 def clear_files() -> list[str]:
