@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clear_attention.comfyui.controlnet import ControlSettings, with_local_attention
+from clear_attention.comfyui.controlnet.net import ControlSettings, with_local_attention
 from clear_attention.comfyui.core.patch import with_settings
 from clear_attention.comfyui.painting import LATENT_PX
 from clear_attention.window import Window

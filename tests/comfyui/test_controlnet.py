@@ -164,7 +164,7 @@ def interrupt(*_):
 
 
 def test_what_a_net_tells_its_blocks_itself_stays_beside_ours(host):
-    from clear_attention.comfyui.controlnet_blocks import options_for_blocks
+    from clear_attention.comfyui.controlnet.blocks import options_for_blocks
 
     class Block(nn.Module):
         def forward(self, **kwargs):

@@ -49,7 +49,7 @@ def test_nets_of_different_depth_chain_as_the_hosts_do(make_control_net, nodes, 
 
 def test_a_residual_that_is_given_to_many_blocks_is_added_once(host):
     """InstantX repeats five tensors for nineteen blocks, each of them 1.6 GB at 8192 pixels."""
-    from clear_attention.comfyui.controlnet_chain import added
+    from clear_attention.comfyui.controlnet.chain import added
 
     a, b, c, d = (torch.full((2,), value) for value in (1.0, 2.0, 4.0, 8.0))
     own = {"input": [a, a, b, b, None, a], "middle": [a]}

@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture
 def pace(host):
-    from clear_attention.comfyui.controlnet_pace import Pace
+    from clear_attention.comfyui.controlnet.reuse import Pace
 
     return Pace
 
@@ -66,7 +66,7 @@ def test_what_is_kept_does_not_outlive_an_interrupted_run(pace):
 
 
 def test_a_host_that_does_not_tell_for_whom_it_asks_gets_everything_computed(pace, host):
-    from clear_attention.comfyui.controlnet_pace import key_of
+    from clear_attention.comfyui.controlnet.reuse import key_of
 
     latent = torch.zeros(2, 16, 4, 4)
     assert key_of(latent, 1.0, {}) is None
@@ -76,7 +76,7 @@ def test_a_host_that_does_not_tell_for_whom_it_asks_gets_everything_computed(pac
 
 
 def test_keys_differ_by_conditioning_role_size_and_strength(host):
-    from clear_attention.comfyui.controlnet_pace import key_of
+    from clear_attention.comfyui.controlnet.reuse import key_of
 
     latent = torch.zeros(2, 16, 4, 4)
     options = {"uuids": ["one", "two"], "cond_or_uncond": [0, 1]}

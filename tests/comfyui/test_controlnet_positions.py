@@ -142,7 +142,7 @@ def test_where_the_model_wraps_around_the_net_does_too(
 
 
 def test_a_window_of_its_own_wraps_as_the_models_does(host):
-    from clear_attention.comfyui.controlnet import ControlSettings
+    from clear_attention.comfyui.controlnet.net import ControlSettings
     from clear_attention.comfyui.core.settings import Settings
 
     window = ControlSettings(radius=3).attention(Settings(wrap_width=True)).window
@@ -150,7 +150,7 @@ def test_a_window_of_its_own_wraps_as_the_models_does(host):
 
 
 def test_ids_of_text_stay_and_the_given_tensor_too(host):
-    from clear_attention.comfyui.controlnet_blocks import exact_ids
+    from clear_attention.comfyui.controlnet.blocks import exact_ids
     from clear_attention.comfyui.core.geometry import Geometry
 
     ids = torch.full((2, 3 + 6, 3), 7.0)

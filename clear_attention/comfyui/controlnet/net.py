@@ -11,18 +11,18 @@ from typing import Any
 from comfy.controlnet import ControlNet
 from torch import Tensor
 
-from ..window import Window
-from .controlnet_blocks import options_for_blocks, rotary_positions, theta_of
-from .controlnet_chain import added
-from .controlnet_families import require_supported
-from .controlnet_pace import Control, Pace, key_of
-from .core import host
-from .core.geometry import geometry_of
-from .core.override import CALL_KEY, ModelCall, override
-from .core.patch import OVERRIDE_KEY, REPORT_KEY, SETTINGS_KEY, why_dense
-from .core.report import RunReport
-from .core.settings import Settings
-from .families.family import family_of, plain_module
+from ...window import Window
+from ..core import host
+from ..core.geometry import geometry_of
+from ..core.override import CALL_KEY, ModelCall, override
+from ..core.patch import OVERRIDE_KEY, REPORT_KEY, SETTINGS_KEY, why_dense
+from ..core.report import RunReport
+from ..core.settings import Settings
+from ..families.family import family_of, plain_module
+from .blocks import options_for_blocks, rotary_positions, theta_of
+from .chain import added
+from .reuse import Control, Pace, key_of
+from .supported import require_supported
 
 NO_WINDOW = (
     "full attention: a radius of 0 takes the model's window, and the model that is sampled has "

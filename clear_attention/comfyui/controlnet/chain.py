@@ -6,7 +6,7 @@ from itertools import zip_longest
 
 from torch import Tensor
 
-from .controlnet_pace import Control
+from .reuse import Control
 
 
 def added(own: Control | None, previous: Control | None) -> Control | None:

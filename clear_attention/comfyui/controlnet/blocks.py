@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .core.blocks import options_changed
-from .core.geometry import Geometry
-from .positions.periodic import COLUMN_AXIS, ROW_AXIS, repeated
+from ..core.blocks import options_changed
+from ..core.geometry import Geometry
+from ..positions.periodic import COLUMN_AXIS, ROW_AXIS, repeated
 
 BLOCKS = ("double_blocks", "single_blocks", "joint_blocks")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy.controlnet import ControlLora, T2IAdapter
 
-from .families.family import FAMILIES, family_of, plain_module
+from ..families.family import FAMILIES, family_of, plain_module
 
 UNET = "input_blocks"  # what every UNet has
 

@@ -1,0 +1,1 @@
+"""Local attention inside ControlNets."""
