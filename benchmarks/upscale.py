@@ -107,8 +107,8 @@ def cascade(full: Any, clear: Any, size: int, clock: Callable[[], float]) -> str
     """Paint a small picture, enlarge it, and say what that took."""
     import torch
 
-    from clear_attention.comfyui.upscale import Size, upscale
-    from clear_attention.comfyui.upscale_cascade import Painting, Sampling
+    from clear_attention.comfyui.upscale.cascade import Painting, Sampling
+    from clear_attention.comfyui.upscale.run import Size, upscale
     from demo.nodes.text import DemoCLIP
 
     clip, codec = DemoCLIP(), vae()

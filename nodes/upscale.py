@@ -5,8 +5,8 @@ from typing import Any
 from comfy.samplers import KSampler
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.upscale import Size, upscale
-from ..clear_attention.comfyui.upscale_cascade import Painting, Sampling
+from ..clear_attention.comfyui.upscale.cascade import Painting, Sampling
+from ..clear_attention.comfyui.upscale.run import Size, upscale
 from .inputs import CATEGORY
 
 

@@ -227,5 +227,5 @@ def test_a_mistake_is_one_sentence(upscale, case):
 
 @given(st.lists(st.floats(0, 1, width=16), max_size=5), st.sampled_from([",", ", ", " ", ";"]))
 def test_numbers_are_read_as_they_are_written(product, values, between):
-    upscale = product("comfyui.upscale")
+    upscale = product("comfyui.upscale.run")
     assert upscale.read_numbers("denoise", between.join(map(str, values)), "1") == values

@@ -33,12 +33,12 @@ def demo(host):
 def modules(product):
     """The pack's modules for the cascade, by their last names."""
     return SimpleNamespace(
-        run=product("comfyui.upscale"),
-        cache=product("comfyui.upscale_cache"),
-        cascade=product("comfyui.upscale_cascade"),
-        guidance=product("comfyui.upscale_guidance"),
+        run=product("comfyui.upscale.run"),
+        cache=product("comfyui.upscale.cache"),
+        cascade=product("comfyui.upscale.cascade"),
+        guidance=product("comfyui.upscale.guidance"),
         pixels=product("comfyui.vae.pixels"),
-        progress=product("comfyui.upscale_progress"),
+        progress=product("comfyui.upscale.progress"),
     )
 
 

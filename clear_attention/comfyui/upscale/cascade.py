@@ -11,13 +11,13 @@ import comfy.utils
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..sampling.pyramid import Stage, attention_factor, guidance_size
-from .families.family import family_of
-from .positions.high_resolution import for_high_resolution
-from .upscale_cache import Finished, StageCache, fingerprint
-from .upscale_guidance import with_low_frequency_guidance
-from .upscale_progress import CascadeProgress
-from .vae.pixels import decode, encode, resize
+from ...sampling.pyramid import Stage, attention_factor, guidance_size
+from ..families.family import family_of
+from ..positions.high_resolution import for_high_resolution
+from ..vae.pixels import decode, encode, resize
+from .cache import Finished, StageCache, fingerprint
+from .guidance import with_low_frequency_guidance
+from .progress import CascadeProgress
 
 STAGES = StageCache()
 """Finished stages, so that a changed or interrupted cascade does not begin again."""

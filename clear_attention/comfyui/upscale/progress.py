@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.nn import functional
 
-from ..sampling.pyramid import Stage
+from ...sampling.pyramid import Stage
 
 PREVIEW_LATENT = 128
 """Longer side of a latent that is decoded for a preview: a whole one of 8K would not fit."""

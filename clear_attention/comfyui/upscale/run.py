@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..sampling.pyramid import Stage, plan
-from .core.report import tell
-from .families.family import family_of
-from .upscale_cascade import Cascade, Painting, Sampling, Source
-from .vae.pixels import decode, encode
+from ...sampling.pyramid import Stage, plan
+from ..core.report import tell
+from ..families.family import family_of
+from ..vae.pixels import decode, encode
+from .cascade import Cascade, Painting, Sampling, Source
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.nn import functional
 
-from ..sampling.pyramid import guidance_weight, progress_at
+from ...sampling.pyramid import guidance_weight, progress_at
 
 
 def with_low_frequency_guidance(

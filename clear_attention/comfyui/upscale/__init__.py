@@ -1,0 +1,1 @@
+"""A picture enlarged in stages."""
