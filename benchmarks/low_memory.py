@@ -117,7 +117,7 @@ def in_child(grid: int, way: str, threads: int | None) -> Measured:
 def measure(grid: int, sliced: bool) -> Measured:
     """Measure one model call in this process, which has done nothing else."""
     from clear_attention.comfyui.core.patch import settings_of
-    from clear_attention.comfyui.memory_estimate import bytes_needed
+    from clear_attention.comfyui.memory.estimate import bytes_needed
 
     model = flux(0 if sliced else None)
     estimate = bytes_needed(model, [1, 16, 2 * grid, 2 * grid], settings_of(model), 0)
@@ -148,7 +148,7 @@ def flux(slice_tokens: int | None) -> Any:
 
     from clear_attention import Window
     from clear_attention.comfyui.core.patch import with_settings
-    from clear_attention.comfyui.memory import with_low_memory
+    from clear_attention.comfyui.memory.blocks import with_low_memory
 
     known = {field.name for field in dataclasses.fields(comfy.ldm.flux.model.FluxParams)}
     sizes: dict[str, Any] = dict(

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.memory import with_low_memory
+from ..clear_attention.comfyui.memory.blocks import with_low_memory
 from .inputs import CATEGORY, model_input
 
 

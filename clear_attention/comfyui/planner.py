@@ -21,7 +21,7 @@ from ..plan.report import Budget, Plan, make_plan
 from ..window import Window
 from .core.patch import settings_of
 from .families.family import FLUX, SD3, plain_module, require_family
-from .memory import MEMORY_KEY
+from .memory.blocks import MEMORY_KEY
 from .painting import LATENT_PX
 
 DEFAULT_RADIUS = 16

@@ -79,7 +79,7 @@ def test_blocks_that_another_node_changed_are_left_to_it(flux_model, nodes, run)
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", ["double", "single"])
 def test_what_overflows_in_half_precision_stays_finite(kind, flux_model, product):
-    flux = product("comfyui.memory_flux")
+    flux = product("comfyui.memory.flux")
     model = flux_model("b", torch.float16).model.diffusion_model
     block = (model.double_blocks if kind == "double" else model.single_blocks)[0]
     last = block.txt_mlp[2] if kind == "double" else block.linear2
@@ -158,7 +158,7 @@ def test_blocks_stay_whole_while_gradients_are_computed(flux_model, nodes, lengt
 
 @torch.inference_mode()
 def test_a_result_that_the_host_has_read_holds_no_memory(flux_model, product):
-    memory = product("comfyui.memory")
+    memory = product("comfyui.memory.blocks")
     model = flux_model("b").model.diffusion_model
     options = {memory.CALL_KEY: memory.MemoryCall(memory.LowMemory(4), model, None)}
     args = {"vec": torch.zeros(1, 128), "pe": None, "transformer_options": options}
@@ -180,7 +180,7 @@ def test_hooks_on_a_layer_see_each_token_once(flux_model, nodes, run):
 
 
 def test_references_with_a_timestep_of_their_own_are_left_to_the_host(flux_model, product):
-    flux = product("comfyui.memory_flux")
+    flux = product("comfyui.memory.flux")
     block = flux_model("b").model.diffusion_model.single_blocks[0]
     x = torch.zeros(1, 8, 128)
     args = {"img": x, "vec": torch.zeros(1, 128), "pe": None, "transformer_options": {}}

@@ -12,7 +12,7 @@ from .low_memory_fixtures import GIB, RADIUS, SLICE
 
 def estimate(product, model, shape, slice_tokens=0):
     settings = product("comfyui.core.patch").settings_of(model)
-    return product("comfyui.memory_estimate").corrected_shape(model, shape, settings, slice_tokens)
+    return product("comfyui.memory.estimate").corrected_shape(model, shape, settings, slice_tokens)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_the_host_is_told_the_estimate(
     # The host's own is smaller for so narrow a model at so small a size: it stays.
     assert found.why_not == "it is the smaller one" and host == ours
     asked.clear()
-    monkeypatch.setattr(product("comfyui.memory_estimate"), "FIXED", 0)
+    monkeypatch.setattr(product("comfyui.memory.estimate"), "FIXED", 0)
     sample(nodes.CLEARLowMemory(model, SLICE))
     found = estimate(product, model, [1, 16, 26, 20], SLICE)
     assert found.why_not == ""

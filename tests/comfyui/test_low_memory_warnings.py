@@ -59,7 +59,7 @@ def test_what_runs_out_of_memory_is_said(
     method = LatentPreviewMethod.TAESD if taesd else LatentPreviewMethod.Latent2RGB
     monkeypatch.setattr(args, "preview_method", method)
     monkeypatch.setattr(folder_paths, "get_filename_list", lambda folder: ["taef1_decoder.pth"])
-    module = product("comfyui.memory_warnings")
+    module = product("comfyui.memory.warnings")
     found = module.warnings(flux_model("a"), [1, 16, edge_px // 8, edge_px // 8])
     assert len(found) == len(expected)
     for line, word in zip(found, expected, strict=True):

@@ -15,11 +15,11 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..backends import Call, choose_name
-from ..layout import TokenLayout
-from .core.settings import Settings
-from .families.family import plain_module, require_family
-from .memory_slices import slice_size
+from ...backends import Call, choose_name
+from ...layout import TokenLayout
+from ...plan.slices import slice_size
+from ..core.settings import Settings
+from ..families.family import plain_module, require_family
 
 GIB = 1 << 30
 

@@ -14,8 +14,8 @@ import torch
 from comfy.ldm.flux import layers
 from torch import Tensor, nn
 
-from .memory_linear import hold, hold_all, is_changed
-from .memory_slices import slices
+from ...plan.slices import slices
+from .linear import hold, hold_all, is_changed
 
 BlockArgs = dict[str, Any]
 """What the host gives to a block's replacement."""

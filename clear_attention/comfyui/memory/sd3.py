@@ -10,9 +10,9 @@ from typing import Any
 from comfy.ldm.modules.diffusionmodules import mmdit
 from torch import Tensor
 
-from .memory_flux import BlockArgs
-from .memory_linear import is_changed
-from .memory_slices import slices
+from ...plan.slices import slices
+from .flux import BlockArgs
+from .linear import is_changed
 
 
 def why_not(block: Any, args: BlockArgs) -> str | None:

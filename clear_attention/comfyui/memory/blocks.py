@@ -12,16 +12,17 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor, nn
 
-from ..comfyui import memory_flux, memory_sd3
-from .core.blocks import BlockReplace, runs_foreign
-from .core.override import RECORDER_KEY
-from .core.patch import REPORT_KEY, settings_of, with_settings
-from .core.report import RunReport
-from .families.family import Family, family_of, plain_module
-from .memory_estimate import corrected_shape
-from .memory_flux import BlockArgs
-from .memory_slices import slice_size
-from .memory_warnings import warnings
+from ...plan.slices import slice_size
+from ..core.blocks import BlockReplace, runs_foreign
+from ..core.override import RECORDER_KEY
+from ..core.patch import REPORT_KEY, settings_of, with_settings
+from ..core.report import RunReport
+from ..families.family import Family, family_of, plain_module
+from ..memory import flux as memory_flux
+from ..memory import sd3 as memory_sd3
+from .estimate import corrected_shape
+from .flux import BlockArgs
+from .warnings import warnings
 
 MEMORY_KEY = "clear_low_memory"
 """Where `LowMemory` lies in a model's transformer_options."""

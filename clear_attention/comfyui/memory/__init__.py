@@ -1,0 +1,1 @@
+"""Blocks computed in slices, and what the host is told of their memory."""
