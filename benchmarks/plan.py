@@ -133,7 +133,7 @@ def report(edges: Iterable[int], rounds: int) -> str:
 
 def measure(full: Any, clear: Any, edge: int, rounds: int) -> list[Row]:
     """Plan and run one size, in turns."""
-    from clear_attention.comfyui import planner
+    from clear_attention.comfyui.plan import model as planner
     from demo.nodes.text import MIN_TOKENS
 
     best: dict[str, tuple[float, float]] = {}

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.locality import Sample, report_locality
+from ..clear_attention.comfyui.probe.locality import Sample, report_locality
 from .inputs import CATEGORY, radius_input
 
 

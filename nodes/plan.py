@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..clear_attention.comfyui.planner_node import plan_run
+from ..clear_attention.comfyui.plan.node import plan_run
 from .inputs import CATEGORY, radius_input
 
 

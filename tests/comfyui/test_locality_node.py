@@ -34,7 +34,7 @@ def picture(height=23, width=18, batch=1):
 @pytest.fixture(scope="module")
 def adapter(product) -> ModuleType:
     """The pack's module that runs the probe."""
-    return product("comfyui.locality")
+    return product("comfyui.probe.locality")
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ SD3_NAMES = ("3-medium", "3.5-large", "3.5-medium", "one block")
 def adapter(pack, product):
     """The pack's modules that plan."""
     return SimpleNamespace(
-        planner=product("comfyui.planner"),
-        node=product("comfyui.planner_node"),
+        planner=product("comfyui.plan.model"),
+        node=product("comfyui.plan.node"),
         cost=product("plan.cost"),
         network=product("families.network"),
         pack=pack.clear_attention,

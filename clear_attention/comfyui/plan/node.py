@@ -11,17 +11,17 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from ..plan.figure import draw
-from ..plan.outcome import TimedCall, outcome
-from ..plan.report import Plan
-from .core import host
-from .core.geometry import geometry_of
-from .core.patch import SETTINGS_KEY
-from .core.report import RunReport
-from .core.settings import Settings
-from .families.family import family_of, plain_module
-from .placard import placard
-from .planner import plan_model
+from ...plan.figure import draw
+from ...plan.outcome import TimedCall, outcome
+from ...plan.report import Plan
+from ..core import host
+from ..core.geometry import geometry_of
+from ..core.patch import SETTINGS_KEY
+from ..core.report import RunReport
+from ..core.settings import Settings
+from ..families.family import family_of, plain_module
+from ..placard import placard
+from .model import plan_model
 
 logger = logging.getLogger(__name__)
 

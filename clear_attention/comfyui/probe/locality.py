@@ -14,15 +14,15 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..locality.figure import draw
-from ..locality.measure import Locality, measure_locality
-from ..locality.report import LocalityReport
-from .core.blocks import block_counts, running_block
-from .core.override import CALL_KEY, Override, read_call
-from .core.patch import OVERRIDE_KEY, settings_of, with_settings
-from .core.report import NOTHING_SEEN
-from .core.settings import Block, format_blocks, parse_blocks
-from .placard import placard
+from ...locality.figure import draw
+from ...locality.measure import Locality, measure_locality
+from ...locality.report import LocalityReport
+from ..core.blocks import block_counts, running_block
+from ..core.override import CALL_KEY, Override, read_call
+from ..core.patch import OVERRIDE_KEY, settings_of, with_settings
+from ..core.report import NOTHING_SEEN
+from ..core.settings import Block, format_blocks, parse_blocks
+from ..placard import placard
 
 logger = logging.getLogger(__name__)
 

@@ -14,15 +14,15 @@ from comfy.ldm.flux.math import apply_rope
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..families.network import Job, Network, flux, sd3
-from ..layout import TokenLayout
-from ..plan.machine import Found, Machine
-from ..plan.report import Budget, Plan, make_plan
-from ..window import Window
-from .core.patch import settings_of
-from .families.family import FLUX, SD3, plain_module, require_family
-from .memory.blocks import MEMORY_KEY
-from .painting import LATENT_PX
+from ...families.network import Job, Network, flux, sd3
+from ...layout import TokenLayout
+from ...plan.machine import Found, Machine
+from ...plan.report import Budget, Plan, make_plan
+from ...window import Window
+from ..core.patch import settings_of
+from ..families.family import FLUX, SD3, plain_module, require_family
+from ..memory.blocks import MEMORY_KEY
+from ..painting import LATENT_PX
 
 DEFAULT_RADIUS = 16
 VAE_VALUES = 2178

@@ -1,0 +1,1 @@
+"""The plan of a MODEL, on this machine, for this run."""

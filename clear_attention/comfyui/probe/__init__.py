@@ -1,0 +1,1 @@
+"""What the attention of a model sees: measured, or drawn over a picture."""
