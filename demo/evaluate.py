@@ -108,7 +108,7 @@ class Bench:
     def __init__(self) -> None:
         import comfy.sd
 
-        from clear_attention.comfyui.painting import Painter, encode
+        from clear_attention.comfyui.distill.sampling import Painter, encode
         from clear_attention.distill.config_file import read, read_prompts
         from demo.codec.vae_file import vae_weights
         from demo.nodes.network import load_model

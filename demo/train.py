@@ -47,7 +47,7 @@ def enter(host: Path) -> None:
     sys.path[:] = [str(host), *(entry for entry in sys.path if entry not in hidden), str(ROOT)]
     import torch
 
-    from clear_attention.comfyui import launch
+    from clear_attention.comfyui.distill import headless as launch
 
     launch.prepare(cpu=not torch.cuda.is_available())
 
@@ -63,7 +63,7 @@ def train_teacher() -> None:
     """Train the teacher and write it in bfloat16."""
     import torch
 
-    from clear_attention.comfyui.denoiser import HostDenoiser
+    from clear_attention.comfyui.distill.denoiser import HostDenoiser
     from clear_attention.distill.config_file import read
     from clear_attention.distill.data.shards import write_tensors
     from clear_attention.distill.tasks import FlowMatching
@@ -105,7 +105,7 @@ def trained(
 
 def distil_students() -> None:
     """Let the teacher paint and distil its students."""
-    from clear_attention.comfyui.distill import Watcher, distil
+    from clear_attention.comfyui.distill.run import Watcher, distil
     from clear_attention.distill.config_file import read, read_prompts
     from demo.nodes.checkpoint import MODELS
     from demo.nodes.network import load_model

@@ -200,7 +200,7 @@ class CLEARDistill(io.ComfyNode):
         vae: Any = None,
     ) -> io.NodeOutput:
         # What trains needs packages that painting does not: imported where it is used.
-        from ..clear_attention.comfyui.distill_node import distil_in_graph
+        from ..clear_attention.comfyui.distill.node import distil_in_graph
 
         settings = dict(
             student=Student(radius, pool_factor, rank),

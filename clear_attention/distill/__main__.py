@@ -50,9 +50,9 @@ def open_host(folder: Path, base_directory: Path | None, cpu: bool) -> Any:
     hidden = {PACK, Path.cwd()}
     rest = [entry for entry in sys.path if Path(entry).resolve() not in hidden]
     sys.path[:] = [str(folder), *rest, str(PACK)]
-    launch = importlib.import_module("clear_attention.comfyui.launch")
+    launch = importlib.import_module("clear_attention.comfyui.distill.headless")
     launch.prepare(cpu, base_directory)
-    return importlib.import_module("clear_attention.comfyui.command")
+    return importlib.import_module("clear_attention.comfyui.distill.command")
 
 
 if __name__ == "__main__":

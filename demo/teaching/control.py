@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clear_attention.comfyui.denoiser import HostDenoiser
+from clear_attention.comfyui.distill.denoiser import HostDenoiser
 from clear_attention.distill.data.shards import write_tensors
 
 from ..codec.latents import encode

@@ -38,7 +38,7 @@ def main() -> None:
     enter(host)
     import torch
 
-    from clear_attention.comfyui.denoiser import HostDenoiser
+    from clear_attention.comfyui.distill.denoiser import HostDenoiser
     from clear_attention.distill.config_file import read
     from clear_attention.distill.data.shards import write_tensors
     from demo.nodes.checkpoint import base_weights

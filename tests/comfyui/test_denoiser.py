@@ -23,7 +23,7 @@ SIGMA = torch.tensor([0.3, 0.8])
 @pytest.fixture
 def denoiser_of(teacher):
     """Make a denoiser as a node does: the host runs nodes in inference mode."""
-    from clear_attention.comfyui.denoiser import HostDenoiser
+    from clear_attention.comfyui.distill.denoiser import HostDenoiser
 
     def make(name):
         with torch.inference_mode():
@@ -143,7 +143,7 @@ def test_training_leaves_nothing_behind(name, denoiser_of):
 
 @pytest.mark.parametrize("name", ["b", "3.5-medium"])
 def test_weights_that_were_loaded_in_inference_mode_can_be_trained_on(name, teacher):
-    from clear_attention.comfyui.denoiser import HostDenoiser
+    from clear_attention.comfyui.distill.denoiser import HostDenoiser
 
     with torch.inference_mode():
         model = teacher(name)
@@ -165,7 +165,7 @@ def test_weights_that_were_loaded_in_inference_mode_can_be_trained_on(name, teac
 
 
 def test_a_model_with_a_window_is_no_teacher(teacher, nodes):
-    from clear_attention.comfyui.denoiser import HostDenoiser
+    from clear_attention.comfyui.distill.denoiser import HostDenoiser
 
     with pytest.raises(ValueError, match="has a CLEAR window already"):
         HostDenoiser(nodes.CLEARAttention(teacher("b"), 4))
@@ -174,7 +174,7 @@ def test_a_model_with_a_window_is_no_teacher(teacher, nodes):
 def test_a_host_without_a_gradient_of_rotary_positions_is_named(flux_model, monkeypatch):
     import comfy.ldm.flux.math
 
-    from clear_attention.comfyui.denoiser import require_trainable
+    from clear_attention.comfyui.distill.denoiser import require_trainable
 
     def apply_rope(*_):
         raise AssertionError
@@ -187,7 +187,7 @@ def test_a_host_without_a_gradient_of_rotary_positions_is_named(flux_model, monk
 
 def test_the_scale_of_a_high_resolution_node_counts_for_teacher_and_student(teacher):
     from clear_attention.comfyui.core.patch import with_settings
-    from clear_attention.comfyui.denoiser import HostDenoiser
+    from clear_attention.comfyui.distill.denoiser import HostDenoiser
 
     given, velocities = samples("b"), []
     for proportional in (False, True):

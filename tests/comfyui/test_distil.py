@@ -39,7 +39,7 @@ def files(sd3_folders, pack, tmp_path, monkeypatch):
 
 @pytest.fixture
 def distil(host):
-    from clear_attention.comfyui import distill
+    from clear_attention.comfyui.distill import run as distill
 
     return distill
 
@@ -51,7 +51,7 @@ def distance(one, other):
 @pytest.mark.parametrize("student", STUDENTS.values(), ids=STUDENTS)
 @pytest.mark.parametrize("name", WIDTHS)
 def test_a_file_computes_what_the_attached_student_does(name, student, teacher, files, run):
-    from clear_attention.comfyui.denoiser import HostDenoiser
+    from clear_attention.comfyui.distill.denoiser import HostDenoiser
     from clear_attention.comfyui.weights.loader import load_onto
 
     denoiser, given = HostDenoiser(teacher(name)), samples(name)
@@ -77,7 +77,7 @@ def test_a_file_computes_what_the_attached_student_does(name, student, teacher, 
 def test_a_run_writes_a_file_that_paints_the_last_pictures_of_the_student(
     name, student, teacher, files, distil, tmp_path
 ):
-    from clear_attention.comfyui.painting import Prompt
+    from clear_attention.comfyui.distill.sampling import Prompt
     from clear_attention.comfyui.weights.loader import load_onto
 
     settings = config(tmp_path, name, student=STUDENTS[student])
@@ -241,7 +241,7 @@ def test_guidance_with_a_negative_prompt_paints_other_data(teacher, distil, tmp_
         for cfg in (1.0, 4.0)
     )
     clip = WordsCLIP(WIDTHS["b"])
-    from clear_attention.comfyui.painting import encode
+    from clear_attention.comfyui.distill.sampling import encode
 
     pictures = [
         distil.painter_of(settings, clip).paint(teacher("b"), [encode(clip, "a")], [1], (64, 64))

@@ -20,9 +20,9 @@ from ...plan.machine import Found, Machine
 from ...plan.report import Budget, Plan, make_plan
 from ...window import Window
 from ..core.patch import settings_of
+from ..distill.sampling import LATENT_PX
 from ..families.family import FLUX, SD3, plain_module, require_family
 from ..memory.blocks import MEMORY_KEY
-from ..painting import LATENT_PX
 
 DEFAULT_RADIUS = 16
 VAE_VALUES = 2178

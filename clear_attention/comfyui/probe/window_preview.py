@@ -8,7 +8,7 @@ from torch import Tensor
 from ...backends.strips import tile_size
 from ...window import Window
 from ...window_preview import Preview, blank, draw, token_at
-from ..painting import LATENT_PX
+from ..distill.sampling import LATENT_PX
 from ..positions.seamless import DIRECTIONS
 
 PATCH = 2  # latent pixels on a token's edge, in all families that CLEAR knows

@@ -13,12 +13,12 @@ from comfy.cli_args import args
 from torch import Tensor
 from tqdm import tqdm
 
-from ..distill.config import Config, ConfigError
-from ..distill.config_file import read_prompts
-from ..distill.workers.processes import leave, make_accelerator
-from .core.pictures import contact_sheet, save_picture
-from .distill import Watcher, distil
-from .launch import load_nodes, run_node
+from ...distill.config import Config, ConfigError
+from ...distill.config_file import read_prompts
+from ...distill.workers.processes import leave, make_accelerator
+from ..core.pictures import contact_sheet, save_picture
+from .headless import load_nodes, run_node
+from .run import Watcher, distil
 
 
 def run(config: Config) -> int:

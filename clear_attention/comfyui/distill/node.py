@@ -17,13 +17,13 @@ from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
 
-from ..distill import loss_figure as curves
-from ..distill.config import Config, ConfigError, Student
-from .core.pictures import contact_sheet, save_picture
-from .distill import Watcher, distil
-from .painting import request_to_stop_kept
-from .placard import placard
-from .weights.patches import FOLDER, SUFFIX, register_model_folder
+from ...distill import loss_figure as curves
+from ...distill.config import Config, ConfigError, Student
+from ..core.pictures import contact_sheet, save_picture
+from ..placard import placard
+from ..weights.patches import FOLDER, SUFFIX, register_model_folder
+from .run import Watcher, distil
+from .sampling import request_to_stop_kept
 
 RUNS = "clear_distill"
 """Folder of all runs in the host's output folder."""

@@ -17,15 +17,15 @@ from torch.autograd.graph import allow_mutation_on_saved_tensors
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from ..distill.data.shards import Samples
-from ..distill.denoiser import Local, Recorder
-from ..pooling import Pooling
-from .core import host
-from .core.override import RECORDER_KEY
-from .core.patch import SETTINGS_KEY, settings_of, with_settings
-from .core.settings import Settings
-from .families.family import plain_module, require_family
-from .weights.base import table_and_size
+from ...distill.data.shards import Samples
+from ...distill.denoiser import Local, Recorder
+from ...pooling import Pooling
+from ..core import host
+from ..core.override import RECORDER_KEY
+from ..core.patch import SETTINGS_KEY, settings_of, with_settings
+from ..core.settings import Settings
+from ..families.family import plain_module, require_family
+from ..weights.base import table_and_size
 
 
 class HostDenoiser:

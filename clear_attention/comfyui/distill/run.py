@@ -16,29 +16,29 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSampler
 from torch import Tensor
 
-from ..distill import loss_figure as curves
-from ..distill import memory
-from ..distill.config import Config, one_of
-from ..distill.data.batches import Batches
-from ..distill.data.shards import MANIFEST, ShardFolder
-from ..distill.optimisers import make_optimiser
-from ..distill.tasks import Distillation, compared_blocks
-from ..distill.trainer import Trainer
-from ..distill.workers.processes import (
+from ...distill import loss_figure as curves
+from ...distill import memory
+from ...distill.config import Config, one_of
+from ...distill.data.batches import Batches
+from ...distill.data.shards import MANIFEST, ShardFolder
+from ...distill.optimisers import make_optimiser
+from ...distill.tasks import Distillation, compared_blocks
+from ...distill.trainer import Trainer
+from ...distill.workers.processes import (
     Accelerator,
     any_process,
     make_accelerator,
     require_divisible,
 )
-from ..distill.workers.sharding import require_even, sharded
-from ..weights import checkpoint, low_rank
-from .core.blocks import block_counts
-from .core.patch import with_settings
-from .core.pictures import save_picture
+from ...distill.workers.sharding import require_even, sharded
+from ...weights import checkpoint, low_rank
+from ..core.blocks import block_counts
+from ..core.patch import with_settings
+from ..core.pictures import save_picture
+from ..weights.base import table_and_size
 from .denoiser import HostDenoiser, local_settings, require_plain_weights, require_trainable
 from .generation import HELD_OUT_SEED, generate
-from .painting import LATENT_PX, Painter, Prompt, encode, interrupted, request_to_stop_kept
-from .weights.base import table_and_size
+from .sampling import LATENT_PX, Painter, Prompt, encode, interrupted, request_to_stop_kept
 
 logger = logging.getLogger(__name__)
 
