@@ -100,9 +100,9 @@ def main() -> None:
         print(peak_of_one_run(model, *options.edges))
         return
     if options.processor_time:
-        from clear_attention.plan import machine as planner_machine
+        from clear_attention.plan import machine as timing
 
-        planner_machine.clock = time.process_time
+        timing.clock = time.process_time
     from benchmarks.results_file import write
 
     write("plan", report(options.edges, options.rounds))
@@ -133,14 +133,14 @@ def report(edges: Iterable[int], rounds: int) -> str:
 
 def measure(full: Any, clear: Any, edge: int, rounds: int) -> list[Row]:
     """Plan and run one size, in turns."""
-    from clear_attention.comfyui.plan import model as planner
+    from clear_attention.comfyui.plan import model as plan_of
     from demo.nodes.text import MIN_TOKENS
 
     best: dict[str, tuple[float, float]] = {}
     memory: dict[str, tuple[int, int | None]] = {}
     for _ in range(rounds):
-        planner.KNOWN.clear()
-        plan = planner.plan_model(clear, (edge, edge), text_tokens=MIN_TOKENS)
+        plan_of.KNOWN.clear()
+        plan = plan_of.plan_model(clear, (edge, edge), text_tokens=MIN_TOKENS)
         contestants = {"clear": (clear, plan.clear)}
         if plan.full.seconds < TOO_LONG:
             contestants["full"] = (full, plan.full)
@@ -154,9 +154,9 @@ def measure(full: Any, clear: Any, edge: int, rounds: int) -> list[Row]:
 
 def processor_time() -> bool:
     """Tell whether the processor's own time is taken."""
-    from clear_attention.plan import machine as planner_machine  # needs torch, which the venv has
+    from clear_attention.plan import machine as timing  # needs torch, which the venv has
 
-    return planner_machine.clock is time.process_time
+    return timing.clock is time.process_time
 
 
 def fastest_step(model: Any, edge: int) -> float:

@@ -108,7 +108,7 @@ def cascade(full: Any, clear: Any, size: int, clock: Callable[[], float]) -> str
     import torch
 
     from clear_attention.comfyui.upscale.cascade import Painting, Sampling
-    from clear_attention.comfyui.upscale.run import Size, upscale
+    from clear_attention.comfyui.upscale.run import PictureSize, upscale
     from demo.nodes.text import DemoCLIP
 
     clip, codec = DemoCLIP(), vae()
@@ -130,7 +130,7 @@ def cascade(full: Any, clear: Any, size: int, clock: Callable[[], float]) -> str
         large, _ = upscale(
             Painting(clear, codec, prompt, prompt),
             sampling,
-            Size(size, "", DENOISE, STEPS, FIRST_PX),
+            PictureSize(size, "", DENOISE, STEPS, FIRST_PX),
             picture,
             None,
         )

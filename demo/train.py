@@ -19,7 +19,7 @@ from tools.environment import BASE, ensure, reexec_in_venv
 from tools.host import ROOT
 
 if TYPE_CHECKING:
-    from clear_attention.distill.config import Config
+    from clear_attention.distill.config import RunConfig
     from clear_attention.distill.data.shards import ShardFolder
     from clear_attention.distill.tasks import Task
     from clear_attention.distill.trainer import Trainer
@@ -47,9 +47,9 @@ def enter(host: Path) -> None:
     sys.path[:] = [str(host), *(entry for entry in sys.path if entry not in hidden), str(ROOT)]
     import torch
 
-    from clear_attention.comfyui.distill import headless as launch
+    from clear_attention.comfyui.distill import headless
 
-    launch.prepare(cpu=not torch.cuda.is_available())
+    headless.prepare(cpu=not torch.cuda.is_available())
 
 
 def train_codec() -> None:
@@ -83,7 +83,7 @@ def train_teacher() -> None:
 
 
 def trained(
-    name: str, task: Task, config: Config, data: ShardFolder, held_out: ShardFolder
+    name: str, task: Task, config: RunConfig, data: ShardFolder, held_out: ShardFolder
 ) -> Trainer:
     """Train to the last step, from where an earlier run stopped, under a progress bar."""
     from clear_attention.distill.data.batches import Batches

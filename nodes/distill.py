@@ -8,7 +8,7 @@ from ..clear_attention.distill.config import (
     OPTIMISERS,
     Generation,
     Optimiser,
-    Student,
+    StudentConfig,
     Training,
 )
 from .inputs import CATEGORY, radius_input
@@ -203,7 +203,7 @@ class CLEARDistill(io.ComfyNode):
         from ..clear_attention.comfyui.distill.node import distil_in_graph
 
         settings = dict(
-            student=Student(radius, pool_factor, rank),
+            student=StudentConfig(radius, pool_factor, rank),
             generation=Generation(samples=samples, sizes_px=((height, width),), cfg=cfg, seed=seed),
             training=Training(
                 steps=steps,

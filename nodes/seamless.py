@@ -4,7 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.positions.seamless import DIRECTIONS, make_seamless
+from ..clear_attention.comfyui.core.settings import DIRECTIONS
+from ..clear_attention.comfyui.positions.seamless import make_seamless
 from ..clear_attention.comfyui.vae.seamless import decode_seamless
 from .inputs import CATEGORY, model_input
 

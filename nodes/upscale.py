@@ -6,7 +6,7 @@ from comfy.samplers import KSampler
 from comfy_api.latest import io
 
 from ..clear_attention.comfyui.upscale.cascade import Painting, Sampling
-from ..clear_attention.comfyui.upscale.run import Size, upscale
+from ..clear_attention.comfyui.upscale.run import PictureSize, upscale
 from .inputs import CATEGORY
 
 
@@ -213,7 +213,7 @@ class CLEARUpscale(io.ComfyNode):
                     tile=vae_tile,
                     scaled=trained_size > 0,
                 ),
-                Size(size, stages, denoise, steps, trained_size),
+                PictureSize(size, stages, denoise, steps, trained_size),
                 image,
                 latent,
                 node_id=cls.hidden.unique_id if cls.hidden else None,

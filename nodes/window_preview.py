@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.positions.seamless import DIRECTIONS
+from ..clear_attention.comfyui.core.settings import DIRECTIONS
 from ..clear_attention.comfyui.probe.window_preview import NOWHERE, preview_window
 from .inputs import CATEGORY, radius_input
 

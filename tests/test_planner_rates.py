@@ -7,9 +7,9 @@ import torch
 from planner_fixtures import SMALL_FLUX, SMALL_SD3, job, machine
 
 from clear_attention import Window
-from clear_attention.plan import machine as planner_machine
+from clear_attention.plan import machine as timing
 from clear_attention.plan.cost import window_pairs
-from clear_attention.plan.machine import Found, Part
+from clear_attention.plan.machine import Found, TimedPart
 from clear_attention.plan.rates import measure, with_window
 
 
@@ -82,7 +82,7 @@ def test_a_sample_serves_calls_that_it_is_like(found, most, serves):
 def test_the_rate_is_the_time_for_a_unit_of_work(power, monkeypatch):
     """A part that takes 20 microseconds per token of a clock of its own."""
     lengths, now = [], [0.0]
-    monkeypatch.setattr(planner_machine, "clock", lambda: now[0])
+    monkeypatch.setattr(timing, "clock", lambda: now[0])
 
     def part(tokens):
         lengths.append(tokens)
@@ -91,7 +91,7 @@ def test_the_rate_is_the_time_for_a_unit_of_work(power, monkeypatch):
             now[0] += 2e-5 * tokens
             return torch.zeros(1)
 
-        return Part(run, 2 * tokens)
+        return TimedPart(run, 2 * tokens)
 
     rate = machine().per_unit("slow", 10**6, part, power)
     assert rate == pytest.approx(1e-5)
@@ -103,7 +103,7 @@ def test_a_sample_is_never_longer_than_the_call():
 
     def part(tokens):
         lengths.append(tokens)
-        return Part(lambda: torch.zeros(1), 1)
+        return TimedPart(lambda: torch.zeros(1), 1)
 
     machine().per_unit("nothing", 1000, part)
     assert max(lengths) == 1000

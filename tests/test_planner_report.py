@@ -12,7 +12,8 @@ from planner_fixtures import ROOMY, job, plan
 
 from clear_attention.plan.figure import draw
 from clear_attention.plan.outcome import TimedCall, outcome
-from clear_attention.plan.report import duration, gib
+from clear_attention.plan.report import duration
+from clear_attention.units import gib
 
 PLAN = plan()
 WHOLE, SLICED = 1000, 600

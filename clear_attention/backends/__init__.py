@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..backends import flex, masked, reference, tiled, triton, triton_int8
+from . import flex, masked, reference, tiled, triton, triton_int8
 from .call import Backend, Call
 
 BACKENDS: dict[str, Backend] = {

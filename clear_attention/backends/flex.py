@@ -28,7 +28,7 @@ from ..partial import Part
 from ..precision import accumulation_dtype
 from .call import Call
 from .global_tokens import attend_everywhere, shared_keys
-from .tile_order import BLOCK, Plan, from_tiles, plan_blocks, to_tiles
+from .tile_order import BLOCK, TileOrder, from_tiles, plan_blocks, to_tiles
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -109,7 +109,7 @@ def _keys(tokens: Tensor, shared: Tensor, call: Call) -> Tensor:
 
 
 def _uncompiled(
-    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: Plan
+    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: TileOrder
 ) -> tuple[Tensor, Tensor]:
     """Call the operator itself: the public function refuses gradients on the CPU."""
     from torch._higher_order_ops.flex_attention import flex_attention
@@ -119,7 +119,9 @@ def _uncompiled(
     return out, log2_sum * math.log(2)
 
 
-def _compiled(q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+def _compiled(
+    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: TileOrder
+) -> tuple[Tensor, Tensor]:
     from torch._dynamo import maybe_mark_dynamic
 
     # Whole blocks as a dimension of their own: the kernel need not check for a ragged end.
@@ -137,7 +139,9 @@ def _kernel() -> Callable[..., tuple[Tensor, Tensor]]:
     return torch.compile(_blockwise, dynamic=True, fullgraph=True)
 
 
-def _blockwise(q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+def _blockwise(
+    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: TileOrder
+) -> tuple[Tensor, Tensor]:
     """Attend from ``[B, H, blocks, BLOCK, D]``; return ``[B, H, blocks*BLOCK, D]``."""
     from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
@@ -157,7 +161,7 @@ def _scaled(scale: Tensor) -> Callable[..., Tensor]:
     return score_mod
 
 
-def _block_mask(plan: Plan, queries: int, keys: int) -> BlockMask:
+def _block_mask(plan: TileOrder, queries: int, keys: int) -> BlockMask:
     from torch.nn.attention.flex_attention import BlockMask
 
     y, x, limit, turns = plan.y.flatten(), plan.x.flatten(), plan.limit.flatten(), plan.turns

@@ -25,7 +25,7 @@ EVERYWHERE = 2**30
 NEVER = 2**30
 
 
-class Blocks(NamedTuple):
+class BlockLists(NamedTuple):
     """For each block of one side, the blocks of the other side that it meets.
 
     Torch's kernels walk both tables with the row stride of the first: their shapes must agree.
@@ -43,7 +43,7 @@ class Blocks(NamedTuple):
     full: Tensor
 
 
-class Plan(NamedTuple):
+class TileOrder(NamedTuple):
     """Who sees whom: queries in tile order, keys in tile order with the shared ones behind.
 
     A query sees a key whose squared distance is below the key's limit. The limit is that of the
@@ -62,14 +62,14 @@ class Plan(NamedTuple):
     x: Tensor
     limit: Tensor
     turns: Tensor | None
-    keys: Blocks
-    queries: Blocks | None
+    keys: BlockLists
+    queries: BlockLists | None
 
 
 @functools.lru_cache(maxsize=8)
 def plan_blocks(
     layout: TokenLayout, window: Window, *, backward: bool, device: torch.device
-) -> Plan:
+) -> TileOrder:
     """Derive the plan from the geometry.
 
     Args:
@@ -82,7 +82,7 @@ def plan_blocks(
     # What is made in inference mode could not take part in a training step later on.
     with torch.inference_mode(False), device:
         neighbours = _neighbours(layout, window)
-        return Plan(
+        return TileOrder(
             *_positions(layout, window),
             turns=_turns(layout, window),
             keys=_key_blocks(layout, neighbours),
@@ -214,7 +214,7 @@ def _turns(layout: TokenLayout, window: Window) -> Tensor | None:
     return torch.tensor([length if wraps else NEVER for length, wraps in axes], dtype=torch.int32)
 
 
-def _key_blocks(layout: TokenLayout, neighbours: _Neighbours) -> Blocks:
+def _key_blocks(layout: TokenLayout, neighbours: _Neighbours) -> BlockLists:
     tile, seen, whole = neighbours
     shared, any_key, full = (row.expand(len(tile), -1) for row in _shared(layout))
     return _lists(
@@ -224,7 +224,7 @@ def _key_blocks(layout: TokenLayout, neighbours: _Neighbours) -> Blocks:
     )
 
 
-def _query_blocks(layout: TokenLayout, neighbours: _Neighbours) -> Blocks:
+def _query_blocks(layout: TokenLayout, neighbours: _Neighbours) -> BlockLists:
     tile, seen, whole = neighbours
     everyone = torch.arange(len(tile)).expand(len(_shared(layout)[0]), -1)
     _, any_key, full = (column[:, None].expand_as(everyone) for column in _shared(layout))
@@ -241,8 +241,8 @@ def _stack(top: Tensor, bottom: Tensor) -> Tensor:
     return torch.cat([F.pad(table, (0, width - table.shape[1])) for table in (top, bottom)])
 
 
-def _lists(candidates: Tensor, *, seen: Tensor, full: Tensor) -> Blocks:
-    return Blocks(*_list(candidates, seen & ~full), *_list(candidates, full))
+def _lists(candidates: Tensor, *, seen: Tensor, full: Tensor) -> BlockLists:
+    return BlockLists(*_list(candidates, seen & ~full), *_list(candidates, full))
 
 
 def _list(candidates: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ def _at_least(section: Any, at: str, **least: float) -> None:
 
 
 @dataclass(frozen=True)
-class Student:
+class StudentConfig:
     """What is distilled."""
 
     radius: int = 16
@@ -204,7 +204,7 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Config:
+class RunConfig:
     """A whole run."""
 
     output: Path
@@ -229,7 +229,7 @@ class Config:
     """ComfyUI nodes that load ``model`` and ``clip`` and, for pictures, ``vae``: each a table
     with the node's id under ``node`` and its inputs."""
 
-    student: Student = Student()
+    student: StudentConfig = StudentConfig()
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
     training: Training = Training()

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .config import Config, ConfigError
+from .config import ConfigError, RunConfig
 
 Section = TypeVar("Section")
 
 
-def read(path: Path) -> Config:
+def read(path: Path) -> RunConfig:
     """Read a run from a TOML file; relative paths in it start at the file's folder.
 
     Raises:
@@ -25,7 +25,7 @@ def read(path: Path) -> Config:
         tree = _toml().loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as a TOML file: {error}") from error
-    return build(Config, tree, "", path.resolve().parent)
+    return build(RunConfig, tree, "", path.resolve().parent)
 
 
 def read_prompts(path: Path) -> list[str]:

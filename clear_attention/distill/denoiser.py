@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from ..families.names import Block, NameTable, Size
+from ..families.names import Block, ModelSize, NameTable
 from ..window import Window
 from .data.shards import Samples
 
@@ -60,7 +60,7 @@ class Denoiser(Protocol):
         ...
 
     @property
-    def size(self) -> Size:
+    def size(self) -> ModelSize:
         """Its width and number of blocks."""
         ...
 

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Block = tuple[str, int]
-"""A transformer block by kind and index, such as ("single", 5)."""
+from ..families.names import Block
 
 
 def mix(latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:

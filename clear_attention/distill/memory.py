@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..families.names import NameTable, Size
+from ..families.names import ModelSize, NameTable
 
 MASTER = 4  # bytes per trained number: float32
 # Numbers that an optimiser keeps per trained one: AdamW two averages; Prodigy besides those the
@@ -41,7 +41,7 @@ class Memory:
         )
 
 
-def trained_numbers(table: NameTable, size: Size, rank: int) -> int:
+def trained_numbers(table: NameTable, size: ModelSize, rank: int) -> int:
     """Count the numbers that a student of this rank trains, pooling weights apart; 0 is whole."""
     projections = sum(name.endswith(".weight") for name in table.slices(size))
     per_projection = 2 * rank * size.hidden if rank else size.hidden * (size.hidden + 1)
@@ -49,7 +49,7 @@ def trained_numbers(table: NameTable, size: Size, rank: int) -> int:
 
 
 def estimate(
-    table: NameTable, size: Size, *, teacher_bytes: int, rank: int, optimiser: str, ema: bool
+    table: NameTable, size: ModelSize, *, teacher_bytes: int, rank: int, optimiser: str, ema: bool
 ) -> Memory:
     """Estimate a run.
 

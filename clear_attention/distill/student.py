@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..families.names import DOWN, LORA_PREFIX, UP, Block, NameTable, Size
+from ..families.names import DOWN, LORA_PREFIX, UP, Block, ModelSize, NameTable
 
 WEIGHT = ".weight"
 
@@ -51,7 +51,7 @@ class LowRankDelta(nn.Module):
 class Student(nn.Module):
     """All that is trained: a delta for every projection, and pooling weights."""
 
-    def __init__(self, table: NameTable, size: Size, rank: int = 0, seed: int = 0) -> None:
+    def __init__(self, table: NameTable, size: ModelSize, rank: int = 0, seed: int = 0) -> None:
         """Make a student that equals its teacher.
 
         Args:

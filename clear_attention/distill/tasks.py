@@ -10,10 +10,9 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..distill import losses
 from ..window import Window
-from .config import ConfigError, Loss, Training
-from .config import Student as StudentConfig
+from . import losses
+from .config import ConfigError, Loss, StudentConfig, Training
 from .data.batches import Batch
 from .denoiser import Denoiser, Local, Recorder
 from .losses import Block

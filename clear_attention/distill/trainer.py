@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..distill import state as states
+from . import state as states
 from .config import Optimiser, Training
 from .data.batches import Batch, Batches
 from .log import Log

@@ -88,7 +88,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """The size of a model, as far as its CLEAR checkpoint tells.
 
     Attributes:
@@ -148,7 +148,7 @@ class NameTable:
         found = self._places.get(f"{match[1]}{{}}{match[3]}") if match else None
         return Place(found[0], int(match[2]), *found[1:]) if match and found else None
 
-    def names(self, size: Size) -> Iterator[str]:
+    def names(self, size: ModelSize) -> Iterator[str]:
         """Name all tensors that a checkpoint for a model of this size must have."""
         prefix, parts = (LORA_PREFIX, (DOWN, UP)) if size.rank else ("", PARAMETERS)
         for kind in self.kinds:
@@ -158,7 +158,7 @@ class NameTable:
                 if size.pool_factor:
                     yield kind.pooling.format(index)
 
-    def slices(self, size: Size) -> dict[str, HostSlice]:
+    def slices(self, size: ModelSize) -> dict[str, HostSlice]:
         """Map every trained tensor's name, pooling apart, to the host's rows that it becomes."""
         return {
             f"{layer.file.format(index)}.{parameter}": HostSlice(
@@ -171,14 +171,14 @@ class NameTable:
             for parameter in PARAMETERS
         }
 
-    def to_host(self, tensors: Mapping[str, Tensor], size: Size) -> dict[HostSlice, Tensor]:
+    def to_host(self, tensors: Mapping[str, Tensor], size: ModelSize) -> dict[HostSlice, Tensor]:
         """Give a checkpoint's trained tensors, pooling apart, their rows in the host's model.
 
         They are passed on, not copied.
         """
         return {rows: tensors[name] for name, rows in self.slices(size).items()}
 
-    def from_host(self, state: Mapping[str, Tensor], size: Size) -> dict[str, Tensor]:
+    def from_host(self, state: Mapping[str, Tensor], size: ModelSize) -> dict[str, Tensor]:
         """Cut a checkpoint's trained tensors, pooling apart, out of the host's fused ones.
 
         Args:

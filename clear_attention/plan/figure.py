@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..plotting import new_figure, pixels_of
-from .report import GIB, Plan
+from ..units import GIB
+from .report import Plan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,7 +22,7 @@ SMALLEST_STEP, LARGEST_STEP = 1.5, 16.0  # from one sample to a longer one
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class TimedPart:
     """Something to time, and how many units of work it does."""
 
     run: Callable[[], Tensor]
@@ -76,7 +76,7 @@ class Machine:
         return torch.randn(shape, device=self.device, dtype=self.dtype) * 0.1
 
     def per_unit(
-        self, key: Hashable, most: int, part: Callable[[int], Part], power: int = 1
+        self, key: Hashable, most: int, part: Callable[[int], TimedPart], power: int = 1
     ) -> float:
         """Return the seconds that a part needs for a unit of its work.
 
@@ -93,7 +93,7 @@ class Machine:
             found.append(fitting)
         return fitting.seconds
 
-    def _measure(self, most: int, part: Callable[[int], Part], power: int) -> Found:
+    def _measure(self, most: int, part: Callable[[int], TimedPart], power: int) -> Found:
         enough = ENOUGH.get(self.device.type, ENOUGH_ELSEWHERE)
         tokens = min(most, FEWEST_TOKENS)
         while True:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..units import gib
 from .cost import Cost
-from .report import Plan, gib
+from .report import Plan
 
 
 @dataclass(frozen=True)

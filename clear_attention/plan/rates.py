@@ -20,7 +20,7 @@ from ..layout import TokenLayout
 from ..partial import attend_part
 from ..window import Window
 from .cost import Rates, window_pairs
-from .machine import Machine, Part
+from .machine import Machine, TimedPart
 
 WIDEST = 4096  # side of the linear layers that are timed
 
@@ -41,7 +41,7 @@ def measure(network: Network, job: Job, machine: Machine) -> Rates:
     hidden, mlp, tokens = network.hidden, network.mlp, job.layout.tokens
     shape = (hidden, network.heads, mlp, bool(network.position_values))
 
-    def unit(name: str, part: Callable[[int], Part], power: int = 1) -> float:
+    def unit(name: str, part: Callable[[int], TimedPart], power: int = 1) -> float:
         most = tokens if power > 1 else COLD * tokens
         return machine.per_unit((name, *shape), most, part, power)
 
@@ -72,7 +72,7 @@ def with_window(rates: Rates, network: Network, job: Job, machine: Machine) -> R
         grid = replace(job.layout, extra=0)  # text and image in one call over all pairs
     key = ("window", backend, window, network.hidden, network.heads)
 
-    def part(tokens: int) -> Part:
+    def part(tokens: int) -> TimedPart:
         return _window(machine, _smaller(grid, tokens), window, network, backend)
 
     power = 2 if backend == "masked" else 1
@@ -89,7 +89,7 @@ def backend_of(network: Network, job: Job, machine: Machine) -> str:
     return choose_name(like, Call(job.layout, job.window, job.pooling, scale=1.0))
 
 
-def _linear(machine: Machine, rows: int, hidden: int, mlp: int) -> Part:
+def _linear(machine: Machine, rows: int, hidden: int, mlp: int) -> TimedPart:
     # A block's way out and back: new memory for a wide result costs as much as many products.
     wide, inner = min(WIDEST, 3 * hidden + mlp), min(WIDEST, hidden + mlp)
     x, middle = machine.random(rows, hidden), machine.random(rows, inner)
@@ -99,10 +99,10 @@ def _linear(machine: Machine, rows: int, hidden: int, mlp: int) -> Part:
         F.linear(x, out, out[:, 0])
         return F.linear(middle, back, back[:, 0])
 
-    return Part(run, 2 * rows * hidden * (wide + inner))
+    return TimedPart(run, 2 * rows * hidden * (wide + inner))
 
 
-def _stream(machine: Machine, rows: int, hidden: int) -> Part:
+def _stream(machine: Machine, rows: int, hidden: int) -> TimedPart:
     x, branch = machine.random(rows, hidden), machine.random(rows, hidden)
     scale, shift, gate = machine.random(3, hidden)
 
@@ -111,15 +111,15 @@ def _stream(machine: Machine, rows: int, hidden: int) -> Part:
         x.add_(branch * gate)
         return normal
 
-    return Part(run, rows * hidden)
+    return TimedPart(run, rows * hidden)
 
 
-def _positions(machine: Machine, rows: int) -> Part:
+def _positions(machine: Machine, rows: int) -> TimedPart:
     make = machine.positions
-    return Part(lambda: torch.zeros(1) if make is None else make(rows), rows)
+    return TimedPart(lambda: torch.zeros(1) if make is None else make(rows), rows)
 
 
-def _heads(machine: Machine, rows: int, network: Network) -> Part:
+def _heads(machine: Machine, rows: int, network: Network) -> TimedPart:
     # Strided, as the host has them after its fused projection.
     qkv = machine.random(1, rows, 3, network.heads, network.head_dim).permute(2, 0, 3, 1, 4)
     weight = machine.random(network.head_dim)
@@ -129,27 +129,27 @@ def _heads(machine: Machine, rows: int, network: Network) -> Part:
         q, k = (F.rms_norm(x, weight.shape, weight, 1e-6) for x in (qkv[0], qkv[1]))
         return k if positions is None else machine.rotate(q, k, positions)[1]
 
-    return Part(run, 2 * rows * network.hidden)
+    return TimedPart(run, 2 * rows * network.hidden)
 
 
-def _activation(machine: Machine, rows: int, hidden: int, mlp: int) -> Part:
+def _activation(machine: Machine, rows: int, hidden: int, mlp: int) -> TimedPart:
     wide = machine.random(rows, 3 * hidden + mlp)[:, 3 * hidden :]
-    return Part(lambda: F.gelu(wide, approximate="tanh"), rows * mlp)
+    return TimedPart(lambda: F.gelu(wide, approximate="tanh"), rows * mlp)
 
 
-def _copy(machine: Machine, rows: int, hidden: int) -> Part:
+def _copy(machine: Machine, rows: int, hidden: int) -> TimedPart:
     one, other = machine.random(rows, hidden), machine.random(rows, hidden)
-    return Part(lambda: torch.cat((one, other), 1), 2 * rows * hidden)
+    return TimedPart(lambda: torch.cat((one, other), 1), 2 * rows * hidden)
 
 
-def _full(machine: Machine, rows: int, network: Network) -> Part:
+def _full(machine: Machine, rows: int, network: Network) -> TimedPart:
     q, k, v = machine.random(3, 1, network.heads, rows, network.head_dim)
-    return Part(lambda: machine.attend(q, k, v), rows * rows * network.hidden)
+    return TimedPart(lambda: machine.attend(q, k, v), rows * rows * network.hidden)
 
 
-def _shared(machine: Machine, rows: int, network: Network) -> Part:
+def _shared(machine: Machine, rows: int, network: Network) -> TimedPart:
     q, k, v = machine.random(3, 1, network.heads, rows, network.head_dim)
-    return Part(
+    return TimedPart(
         lambda: attend_part(q, k, v, scale=network.head_dim**-0.5).out,
         rows * rows * network.hidden,
     )
@@ -157,7 +157,7 @@ def _shared(machine: Machine, rows: int, network: Network) -> Part:
 
 def _window(
     machine: Machine, layout: TokenLayout, window: Window, network: Network, backend: str
-) -> Part:
+) -> TimedPart:
     q, k, v = machine.random(3, 1, network.heads, layout.tokens, network.head_dim)
 
     def run() -> Tensor:
@@ -165,7 +165,7 @@ def _window(
         assert isinstance(out, Tensor)
         return out
 
-    return Part(run, window_pairs(layout, window, backend) * network.hidden)
+    return TimedPart(run, window_pairs(layout, window, backend) * network.hidden)
 
 
 def _smaller(layout: TokenLayout, tokens: int) -> TokenLayout:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from ..families.network import Job, Network
 from ..layout import TokenLayout
+from ..units import gib
 from .cost import Cost, Rates, cost
 from .machine import Machine
 from .rates import measure, with_window
 
-GIB = 2**30
 EDGES_PX = (512, 1024, 2048, 4096, 8192)
 
 
@@ -201,11 +201,6 @@ def _costs(network: Network, job: Job, machine: Machine, rates: Rates) -> tuple[
 def _size_row(edge: int, full: Cost, clear: Cost) -> str:
     seconds = f"{full.seconds:>12.3g}{clear.seconds:>12.3g}"
     return f"{f'{edge} x {edge}':16}{seconds}{gib(full.memory):>14}{gib(clear.memory):>14}"
-
-
-def gib(size: int) -> str:
-    """Write bytes for people."""
-    return f"{size / GIB:.3g} GiB" if size >= GIB / 10 else f"{size / 2**20:.3g} MiB"
 
 
 def tera(flop: int) -> str:

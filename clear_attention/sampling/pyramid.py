@@ -63,7 +63,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CascadePlan:
     """A cascade.
 
     Attributes:
@@ -85,7 +85,7 @@ def plan(
     via: Sequence[int] = (),
     multiple: int = TOKEN_PX,
     trained: int = 1024,
-) -> Plan:
+) -> CascadePlan:
     """Plan a cascade from a picture to a size.
 
     Args:
@@ -128,7 +128,7 @@ def plan(
             notes.append(f"{before} to {after} pixels is {factor:.1f} x; 2 x repeats itself less")
     if len(denoise) > len(stages):
         notes.append(f"the first {len(stages)} of {len(denoise)} values of denoise are used")
-    return Plan(stages, tuple(notes))
+    return CascadePlan(stages, tuple(notes))
 
 
 def longer_sides(source: int, target: int, multiple: int) -> list[int]:

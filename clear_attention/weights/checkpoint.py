@@ -20,9 +20,9 @@ from torch import Tensor
 
 from ..atomic_files import written_whole
 from ..families.flux import FLUX
-from ..families.names import NameTable, Size
+from ..families.names import ModelSize, NameTable
 from ..families.sd3 import SD3
-from ..weights import wrong_files as mistakes
+from . import wrong_files
 from .errors import CheckpointError, quoted, some
 from .header import TensorInfo, read_header
 from .metadata import (
@@ -65,7 +65,7 @@ class Checkpoint:
     pool_factor: int
     base: str | None
     table: NameTable
-    size: Size
+    size: ModelSize
     metadata: Mapping[str, str]
 
     @property
@@ -103,7 +103,7 @@ def read(path: str | os.PathLike[str], radius: int | None = None) -> Checkpoint:
     header = read_header(path)
     names = header.tensors.keys()
     # Without it, a low-rank checkpoint is a LoRA like any other.
-    mistake = None if RANK in header.metadata else mistakes.by_tensor_names(names)
+    mistake = None if RANK in header.metadata else wrong_files.by_tensor_names(names)
     if mistake:
         raise CheckpointError(f"{path.name} {mistake}.")
     names_of = _table_for(names, path.name, header.metadata.get(FAMILY))
@@ -203,7 +203,7 @@ def save(
 def _table_for(names: Collection[str], source: str, family: str | None = None) -> NameTable:
     """Return the names of a family: of the one that the metadata says, else by the tensors."""
     if not names:
-        raise CheckpointError(f"{source} holds no tensors: {mistakes.DOWNLOAD_AGAIN}.")
+        raise CheckpointError(f"{source} holds no tensors: {wrong_files.DOWNLOAD_AGAIN}.")
     if family is not None:
         return _table_of(family, source)
     for names_of in TABLES:
@@ -232,7 +232,7 @@ def _check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
         if not all(math.isfinite(float(extreme)) for extreme in torch.aminmax(values)):
             raise CheckpointError(
                 f"{source}: {quoted(name)} holds NaN or infinite values, "
-                f"the file is damaged; {mistakes.DOWNLOAD_AGAIN}."
+                f"the file is damaged; {wrong_files.DOWNLOAD_AGAIN}."
             )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..families.names import BIAS_CHANGE, DOWN, HOST_PREFIX, LORA_PREFIX, UP, NameTable, Size
+from ..families.names import BIAS_CHANGE, DOWN, HOST_PREFIX, LORA_PREFIX, UP, ModelSize, NameTable
 from .errors import CheckpointError
 from .low_rank import WEIGHT
 
@@ -81,7 +81,7 @@ def relative(layers: Sequence[LayerError]) -> float:
 
 def extract(
     table: NameTable,
-    size: Size,
+    size: ModelSize,
     base: Mapping[str, Tensor],
     clear: Mapping[str, Tensor],
     *,
@@ -165,7 +165,7 @@ def factors(change: Tensor, rank: int, draw: torch.Generator) -> tuple[Tensor, T
 
 def bias_changes(
     table: NameTable,
-    size: Size,
+    size: ModelSize,
     base: Mapping[str, Tensor],
     clear: Mapping[str, Tensor],
     dtype: torch.dtype,

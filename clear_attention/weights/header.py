@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
-from ..weights import wrong_files as mistakes
+from . import wrong_files
 from .errors import CheckpointError, quoted
 
 LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
@@ -67,18 +67,18 @@ def read_header(path: Path) -> Header:
 
 def _header_length(head: bytes, size: int, name: str) -> int:
     if size == 0:
-        raise CheckpointError(f"{name} is empty: {mistakes.DOWNLOAD_AGAIN}.")
+        raise CheckpointError(f"{name} is empty: {wrong_files.DOWNLOAD_AGAIN}.")
     length = int.from_bytes(head[:8], "little")
     opens = head[8:9] == b"{"
     if opens and length <= LONGEST_HEADER:
         return length
-    guess = mistakes.by_first_bytes(head)
+    guess = wrong_files.by_first_bytes(head)
     if guess:
         raise CheckpointError(f"{name} {guess}.")
     if opens:
         raise CheckpointError(
             f"{name} is damaged: its header must be at most {LONGEST_HEADER} bytes long, "
-            f"it says {length}; {mistakes.DOWNLOAD_AGAIN}."
+            f"it says {length}; {wrong_files.DOWNLOAD_AGAIN}."
         )
     raise CheckpointError(f"{name} is not a .safetensors file ({size} bytes without its header).")
 
@@ -88,7 +88,7 @@ def _parse(text: bytes, data_size: int, name: str) -> Header:
         document: Any = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{name} is damaged: its header is no valid JSON; {mistakes.DOWNLOAD_AGAIN}."
+            f"{name} is damaged: its header is no valid JSON; {wrong_files.DOWNLOAD_AGAIN}."
         ) from error
     document = cast("dict[str, Any]", document)  # it opens with a brace
     metadata = document.pop("__metadata__", None) or {}
@@ -114,7 +114,7 @@ def _tensor(key: str, entry: Any, name: str) -> tuple[TensorInfo, tuple[int, int
             return TensorInfo(tuple(shape), dtype), (begin, end)
     raise CheckpointError(
         f"{name} is damaged: its header's entry for {quoted(key)} is wrong; "
-        f"{mistakes.DOWNLOAD_AGAIN}."
+        f"{wrong_files.DOWNLOAD_AGAIN}."
     )
 
 
@@ -128,7 +128,8 @@ def _check_spans(spans: list[tuple[int, int]], data_size: int, name: str, header
     for begin, end in sorted(spans):
         if begin != position:
             raise CheckpointError(
-                f"{name} is damaged: its tensors overlap or leave gaps; {mistakes.DOWNLOAD_AGAIN}."
+                f"{name} is damaged: its tensors overlap or leave gaps; "
+                f"{wrong_files.DOWNLOAD_AGAIN}."
             )
         position = end
     if position > data_size:
@@ -136,11 +137,11 @@ def _check_spans(spans: list[tuple[int, int]], data_size: int, name: str, header
     if position < data_size:
         raise CheckpointError(
             f"{name} is damaged: it has {data_size - position} bytes more than its header says; "
-            f"{mistakes.DOWNLOAD_AGAIN}."
+            f"{wrong_files.DOWNLOAD_AGAIN}."
         )
 
 
 def _truncated(name: str, size: int, wanted: int) -> CheckpointError:
     return CheckpointError(
-        f"{name} is cut off: it has {size} of {wanted} bytes; {mistakes.DOWNLOAD_AGAIN}."
+        f"{name} is cut off: it has {size} of {wanted} bytes; {wrong_files.DOWNLOAD_AGAIN}."
     )

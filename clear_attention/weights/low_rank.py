@@ -15,8 +15,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..families.names import BIAS_CHANGE, HOST_PREFIX, LORA_PREFIX, HostSlice, NameTable, Size
-from ..weights import checkpoint
+from ..families.names import BIAS_CHANGE, HOST_PREFIX, LORA_PREFIX, HostSlice, ModelSize, NameTable
+from . import checkpoint
 from .errors import CheckpointError, some
 
 WEIGHT = ".weight"
@@ -51,7 +51,7 @@ def save(
     checkpoint.save(path, tensors, radius=radius, pool_factor=pool_factor, base=base)
 
 
-def slices(table: NameTable, size: Size) -> dict[str, HostSlice]:
+def slices(table: NameTable, size: ModelSize) -> dict[str, HostSlice]:
     """Map every change to the rows of the host's weight that it changes.
 
     Changes are named as a LoRA's layers are: ``transformer.transformer_blocks.0.attn.to_q``.

@@ -11,16 +11,16 @@ from ..families.names import (
     PARAMETERS,
     UP,
     BlockKind,
+    ModelSize,
     NameTable,
     Place,
-    Size,
 )
 from .errors import CheckpointError, quoted, some
 
 Shape = tuple[int, ...]
 
 
-def measure(table: NameTable, shapes: Mapping[str, Shape], source: str) -> Size:
+def measure(table: NameTable, shapes: Mapping[str, Shape], source: str) -> ModelSize:
     """Check that a checkpoint is whole and consistent, and return the size of its model.
 
     Args:
@@ -32,7 +32,7 @@ def measure(table: NameTable, shapes: Mapping[str, Shape], source: str) -> Size:
         CheckpointError: There are tensors too many, too few, or of another shape.
     """
     places = _places(table, shapes, source)
-    size = Size(
+    size = ModelSize(
         hidden=_hidden(places, shapes),
         blocks={kind.name: _blocks(kind, places.values()) for kind in table.kinds},
         pool_factor=_pool_factor(places, shapes),
@@ -71,7 +71,7 @@ def _blocks(kind: BlockKind, places: Iterable[Place]) -> int:
     return max((1 + place.index for place in places if place.kind is kind), default=fewest)
 
 
-def _check_depth(table: NameTable, size: Size, source: str) -> None:
+def _check_depth(table: NameTable, size: ModelSize, source: str) -> None:
     kind = table.kinds[0].name
     if table.width_per_block and size.hidden != table.width_per_block * size.blocks[kind]:
         raise CheckpointError(
@@ -124,7 +124,7 @@ def _without_more_rows(place: Place, shape: Shape, wanted: Shape) -> Shape:
     return wanted if more else tuple(shape)
 
 
-def _wanted_shape(place: Place, size: Size) -> Shape:
+def _wanted_shape(place: Place, size: ModelSize) -> Shape:
     if place.layer is None:
         return (1, 1, 1, size.pool_factor, 1, size.pool_factor, 1)
     return {

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clear_attention.comfyui.controlnet.net import ControlSettings, with_local_attention
+from clear_attention.comfyui.core.geometry import LATENT_PX
 from clear_attention.comfyui.core.patch import with_settings
-from clear_attention.comfyui.distill.sampling import LATENT_PX
 from clear_attention.window import Window
 
 from ..codec.vae_file import vae_weights

@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from clear_attention.distill.config import Config, Generation, Loss, Optimiser, Student, Training
+from clear_attention.distill.config import (
+    Generation,
+    Loss,
+    Optimiser,
+    RunConfig,
+    StudentConfig,
+    Training,
+)
 from clear_attention.distill.data.shards import Samples
 
 # Model -> width of its text embeddings, blocks whose attention is compared.
@@ -71,7 +78,7 @@ def batch(name: str) -> Any:
     return Batch(samples(name), noise, torch.tensor([0.3, 0.8]))
 
 
-def student_of(denoiser: Any, name: str, student: Student, **training: Any) -> Any:
+def student_of(denoiser: Any, name: str, student: StudentConfig, **training: Any) -> Any:
     """Make a distillation whose student has moved away from its teacher already."""
     from clear_attention.distill.tasks import Distillation
 
@@ -93,12 +100,12 @@ def gradients(task: Any, name: str) -> tuple[float, dict[str, Tensor]]:
     return float(loss.detach()), {key: value.grad for key, value in task.named_parameters()}
 
 
-def config(folder: Path, name: str, **changes: Any) -> Config:
+def config(folder: Path, name: str, **changes: Any) -> RunConfig:
     """Describe a run of a few steps on pictures of 64 x 64 pixels."""
     settings: dict[str, Any] = dict(
         output=folder / "clear" / "mine.safetensors",
         folder=folder / "run",
-        student=Student(radius=2),
+        student=StudentConfig(radius=2),
         loss=Loss(attention_blocks=BLOCKS[name]),
         optimiser=Optimiser("adamw", 1e-3),
         training=TRAINING,
@@ -106,4 +113,4 @@ def config(folder: Path, name: str, **changes: Any) -> Config:
             held_out=1, samples=3, held_out_samples=2, sizes_px=((64, 64),), steps=2, shard=2
         ),
     )
-    return Config(**{**settings, **changes})
+    return RunConfig(**{**settings, **changes})

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clear_attention.families.names import Size
+from clear_attention.families.names import ModelSize
 from clear_attention.families.sd3 import SD3
 from clear_attention.weights.checkpoint import save
 
@@ -38,11 +38,11 @@ TEXT_WIDTH = 48
 CLEAR_RADIUS = 4
 
 
-def size_of(name: str, pool_factor: int = 0, image: bool = True) -> Size:
+def size_of(name: str, pool_factor: int = 0, image: bool = True) -> ModelSize:
     """Return the size of the CLEAR file for one of the models."""
     depth = SD3_MODELS[name]["depth"]
     twice = len(SD3_MODELS[name].get("x_block_self_attn_layers", ())) if image else 0
-    return Size(64 * depth, {"joint": depth, "image": twice}, pool_factor)
+    return ModelSize(64 * depth, {"joint": depth, "image": twice}, pool_factor)
 
 
 def sd3_weights(name: str) -> dict[str, Tensor]:

@@ -58,10 +58,10 @@ def test_an_interrupted_run_still_reports_the_net(
 
 
 def test_a_nets_attention_does_not_pass_for_the_models(host, lines):
-    from clear_attention.comfyui.core.report import NOTHING_SEEN, Path, RunReport
+    from clear_attention.comfyui.core.report import NOTHING_SEEN, ComputedPath, RunReport
 
     of_net, of_model = RunReport(), RunReport()
-    of_net.add(Path("tiled"))
+    of_net.add(ComputedPath("tiled"))
     of_model.include(of_net, "ControlNet")
     of_model.publish(())
     assert lines() == [NOTHING_SEEN, "ControlNet: tiled, 1 attention call"]

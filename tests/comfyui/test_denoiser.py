@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clear_attention.distill.config import Student
+from clear_attention.distill.config import StudentConfig
 from clear_attention.distill.denoiser import Local, Recorder
 from clear_attention.window import Window
 
@@ -13,9 +13,9 @@ from .distil_fixtures import WIDTHS, gradients, samples, student_of
 
 MODELS = list(WIDTHS)
 STUDENTS = {
-    "whole": Student(radius=2),
-    "pooled": Student(radius=2, pool_factor=2),
-    "low rank": Student(radius=2, rank=3),
+    "whole": StudentConfig(radius=2),
+    "pooled": StudentConfig(radius=2, pool_factor=2),
+    "low rank": StudentConfig(radius=2, rank=3),
 }
 SIGMA = torch.tensor([0.3, 0.8])
 
@@ -82,7 +82,7 @@ def test_recomputed_blocks_give_the_same_gradients_to_all_that_is_trained(
 
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_are_slopes_of_the_loss(name, denoiser_of):
-    student = Student(radius=2, pool_factor=2)
+    student = StudentConfig(radius=2, pool_factor=2)
     task = student_of(denoiser_of(name), name, student)
     _, found = gradients(task, name)
     parameters = dict(task.named_parameters())
@@ -158,7 +158,7 @@ def test_weights_that_were_loaded_in_inference_mode_can_be_trained_on(name, teac
     assert not any(parameter.is_inference() for parameter in denoiser.network.parameters())
     assert flags_of(denoiser.network) == {**flags, inner: False}  # the host's, for a patched weight
     assert torch.equal(denoiser.network.state_dict()[inner], plain + 0.125)
-    _, found = gradients(student_of(denoiser, name, Student(radius=2)), name)
+    _, found = gradients(student_of(denoiser, name, StudentConfig(radius=2)), name)
     assert all(gradient.norm() > 0 for gradient in found.values())
     model.unpatch_model()
     assert torch.equal(model.model.state_dict()[key], plain)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clear_attention.distill.config import Optimiser, Student
+from clear_attention.distill.config import Optimiser, StudentConfig
 from clear_attention.distill.data.shards import ShardFolder
 from clear_attention.distill.denoiser import Local
 from clear_attention.weights import checkpoint, low_rank
@@ -18,10 +18,10 @@ from .distil_fixtures import WIDTHS, WordsCLIP, config, samples, student_of
 
 PROMPTS = ["one two three", "four five six seven eight nine", "ten"]
 STUDENTS = {
-    "whole": Student(radius=2),
-    "pooled": Student(radius=2, pool_factor=2),
-    "low rank": Student(radius=2, rank=3),
-    "pooled low rank": Student(radius=2, pool_factor=2, rank=3),
+    "whole": StudentConfig(radius=2),
+    "pooled": StudentConfig(radius=2, pool_factor=2),
+    "low rank": StudentConfig(radius=2, rank=3),
+    "pooled low rank": StudentConfig(radius=2, pool_factor=2, rank=3),
 }
 SIGMA = torch.tensor([0.3, 0.8])
 
@@ -39,9 +39,9 @@ def files(sd3_folders, pack, tmp_path, monkeypatch):
 
 @pytest.fixture
 def distil(host):
-    from clear_attention.comfyui.distill import run as distill
+    from clear_attention.comfyui.distill import run
 
-    return distill
+    return run
 
 
 def distance(one, other):

@@ -11,7 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from clear_attention.distill import log
-from clear_attention.distill.config import Config, Generation, Loss, Optimiser, Student, Training
+from clear_attention.distill.config import (
+    Generation,
+    Loss,
+    Optimiser,
+    RunConfig,
+    StudentConfig,
+    Training,
+)
 
 STEPS = 200
 # Small pictures, of 8 x 8 tokens, so that this takes a minute; a radius of 2 sees 9 of the 64.
@@ -22,7 +29,7 @@ PROMPTS = (
 
 
 @pytest.fixture(scope="module")
-def run(host: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict[str, float]]:
+def run(host: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, dict[str, float]]:
     """A finished run, and the losses on held-out data before its first update."""
     from clear_attention.comfyui.distill.denoiser import HostDenoiser
     from clear_attention.comfyui.distill.run import Watcher, distil
@@ -34,11 +41,11 @@ def run(host: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, d
     from demo.nodes.text import DemoCLIP
 
     folder = tmp_path_factory.mktemp("distillation")
-    config = Config(
+    config = RunConfig(
         output=folder / "clear_test_local_2.safetensors",
         folder=folder / "run",
         base="CLEAR demo",
-        student=Student(radius=2),
+        student=StudentConfig(radius=2),
         loss=Loss(attention_blocks="double 0, single 0-3"),
         optimiser=Optimiser("adamw", 2e-3, betas=(0.9, 0.98), warmup_steps=10, cosine_to=0.02),
         training=Training(
@@ -63,7 +70,7 @@ def run(host: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, d
     return config, untrained.validate()
 
 
-def held_out(config: Config) -> dict[str, float]:
+def held_out(config: RunConfig) -> dict[str, float]:
     """Return the last losses on held-out data."""
     return {name: value for _, kind, name, value in log.read(config.folder) if kind == "held_out"}
 

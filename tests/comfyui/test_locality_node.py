@@ -274,11 +274,11 @@ def test_without_matplotlib_all_but_the_plot_comes_out(flux_model, node, monkeyp
     with_plot = node(flux_model("b"))
     for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)
-    placard, *text = node(flux_model("b"))
+    message, *text = node(flux_model("b"))
     assert text == list(with_plot[1:])
     assert "pip install matplotlib" in caplog.text
-    assert placard.ndim == 4 and placard.shape[-1] == 3
-    assert 0 <= placard.min() < placard.max() <= 1
+    assert message.ndim == 4 and message.shape[-1] == 3
+    assert 0 <= message.min() < message.max() <= 1
 
 
 def test_an_empty_latent_is_refused_unless_noise_is_asked_for(flux_model, node):

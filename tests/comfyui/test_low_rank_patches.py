@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clear_attention.distill.student import Student
-from clear_attention.families.names import Size
+from clear_attention.families.names import ModelSize
 from clear_attention.weights import CheckpointError, low_rank
 
 from .test_weights_patches import (
@@ -61,10 +61,10 @@ def files(sd3_folders, monkeypatch, tmp_path):
 @pytest.fixture
 def write(files, weights):
     """Write random changes of a model as a file; return its name and its tensors."""
-    from clear_attention.comfyui.weights import base as own_weights
+    from clear_attention.comfyui.weights import base
 
     def write(model, rank=3, pool_factor=0, changes=lambda tensors: tensors):
-        table, size = own_weights.table_and_size(model)
+        table, size = base.table_and_size(model)
         generator = torch.Generator().manual_seed(rank)
         tensors = {}
         for layer in low_rank.slices(table, size):
@@ -381,7 +381,7 @@ def test_a_students_file_does_what_the_student_does(name, model_of, files, weigh
 
     model = model_of(name)
     table, size = table_and_size(model)
-    student = Student(table, Size(size.hidden, size.blocks, pool_factor=2), rank=3, seed=5)
+    student = Student(table, ModelSize(size.hidden, size.blocks, pool_factor=2), rank=3, seed=5)
     generator = torch.Generator().manual_seed(6)
     for parameter in student.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)

@@ -313,10 +313,10 @@ def test_pictures_too_large_for_this_machine_get_advice(flux_model, node, adapte
 def test_without_matplotlib_the_numbers_come_out(flux_model, node, monkeypatch, caplog):
     for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)
-    text, placard, _ = node(flux_model("b"))
+    text, message, _ = node(flux_model("b"))
     assert "8192 x 8192" in text
     assert "pip install matplotlib" in caplog.text
-    assert placard.ndim == 4 and 0 <= placard.min() < placard.max() <= 1
+    assert message.ndim == 4 and 0 <= message.min() < message.max() <= 1
 
 
 def test_other_architectures_are_refused(flux_model, node):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
 from clear_attention.families.flux import FLUX
-from clear_attention.families.names import Size
+from clear_attention.families.names import ModelSize
 from clear_attention.weights import CheckpointError
 from clear_attention.weights.extract import extract
 
@@ -21,7 +21,7 @@ FUZZ = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 NAME = "clear_local_4.safetensors"
-SIZE = Size(128, {"double": 2, "single": 3}, 4)
+SIZE = ModelSize(128, {"double": 2, "single": 3}, 4)
 METADATA = {"clear.family": "flux", "clear.radius": "4", "clear.rank": "3"}
 
 dtypes = st.sampled_from(["BF16", "F16", "F32", "F8_E4M3", "I8", "BOOL", "F4", ""])

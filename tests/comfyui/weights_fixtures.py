@@ -14,9 +14,9 @@ FILES = {"a-local": "clear_a_local", "a-pooled": "clear_a_down4", "b-pooled": "c
 @pytest.fixture(scope="session")
 def weights(host: Any) -> Any:
     """The module under test; it can be imported only inside the host."""
-    from clear_attention.comfyui.weights import patches as weights
+    from clear_attention.comfyui.weights import patches
 
-    return weights
+    return patches
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def clear(host: Any) -> Any:
 
 def golden_clear(name: str) -> Any:
     """Load a golden checkpoint of whole weights for one of the FLUX models."""
-    from clear_attention.comfyui.weights import patches as weights
+    from clear_attention.comfyui.weights import patches
     from clear_attention.weights import checkpoint
 
     found = checkpoint.read(FOLDER / f"{FILES[name]}.safetensors", radius=4)
-    return weights.ClearWeights(found, weights.Tensors(checkpoint.load(found)))
+    return patches.ClearWeights(found, patches.Tensors(checkpoint.load(found)))

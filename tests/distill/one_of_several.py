@@ -14,7 +14,7 @@ import toy
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clear_attention.distill.config import Optimiser, Student, Training
+from clear_attention.distill.config import Optimiser, StudentConfig, Training
 from clear_attention.distill.trainer import Trainer
 from clear_attention.distill.workers.processes import leave, make_accelerator
 from clear_attention.distill.workers.sharding import whole
@@ -58,7 +58,7 @@ def main(folder: Path, settings: dict[str, Any]) -> int:
     trainer = toy.trainer(
         folder,
         Training(**settings["training"]),
-        Student(**settings["student"]),
+        StudentConfig(**settings["student"]),
         optimiser=Optimiser(**settings["optimiser"]),
         accelerator=accelerator,
     )

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from clear_attention.distill.config import (
-    Config,
     ConfigError,
     Generation,
     Loss,
     Optimiser,
-    Student,
+    RunConfig,
+    StudentConfig,
     Training,
 )
 from clear_attention.distill.config_file import read, read_prompts
@@ -39,7 +39,7 @@ def test_two_settings_are_enough_and_relative_paths_start_at_the_file(write, tmp
     assert config.output == tmp_path / "clear.safetensors"
     assert config.data_folder == tmp_path / "run" / "data"
     assert config.base_directory == Path("/elsewhere")
-    assert config == Config(config.output, config.folder, base_directory=Path("/elsewhere"))
+    assert config == RunConfig(config.output, config.folder, base_directory=Path("/elsewhere"))
     assert config.training == Training()
 
 
@@ -67,7 +67,7 @@ def test_tables_become_sections(write, tmp_path):
         (LEAST + "[student]\nradius = true", "student.radius must be of the type int, got True."),
         (LEAST + "[student]\nradius = 0", "student.radius must be at least 1, got 0."),
         (LEAST + '[student]\nbackend = "fast"', "student.backend must be one of auto,"),
-        (LEAST + "student = 4", "student must be of the type Student, got 4."),
+        (LEAST + "student = 4", "student must be of the type StudentConfig, got 4."),
         (LEAST + "[optimiser]\nbetas = [0.9]", "optimiser.betas must be of the type"),
         (LEAST + '[optimiser]\nname = "sgd"', "must be one of prodigy, adamw, got 'sgd'."),
         (LEAST + "[training]\nema_decay = 1.0", "training.ema_decay must be in [0, 1), got 1.0."),
@@ -107,7 +107,7 @@ def test_the_recipe_is_a_run_with_the_papers_settings():
 
 def test_the_documentation_has_every_setting_with_its_default():
     text = (ROOT / "docs" / "distillation.md").read_text(encoding="utf-8")
-    for section in (Config, Student, Loss, Optimiser, Training, Generation):
+    for section in (RunConfig, StudentConfig, Loss, Optimiser, Training, Generation):
         table = section_of(text, section)
         for entry in dataclasses.fields(section):
             if dataclasses.is_dataclass(entry.default):
@@ -118,5 +118,5 @@ def test_the_documentation_has_every_setting_with_its_default():
 
 
 def section_of(text: str, section: type) -> str:
-    title = "The file itself" if section is Config else f"`[{section.__name__.lower()}]`"
+    title = "The file itself" if section is RunConfig else f"`[{section.__name__.lower()}]`"
     return text.split(f"### {title}\n")[1].split("\n### ")[0]

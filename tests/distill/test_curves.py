@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clear_attention.distill import loss_figure as curves
+from clear_attention.distill import loss_figure
 from clear_attention.distill.log import Log
 
 
@@ -25,21 +25,21 @@ def test_the_figure_shows_the_losses(tmp_path):
         folder = tmp_path / str(number)
         folder.mkdir()
         write_log(folder, losses)
-        pictures.append(curves.draw(folder))
+        pictures.append(loss_figure.draw(folder))
     assert pictures[0].shape == (550, 990, 3)
     assert not torch.equal(*pictures)
 
 
 def test_a_run_without_losses_has_an_empty_figure(tmp_path):
-    assert curves.draw(tmp_path).shape == (550, 990, 3)
+    assert loss_figure.draw(tmp_path).shape == (550, 990, 3)
 
 
 def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ModuleNotFoundError, match="pip install matplotlib"):
-        curves.draw(tmp_path)
+        loss_figure.draw(tmp_path)
 
 
 def test_the_line_averages_over_what_came_before():
-    assert curves.smooth([4.0, 2.0, 0.0]) == [4.0, 3.0, 2.0]
-    assert curves.smooth([0.0] * 30 + [20.0])[-1] == pytest.approx(1.0)
+    assert loss_figure.smooth([4.0, 2.0, 0.0]) == [4.0, 3.0, 2.0]
+    assert loss_figure.smooth([0.0] * 30 + [20.0])[-1] == pytest.approx(1.0)

@@ -7,9 +7,9 @@ import pytest
 from clear_attention.distill.memory import estimate, trained_numbers
 from clear_attention.distill.student import Student
 from clear_attention.families.flux import FLUX
-from clear_attention.families.names import Size
+from clear_attention.families.names import ModelSize
 
-FLUX_DEV = Size(3072, {"double": 19, "single": 38}, 0)
+FLUX_DEV = ModelSize(3072, {"double": 19, "single": 38}, 0)
 TEACHER = 23_800_000_000
 
 
@@ -23,7 +23,7 @@ def test_a_low_rank_is_two_thin_matrices_per_projection():
 
 @pytest.mark.parametrize("rank", [0, 3])
 def test_the_count_is_that_of_a_student(rank: int):
-    size = Size(32, {"double": 1, "single": 2}, 0)
+    size = ModelSize(32, {"double": 1, "single": 2}, 0)
     student = Student(FLUX, size, rank)
     assert trained_numbers(FLUX, size, rank) == sum(p.numel() for p in student.parameters())
 

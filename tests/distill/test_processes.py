@@ -21,14 +21,14 @@ sys.path.append(str(Path(__file__).parent))
 import one_of_several
 import toy
 
-from clear_attention.distill.config import Optimiser, Student, Training
+from clear_attention.distill.config import Optimiser, StudentConfig, Training
 from clear_attention.distill.workers.sharding import ASKED
 
 SCRIPT = Path(__file__).with_name("one_of_several.py")
 TRAINING = dataclasses.replace(toy.TRAINING, steps=5, ema_decay=0.9)
 IN_PARTS = dataclasses.replace(TRAINING, accumulate=2)
-POOLED = Student(radius=2, pool_factor=2)
-LOW_RANK = Student(radius=2, pool_factor=2, rank=4)
+POOLED = StudentConfig(radius=2, pool_factor=2)
+LOW_RANK = StudentConfig(radius=2, pool_factor=2, rank=4)
 PRODIGY = dataclasses.replace(toy.ADAMW, name="prodigy", learning_rate=1.0)
 
 
@@ -37,7 +37,7 @@ def train(
     count: int,
     shards: bool,
     training: Training,
-    student: Student,
+    student: StudentConfig,
     optimiser: Optimiser = toy.ADAMW,
     stop_at: int = 0,
 ) -> tuple[list[int], str]:
@@ -92,7 +92,7 @@ def agree(several: dict[str, Tensor], one: dict[str, Tensor]) -> None:
     ids=["copies", "copies, in parts", "shards, in parts", "uneven shards"],
 )
 def test_several_processes_train_as_one_does(
-    count: int, shards: bool, training: Training, student: Student, tmp_path: Path
+    count: int, shards: bool, training: Training, student: StudentConfig, tmp_path: Path
 ):
     codes, said = train(tmp_path / "several", count, shards, training, student)
     assert codes == [0] * count, said
@@ -122,6 +122,6 @@ def test_a_stopped_run_in_shards_goes_on_in_any_number_of_processes(tmp_path: Pa
 
 
 def test_prodigy_refuses_uneven_shards(tmp_path: Path):
-    codes, said = train(tmp_path, 2, True, TRAINING, Student(radius=2, rank=3), PRODIGY)
+    codes, said = train(tmp_path, 2, True, TRAINING, StudentConfig(radius=2, rank=3), PRODIGY)
     assert codes == [1, 1]
     assert "Prodigy needs rows that divide by the 2 processes, got 3" in said

@@ -18,14 +18,14 @@ sys.path.append(str(Path(__file__).parent))
 import toy
 
 from clear_attention.distill import log, state
-from clear_attention.distill.config import Student
+from clear_attention.distill.config import StudentConfig
 from clear_attention.distill.trainer import Diverged
 
 HERE = Path(__file__).parent
 STUDENTS = {
-    "whole": Student(radius=2),
-    "pooled": Student(radius=2, pool_factor=2),
-    "low rank": Student(radius=2, rank=3),
+    "whole": StudentConfig(radius=2),
+    "pooled": StudentConfig(radius=2, pool_factor=2),
+    "low rank": StudentConfig(radius=2, rank=3),
 }
 
 
@@ -34,7 +34,7 @@ def losses(folder: Path, kind: str, name: str) -> list[float]:
 
 
 @pytest.mark.parametrize("student", STUDENTS.values(), ids=STUDENTS)
-def test_training_brings_the_student_closer_to_its_teacher(student: Student, tmp_path: Path):
+def test_training_brings_the_student_closer_to_its_teacher(student: StudentConfig, tmp_path: Path):
     training = dataclasses.replace(toy.TRAINING, steps=80, validate_every=1)
     trainer = toy.trainer(tmp_path, training, student)
     before = trainer.validate()
@@ -45,7 +45,7 @@ def test_training_brings_the_student_closer_to_its_teacher(student: Student, tmp
 
 
 def test_the_student_starts_as_the_teacher_behind_a_window(tmp_path: Path):
-    wide = toy.trainer(tmp_path / "wide", student=Student(radius=20)).validate()
+    wide = toy.trainer(tmp_path / "wide", student=StudentConfig(radius=20)).validate()
     local = toy.trainer(tmp_path / "local").validate()
     assert wide["prediction"] == pytest.approx(0, abs=1e-10)
     assert wide["attention"] == pytest.approx(0, abs=1e-10)

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from clear_attention import Pooling, TokenLayout, attention
-from clear_attention.distill.config import Loss, Optimiser, Student, Training
+from clear_attention.distill.config import Loss, Optimiser, StudentConfig, Training
 from clear_attention.distill.data.shards import Samples, ShardFolder
 from clear_attention.distill.denoiser import Local, Recorder
 from clear_attention.families.flux import FLUX
-from clear_attention.families.names import Size
+from clear_attention.families.names import ModelSize
 
 HIDDEN, CHANNELS, TEXT = 32, 4, 3
 GRID = 6
@@ -27,7 +27,7 @@ ADAMW = Optimiser("adamw", 1e-2, weight_decay=1e-3, warmup_steps=2, cosine_to=0.
 TRAINING = Training(
     steps=12, batch=4, precision="float32", save_every=3, log_every=1, validation_batches=2
 )
-STUDENT = Student(radius=2)
+STUDENT = StudentConfig(radius=2)
 # The toy has learned nothing, so that the data would lead away from it.
 LOSS = Loss(flow=0.0, attention_blocks="double 0, single 0")
 
@@ -57,7 +57,7 @@ class Network(nn.Module):
 class Toy:
     """A `Denoiser`: latents ``[B, 4, 6, 6]``, three text tokens of the hidden width."""
 
-    table, size = FLUX, Size(HIDDEN, {"double": 1, "single": 1}, 0)
+    table, size = FLUX, ModelSize(HIDDEN, {"double": 1, "single": 1}, 0)
 
     def __init__(self, seed: int = 0) -> None:
         torch.manual_seed(seed)
@@ -131,7 +131,7 @@ def data(folder: Path, count: int = 16) -> ShardFolder:
     return shards
 
 
-def trainer(folder: Path, training: Training = TRAINING, student: Student = STUDENT, **rest):
+def trainer(folder: Path, training: Training = TRAINING, student: StudentConfig = STUDENT, **rest):
     """Make a trainer of a student of the toy in a folder."""
     from clear_attention.distill.data.batches import Batches
     from clear_attention.distill.tasks import Distillation

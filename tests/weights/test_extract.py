@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from clear_attention.families.flux import FLUX
-from clear_attention.families.names import Size
+from clear_attention.families.names import ModelSize
 from clear_attention.families.sd3 import SD3
 from clear_attention.weights import CheckpointError, checkpoint, load, low_rank, read
 from clear_attention.weights.extract import LayerError, extract, factors, relative
 
 from .test_sd3_names import made_up
 
-SIZE = Size(24, {"double": 2, "single": 3}, 0)
+SIZE = ModelSize(24, {"double": 2, "single": 3}, 0)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_the_error_falls_as_the_rank_grows(clear, base):
 
 def test_sd3_is_extracted_too():
     clear = made_up(2, 1, 0)
-    size = Size(128, {"joint": 2, "image": 1}, 0)
+    size = ModelSize(128, {"joint": 2, "image": 1}, 0)
     fused = {
         rows.key: torch.zeros((384 if "qkv" in rows.key else 128, *[128][: "weight" in rows.key]))
         for rows in SD3.slices(size).values()

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from clear_attention.families.flux import FLUX
-from clear_attention.families.names import Size
+from clear_attention.families.names import ModelSize
 from clear_attention.families.sd3 import SD3
 from clear_attention.weights import CheckpointError, checkpoint, load, read
 from clear_attention.weights import low_rank as module
@@ -50,7 +50,7 @@ def test_what_is_written_is_read_back(rank, pool_factor, low_rank, tmp_path):
     found = read(path)
     assert (found.radius, found.pool_factor, found.base) == (12, pool_factor, "flux1-dev")
     assert (found.rank, found.table) == (rank, FLUX)
-    assert found.size == Size(6, {"double": 2, "single": 3}, pool_factor, rank)
+    assert found.size == ModelSize(6, {"double": 2, "single": 3}, pool_factor, rank)
     loaded = load(found)
     assert loaded.keys() == tensors.keys()
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
@@ -106,11 +106,11 @@ def test_sd3_has_the_form_too(image, factor, tmp_path):
     module.save(path, tensors, radius=8)
     found = read(path)
     assert found.table is SD3
-    assert found.size == Size(128, {"joint": 2, "image": image}, factor, rank=3)
+    assert found.size == ModelSize(128, {"joint": 2, "image": image}, factor, rank=3)
 
 
 def test_changes_are_mapped_to_the_hosts_rows():
-    slices = module.slices(FLUX, Size(6, {"double": 2, "single": 3}, 0, 2))
+    slices = module.slices(FLUX, ModelSize(6, {"double": 2, "single": 3}, 0, 2))
     assert len(slices) == 2 * 4 + 3 * 3
     assert slices["transformer.transformer_blocks.1.attn.to_k"] == (
         "double_blocks.1.img_attn.qkv.weight",

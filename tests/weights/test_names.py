@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clear_attention.families.flux import FLUX
-from clear_attention.families.names import Size
+from clear_attention.families.names import ModelSize
 from clear_attention.weights.model_size import measure
 
-PUBLISHED_SIZE = Size(hidden=3072, blocks={"double": 19, "single": 38}, pool_factor=0)
+PUBLISHED_SIZE = ModelSize(hidden=3072, blocks={"double": 19, "single": 38}, pool_factor=0)
 sizes = st.fixed_dictionaries(
     {
         "hidden": st.integers(1, 8),
@@ -28,7 +28,7 @@ def shapes(tensors):
 
 @pytest.mark.parametrize(("pool_factor", "count"), [(0, 380), (4, 437)])
 def test_a_published_file_has_the_number_of_tensors_that_the_authors_saved(pool_factor, count):
-    size = Size(PUBLISHED_SIZE.hidden, PUBLISHED_SIZE.blocks, pool_factor)
+    size = ModelSize(PUBLISHED_SIZE.hidden, PUBLISHED_SIZE.blocks, pool_factor)
     assert len(list(FLUX.names(size))) == count
 
 
@@ -80,7 +80,7 @@ def test_converting_to_the_host_and_back_changes_nothing(size, published):
 def test_a_size_is_read_off_the_shapes(size, published):
     measured = measure(FLUX, shapes(published(**size)), "file")
     blocks = {"double": size["double"], "single": size["single"]}
-    assert measured == Size(size["hidden"], blocks, size["factor"])
+    assert measured == ModelSize(size["hidden"], blocks, size["factor"])
 
 
 def test_pooling_weights_are_ordered_by_rows_then_columns(published):

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from clear_attention.families.names import Size
+from clear_attention.families.names import ModelSize
 from clear_attention.families.sd3 import SD3
 from clear_attention.weights import CheckpointError, read, save
 from clear_attention.weights.model_size import measure
 
-LARGE = Size(2432, {"joint": 38, "image": 0}, 0)
-MEDIUM = Size(1536, {"joint": 24, "image": 13}, 4)
+LARGE = ModelSize(2432, {"joint": 38, "image": 0}, 0)
+MEDIUM = ModelSize(1536, {"joint": 24, "image": 13}, 4)
 sizes = st.fixed_dictionaries(
     {
         "joint": st.integers(1, 3),
@@ -85,7 +85,9 @@ def test_converting_to_the_host_and_back_changes_nothing(size):
     measured = measure(SD3, shapes(tensors), "file")
     image = min(size["joint"], size["image"])
     factor = size["factor"]
-    assert measured == Size(64 * size["joint"], {"joint": size["joint"], "image": image}, factor)
+    assert measured == ModelSize(
+        64 * size["joint"], {"joint": size["joint"], "image": image}, factor
+    )
     host = {}
     for (key, (_, start, rows)), tensor in SD3.to_host(tensors, measured).items():
         tail = [measured.hidden] if key.endswith("weight") else []
@@ -115,7 +117,7 @@ def test_other_names_have_no_place(name):
 def test_a_file_without_metadata_is_recognised(image, factor, tmp_path):
     found = read(written(tmp_path, made_up(2, image, factor)))
     assert (found.family, found.radius, found.pool_factor) == ("sd3", 8, factor)
-    assert found.size == Size(128, {"joint": 2, "image": image}, factor)
+    assert found.size == ModelSize(128, {"joint": 2, "image": image}, factor)
 
 
 def test_what_is_written_is_read_back_and_says_its_family(tmp_path):

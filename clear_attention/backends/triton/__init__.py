@@ -18,7 +18,7 @@ from ...partial import Part
 from ...window import Window
 from ..call import Call
 from ..global_tokens import shared_keys
-from ..triton import configs, lists
+from . import configs, lists
 
 __all__ = ["attend", "is_trained", "why_not", "why_not_auto"]
 

@@ -12,8 +12,8 @@ from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ...layout import TokenLayout
-from ..core import host
 from ..families.family import Family, family_of, plain_module, require_family
+from . import host
 from .settings import Block
 
 BlockReplace = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]

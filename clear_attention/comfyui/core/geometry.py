@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ...layout import TokenLayout
 
+LATENT_PX = 8  # pixels per latent pixel, in all families that CLEAR knows
+
 
 @dataclass(frozen=True)
 class Geometry:

@@ -18,14 +18,14 @@ from ...scale import proportional_scale
 from ...window import Window
 from .blocks import running_block
 from .geometry import Geometry
-from .report import Path, RunReport
+from .report import ComputedPath, RunReport
 from .settings import Block, Settings
 
 CALL_KEY = "clear_attention_call"
 """Where a model call's `ModelCall` lies in transformer_options."""
 
 RECORDER_KEY = "clear_attention_recorder"
-"""Where what is told each block's attention output lies in transformer_options, if anything."""
+"""Key of the optional recorder that receives each block's attention output."""
 
 UNNAMED = (
     "another node does not say which block is running, so that none is kept dense, "
@@ -35,8 +35,8 @@ UNNAMED = (
 Override = Callable[..., Tensor]
 
 
-class Recorder(Protocol):
-    """Is told the attention output of each block."""
+class OutputRecorder(Protocol):
+    """Receives the attention output of each block."""
 
     def add(self, block: Block | None, output: Tensor) -> None:
         """Take an output, ``[B, L, H D]`` as the host's attention gives it."""
@@ -61,7 +61,13 @@ class ModelCall:
     why_dense: str | None
     previous: Override | None
     report: RunReport | None
-    recorder: Recorder | None = None
+    recorder: OutputRecorder | None = None
+
+
+class Observer(Protocol):
+    """A plain function that follows each model call before it runs, without changing it."""
+
+    def __call__(self, call: ModelCall, latent: Tensor, diffusion_model: Any, /) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,15 +234,15 @@ def _scale(model_call: ModelCall, host_call: HostCall, layout: TokenLayout, pool
     return scale * proportional_scale(layout.tokens, depth, pooled=pooled) * depth**0.5
 
 
-def _dense_path(layout: TokenLayout | None, why: str) -> Path:
+def _dense_path(layout: TokenLayout | None, why: str) -> ComputedPath:
     pairs = 0 if layout is None else all_pairs(layout)
-    return Path("dense", layout, computed=pairs, possible=pairs, why=why)
+    return ComputedPath("dense", layout, computed=pairs, possible=pairs, why=why)
 
 
 def _local_path(
     backend: str, layout: TokenLayout, window: Window, pooling: Pooling | None, why: str
-) -> Path:
-    return Path(
+) -> ComputedPath:
+    return ComputedPath(
         backend,
         layout,
         window.radius,

@@ -10,11 +10,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from ..core import host
 from ..families.family import family_of, require_family
-from ..positions.embedder import make_positions_exact
-from ..positions.seam_report import set_grid, tell_of_seams
+from . import host
 from .blocks import block_counts, name_blocks, runs_foreign, tell_blocks
+from .exact_positions import make_positions_exact
 from .geometry import Geometry, geometry_of
 from .override import CALL_KEY, RECORDER_KEY, ModelCall, override
 from .report import RunReport
@@ -120,9 +119,8 @@ def direct_attention(
             told = tell_blocks(family, model.diffusion_model, options)
         elif settings.needs_block or options.get(RECORDER_KEY) is not None:
             name_blocks(options, model.diffusion_model)
-        if options.get(REPORT_KEY) is not None:
-            tell_of_seams(options[REPORT_KEY], settings, model.diffusion_model, family, x, geometry)
-        set_grid(model.diffusion_model, geometry)
+        for observe in settings.observers:
+            observe(options[CALL_KEY], x, model.diffusion_model)
     with told:
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 

@@ -19,7 +19,7 @@ NOTHING_SEEN = (
 
 
 @dataclass(frozen=True)
-class Path:
+class ComputedPath:
     """One way in which attention calls of a run were computed.
 
     Attributes:
@@ -65,12 +65,12 @@ class RunReport:
     """Collects the paths of one sampling run."""
 
     def __init__(self) -> None:
-        self.calls: Counter[Path] = Counter()
+        self.calls: Counter[ComputedPath] = Counter()
         self.notes: dict[str, None] = {}
         self.warned: dict[str, None] = {}
         self.shown_on: dict[str, None] = {}
 
-    def add(self, path: Path) -> None:
+    def add(self, path: ComputedPath) -> None:
         """Count one attention call."""
         self.calls[path] += 1
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ...families.names import Block
 from ...pooling import Pooling
 from ...window import Window
 
-Block = tuple[str, int]
-"""A transformer block by kind and index, such as ("double", 3)."""
+DIRECTIONS = {"both": (True, True), "horizontal": (False, True), "vertical": (True, False)}
+"""What the user chooses -> whether the height and the width wrap around."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Settings:
         proportional: grow the softmax scale with the sequence length.
         wrap_height: whether the last row of the picture lies beside the first one.
         wrap_width: whether the last column lies beside the first one.
+        observers: plain functions that follow each model call, as `core.override.Observer` says.
         node_ids: nodes that show the report, in the order in which they were applied.
     """
 
@@ -43,6 +45,7 @@ class Settings:
     proportional: bool = False
     wrap_height: bool = False
     wrap_width: bool = False
+    observers: tuple[Callable[..., None], ...] = ()
     node_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

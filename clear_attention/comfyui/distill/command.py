@@ -13,7 +13,7 @@ from comfy.cli_args import args
 from torch import Tensor
 from tqdm import tqdm
 
-from ...distill.config import Config, ConfigError
+from ...distill.config import ConfigError, RunConfig
 from ...distill.config_file import read_prompts
 from ...distill.workers.processes import leave, make_accelerator
 from ..core.pictures import contact_sheet, save_picture
@@ -21,7 +21,7 @@ from .headless import load_nodes, run_node
 from .run import Watcher, distil
 
 
-def run(config: Config) -> int:
+def run(config: RunConfig) -> int:
     """Distil, and return an exit code: 0 done, 1 stopped early."""
     prompts = read_prompts(config.generation.prompts) if config.generation.prompts else []
     for what in ("model", "clip") if prompts else ("model",):
@@ -80,7 +80,7 @@ class StopOnSignal:
 class Screen:
     """A progress bar with the losses, and pictures in the run's folder."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self.folder = config.folder
         self.vae: Any = run_node(config.loaders["vae"]) if "vae" in config.loaders else None
         self.bar: tqdm[Any] | None = None

@@ -17,10 +17,9 @@ from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
 
-from ...distill import loss_figure as curves
-from ...distill.config import Config, ConfigError, Student
-from ..core.pictures import contact_sheet, save_picture
-from ..placard import placard
+from ...distill import loss_figure
+from ...distill.config import ConfigError, RunConfig, StudentConfig
+from ..core.pictures import contact_sheet, figure_or_message, save_picture
 from ..weights.patches import FOLDER, SUFFIX, register_model_folder
 from .run import Watcher, distil
 from .sampling import request_to_stop_kept
@@ -57,7 +56,7 @@ def distil_in_graph(
         vae: To show pictures, or None.
         name: Of the run, and the beginning of the file's name.
         prompts: One per line.
-        settings: Sections of a `Config` by name.
+        settings: Sections of a `RunConfig` by name.
 
     Raises:
         ValueError: A setting cannot be used; the message says why.
@@ -71,7 +70,7 @@ def distil_in_graph(
     held_out = max(1, len(lines) // 10)
     folder = Path(folder_paths.get_output_directory()) / RUNS / name
     form = form_of(settings["student"])
-    config = Config(
+    config = RunConfig(
         output=models_folder() / f"{name}_{form}{SUFFIX}",
         folder=folder / form,
         data=folder / "data",
@@ -91,7 +90,7 @@ def distil_in_graph(
     return Distilled(config.output.name, losses, losses if screen.sheet is None else screen.sheet)
 
 
-def form_of(student: Student) -> str:
+def form_of(student: StudentConfig) -> str:
     """Name what is distilled as the published files do, such as ``local_16_down_4``."""
     pooled = f"_down_{student.pool_factor}" if student.pool_factor else ""
     low_rank = f"_rank_{student.rank}" if student.rank else ""
@@ -106,10 +105,7 @@ def models_folder() -> Path:
 
 def figure(folder: Path) -> Tensor:
     """Return the plot of the losses, or a picture of what to install for it: ``[1, H, W, 3]``."""
-    try:
-        return curves.draw(folder)[None]
-    except ModuleNotFoundError as error:
-        return placard(str(error))[None]
+    return figure_or_message(lambda: loss_figure.draw(folder))[None]
 
 
 @dataclass

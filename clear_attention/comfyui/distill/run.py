@@ -16,9 +16,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSampler
 from torch import Tensor
 
-from ...distill import loss_figure as curves
-from ...distill import memory
-from ...distill.config import Config, one_of
+from ...distill import loss_figure, memory
+from ...distill.config import RunConfig, one_of
 from ...distill.data.batches import Batches
 from ...distill.data.shards import MANIFEST, ShardFolder
 from ...distill.optimisers import make_optimiser
@@ -33,12 +32,13 @@ from ...distill.workers.processes import (
 from ...distill.workers.sharding import require_even, sharded
 from ...weights import checkpoint, low_rank
 from ..core.blocks import block_counts
+from ..core.geometry import LATENT_PX
 from ..core.patch import with_settings
 from ..core.pictures import save_picture
 from ..weights.base import table_and_size
 from .denoiser import HostDenoiser, local_settings, require_plain_weights, require_trainable
 from .generation import HELD_OUT_SEED, generate
-from .sampling import LATENT_PX, Painter, Prompt, encode, interrupted, request_to_stop_kept
+from .sampling import Painter, Prompt, encode, interrupted, request_to_stop_kept
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Watcher:
 
 
 def distil(
-    model: ModelPatcher, clip: Any, config: Config, prompts: Sequence[str], watcher: Watcher
+    model: ModelPatcher, clip: Any, config: RunConfig, prompts: Sequence[str], watcher: Watcher
 ) -> bool:
     """Distil a model, from where an earlier call with the same settings stopped.
 
@@ -104,7 +104,7 @@ def distil(
         return train(HostDenoiser(model), painter, config, watcher, accelerator)
 
 
-def require_shares(accelerator: Accelerator, model: ModelPatcher, config: Config) -> None:
+def require_shares(accelerator: Accelerator, model: ModelPatcher, config: RunConfig) -> None:
     """Check that several processes can share the work.
 
     Raises:
@@ -125,7 +125,7 @@ def require_shares(accelerator: Accelerator, model: ModelPatcher, config: Config
 def train(
     denoiser: HostDenoiser,
     painter: Painter,
-    config: Config,
+    config: RunConfig,
     watcher: Watcher,
     accelerator: Accelerator,
 ) -> bool:
@@ -171,17 +171,17 @@ def train(
 def draw_losses(folder: Path) -> None:
     """Draw the losses so far into the run's folder, where matplotlib is installed."""
     with suppress(ModuleNotFoundError):  # the table in log.csv is there in any case
-        save_picture(curves.draw(folder), folder / LOSSES)
+        save_picture(loss_figure.draw(folder), folder / LOSSES)
 
 
-def open_data(config: Config) -> tuple[ShardFolder, ShardFolder | None]:
+def open_data(config: RunConfig) -> tuple[ShardFolder, ShardFolder | None]:
     """Open a run's data; there may be none for validation."""
     held_out = config.data_folder / HELD_OUT
     has_held_out = (held_out / MANIFEST).exists()
     return ShardFolder(config.data_folder / TRAIN), ShardFolder(held_out) if has_held_out else None
 
 
-def painter_of(config: Config, clip: Any) -> Painter:
+def painter_of(config: RunConfig, clip: Any) -> Painter:
     """Return how the run's pictures are sampled.
 
     Raises:
@@ -205,7 +205,7 @@ def generate_all(
     model: ModelPatcher,
     clip: Any,
     painter: Painter,
-    config: Config,
+    config: RunConfig,
     prompts: Sequence[str],
     watcher: Watcher,
 ) -> bool:
@@ -241,7 +241,7 @@ def generate_all(
     return True
 
 
-def made_with(config: Config, prompts: Sequence[str]) -> dict[str, Any]:
+def made_with(config: RunConfig, prompts: Sequence[str]) -> dict[str, Any]:
     """Return what data depends on: more samples, larger batches or a moved file do not spoil it."""
     settings = asdict(config.generation)
     for free in ("samples", "held_out_samples", "batch", "shard"):
@@ -250,7 +250,7 @@ def made_with(config: Config, prompts: Sequence[str]) -> dict[str, Any]:
     return {**settings, "prompts": words, "guidance": config.training.guidance}
 
 
-def memory_of(denoiser: HostDenoiser, config: Config) -> memory.Memory:
+def memory_of(denoiser: HostDenoiser, config: RunConfig) -> memory.Memory:
     """Estimate what the run holds, from the model as it is loaded."""
     tensors = denoiser.network.state_dict().values()
     return memory.estimate(
@@ -263,7 +263,7 @@ def memory_of(denoiser: HostDenoiser, config: Config) -> memory.Memory:
     )
 
 
-def write(task: Distillation, config: Config) -> None:
+def write(task: Distillation, config: RunConfig) -> None:
     """Write the student as the file that CLEARLoader loads."""
     config.output.parent.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = dict(

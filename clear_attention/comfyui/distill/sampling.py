@@ -13,7 +13,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-LATENT_PX = 8  # pixels per latent pixel, in all families that CLEAR knows
+from ..core.geometry import LATENT_PX
 
 
 @dataclass(frozen=True, eq=False)

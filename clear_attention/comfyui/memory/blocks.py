@@ -18,8 +18,7 @@ from ..core.override import RECORDER_KEY
 from ..core.patch import REPORT_KEY, settings_of, with_settings
 from ..core.report import RunReport
 from ..families.family import Family, family_of, plain_module
-from ..memory import flux as memory_flux
-from ..memory import sd3 as memory_sd3
+from . import flux, sd3
 from .estimate import corrected_shape
 from .flux import BlockArgs
 from .warnings import warnings
@@ -27,7 +26,7 @@ from .warnings import warnings
 MEMORY_KEY = "clear_low_memory"
 """Where `LowMemory` lies in a model's transformer_options."""
 
-CALL_KEY = "clear_low_memory_call"
+MEMORY_CALL_KEY = "clear_low_memory_call"
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,9 @@ class Sliced:
 
 # By the kinds of `Family.hooks`.
 SLICED: dict[str, Sliced] = {
-    "double": Sliced("double_blocks", memory_flux.why_not, memory_flux.double),
-    "single": Sliced("single_blocks", memory_flux.why_not, memory_flux.single),
-    "joint": Sliced("joint_blocks", memory_sd3.why_not, memory_sd3.joint),
+    "double": Sliced("double_blocks", flux.why_not, flux.double),
+    "single": Sliced("single_blocks", flux.why_not, flux.single),
+    "joint": Sliced("joint_blocks", sd3.why_not, sd3.joint),
 }
 
 
@@ -155,7 +154,7 @@ def slice_blocks(
             report.note("memory: blocks whole: another node (TeaCache, PuLID) runs them")
     elif family is not None and MEMORY_KEY in options:
         plain = plain_module(model)
-        options[CALL_KEY] = MemoryCall(options[MEMORY_KEY], plain, report)
+        options[MEMORY_CALL_KEY] = MemoryCall(options[MEMORY_KEY], plain, report)
         options["patches_replace"] = _with_slices(options.get("patches_replace", {}), family, plain)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
@@ -179,7 +178,7 @@ def _replace(kind: str, index: int) -> BlockReplace:
     """Return what computes one block; always the same, because torch.compile asks for that."""
 
     def replace(args: BlockArgs, extra: dict[str, Any]) -> BlockArgs:
-        call: MemoryCall = args["transformer_options"][CALL_KEY]
+        call: MemoryCall = args["transformer_options"][MEMORY_CALL_KEY]
         sliced = SLICED[kind]
         block = plain_module(getattr(call.model, sliced.blocks)[index])
         size = slice_size(args["img"].shape[1], call.asked.slice_tokens)

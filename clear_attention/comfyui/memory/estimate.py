@@ -18,10 +18,9 @@ from torch import Tensor
 from ...backends import Call, choose_name
 from ...layout import TokenLayout
 from ...plan.slices import slice_size
+from ...units import GIB
 from ..core.settings import Settings
 from ..families.family import plain_module, require_family
-
-GIB = 1 << 30
 
 TEXT_TOKENS = 512
 """Of a long prompt; what there is more does not count at sizes that matter."""

@@ -9,7 +9,8 @@ from comfy import model_management
 from comfy.cli_args import LatentPreviewMethod, args
 from comfy.model_patcher import ModelPatcher
 
-GIB = 1 << 30
+from ...units import GIB
+
 PIXELS = 8
 """Edge of a latent pixel in pixels, for the families that CLEAR knows."""
 

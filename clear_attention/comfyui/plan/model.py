@@ -19,8 +19,8 @@ from ...layout import TokenLayout
 from ...plan.machine import Found, Machine
 from ...plan.report import Budget, Plan, make_plan
 from ...window import Window
+from ..core.geometry import LATENT_PX
 from ..core.patch import settings_of
-from ..distill.sampling import LATENT_PX
 from ..families.family import FLUX, SD3, plain_module, require_family
 from ..memory.blocks import MEMORY_KEY
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
@@ -17,13 +16,11 @@ from ...plan.report import Plan
 from ..core import host
 from ..core.geometry import geometry_of
 from ..core.patch import SETTINGS_KEY
+from ..core.pictures import figure_or_message
 from ..core.report import RunReport
 from ..core.settings import Settings
 from ..families.family import family_of, plain_module
-from ..placard import placard
 from .model import plan_model
-
-logger = logging.getLogger(__name__)
 
 PLAN_KEY = "clear_attention_plan"
 STOPWATCH_KEY = "clear_attention_stopwatch"
@@ -53,7 +50,11 @@ def plan_run(
     """
     host.require_usable()
     plan = plan_model(model, size_px, **given)
-    return plan.table(), _plot(plan)[None], with_plan(model, plan, node_id)
+    return (
+        plan.table(),
+        figure_or_message(lambda: draw(plan))[None],
+        with_plan(model, plan, node_id),
+    )
 
 
 def with_plan(model: ModelPatcher, plan: Plan, node_id: str | None = None) -> ModelPatcher:
@@ -130,12 +131,3 @@ def _forget_peak(device: torch.device) -> None:
 def _peak(device: torch.device) -> int | None:
     """Return the bytes that torch held at most, or None where it does not count them."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-
-
-def _plot(plan: Plan) -> Tensor:
-    """Return ``[height_px, width_px, 3]``: the figure, or what to install for it."""
-    try:
-        return draw(plan)
-    except ModuleNotFoundError as error:
-        logger.warning("CLEAR: %s", error)
-        return placard(str(error))

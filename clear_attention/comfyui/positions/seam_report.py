@@ -7,10 +7,19 @@ from typing import Any
 from torch import Tensor
 
 from ..core.geometry import Geometry
+from ..core.override import ModelCall
 from ..core.report import RunReport
 from ..core.settings import Settings
-from ..families.family import Family, plain_module
+from ..families.family import Family, family_of, plain_module
 from .periodic import PeriodicEmbedder
+
+
+def follow_call(call: ModelCall, latent: Tensor, diffusion_model: Any) -> None:
+    """Give our embedder the grid of a model call, and report how its picture wraps around."""
+    family = family_of(diffusion_model)
+    if call.report is not None and family is not None:
+        report_seams(call.report, call.settings, diffusion_model, family, latent, call.geometry)
+    set_grid(diffusion_model, call.geometry)
 
 
 def set_grid(diffusion_model: Any, geometry: Geometry) -> None:
@@ -23,7 +32,7 @@ def set_grid(diffusion_model: Any, geometry: Geometry) -> None:
         embedder.geometry = geometry
 
 
-def tell_of_seams(
+def report_seams(
     report: RunReport,
     settings: Settings,
     diffusion_model: Any,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from comfy.model_patcher import ModelPatcher
 
-from ..core.patch import with_settings
+from ..core.patch import settings_of, with_settings
+from ..core.settings import DIRECTIONS
 from ..families.family import require_family
 from .embedder import make_periodic
-
-DIRECTIONS = {"both": (True, True), "horizontal": (False, True), "vertical": (True, False)}
-"""What the user chooses -> whether the height and the width wrap around."""
+from .seam_report import follow_call
 
 
 def make_seamless(
@@ -29,7 +28,14 @@ def make_seamless(
         ValueError: the model's architecture is not supported.
     """
     wrap_height, wrap_width = DIRECTIONS[direction]
-    model = with_settings(model, node_id, wrap_height=wrap_height, wrap_width=wrap_width)
+    observers = dict.fromkeys((*settings_of(model).observers, follow_call))
+    model = with_settings(
+        model,
+        node_id,
+        wrap_height=wrap_height,
+        wrap_width=wrap_width,
+        observers=tuple(observers),
+    )
     if require_family(model).rotary:
         make_periodic(model, wrap_height=wrap_height, wrap_width=wrap_width)
     return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +19,9 @@ from ...locality.report import LocalityReport
 from ..core.blocks import block_counts, running_block
 from ..core.override import CALL_KEY, Override, read_call
 from ..core.patch import OVERRIDE_KEY, settings_of, with_settings
+from ..core.pictures import figure_or_message
 from ..core.report import NOTHING_SEEN
 from ..core.settings import Block, format_blocks, parse_blocks
-from ..placard import placard
-
-logger = logging.getLogger(__name__)
 
 OnMeasured = Callable[[Block, Locality], None]
 
@@ -69,7 +66,7 @@ def report_locality(
     blocks = {format_blocks([block]): locality for block, locality in found.items()}
     report = LocalityReport(blocks, share, radius, _remarks(model, sample, queries))
     dense = format_blocks(block for name in report.too_small_for() for block in parse_blocks(name))
-    return _plot(report)[None], report.table(), dense
+    return figure_or_message(lambda: draw(report))[None], report.table(), dense
 
 
 def probe(model: ModelPatcher, sample: Sample, queries: int | None = None) -> dict[Block, Locality]:
@@ -180,12 +177,3 @@ def _remarks(model: ModelPatcher, sample: Sample, queries: int) -> tuple[str, ..
     if settings_of(model).window is None:
         return (remark,)
     return (remark, "The window of the CLEAR node on this model was ignored: attention was full.")
-
-
-def _plot(report: LocalityReport) -> Tensor:
-    """Return ``[height_px, width_px, 3]``: the figure, or what to install for it."""
-    try:
-        return draw(report)
-    except ModuleNotFoundError as error:
-        logger.warning("CLEAR: %s", error)
-        return placard(str(error))

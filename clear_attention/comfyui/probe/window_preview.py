@@ -8,8 +8,8 @@ from torch import Tensor
 from ...backends.strips import tile_size
 from ...window import Window
 from ...window_preview import Preview, blank, draw, token_at
-from ..distill.sampling import LATENT_PX
-from ..positions.seamless import DIRECTIONS
+from ..core.geometry import LATENT_PX
+from ..core.settings import DIRECTIONS
 
 PATCH = 2  # latent pixels on a token's edge, in all families that CLEAR knows
 TOKEN_PX = PATCH * LATENT_PX

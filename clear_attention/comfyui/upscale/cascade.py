@@ -70,7 +70,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class SourcePicture:
     """The picture that a cascade begins with.
 
     Attributes:
@@ -92,7 +92,7 @@ class Cascade:
     """
 
     def __init__(
-        self, painting: Painting, sampling: Sampling, source: Source, stages: Sequence[Stage]
+        self, painting: Painting, sampling: Sampling, source: SourcePicture, stages: Sequence[Stage]
     ) -> None:
         self.painting = painting
         self.sampling = sampling

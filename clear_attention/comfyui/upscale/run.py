@@ -14,7 +14,7 @@ from ...sampling.pyramid import Stage, plan
 from ..core.report import tell
 from ..families.family import family_of
 from ..vae.pixels import decode, encode
-from .cascade import Cascade, Painting, Sampling, Source
+from .cascade import Cascade, Painting, Sampling, SourcePicture
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ UNKNOWN_MULTIPLE = 64  # pixels: what networks that halve their latent three tim
 
 
 @dataclass(frozen=True)
-class Size:
+class PictureSize:
     """How large to paint, and how much anew: the arguments of `pyramid.plan`.
 
     Attributes:
@@ -44,7 +44,7 @@ class Size:
 def upscale(
     painting: Painting,
     sampling: Sampling,
-    size: Size,
+    size: PictureSize,
     image: Tensor | None,
     latent: dict[str, Any] | None,
     node_id: str | None = None,
@@ -125,12 +125,12 @@ def publish(lines: Sequence[str], node_id: str | None) -> None:
 
 def _source(
     painting: Painting, image: Tensor | None, latent: dict[str, Any] | None, tile: int
-) -> Source:
+) -> SourcePicture:
     if latent is None:
         assert image is not None
-        return Source(image[..., :3])
+        return SourcePicture(image[..., :3])
     decoded = decode(painting.vae, latent["samples"], tile)
-    return Source(decoded, latent.get("noise_mask"), latent.get("batch_index"))
+    return SourcePicture(decoded, latent.get("noise_mask"), latent.get("batch_index"))
 
 
 def _when_stopped(done: Sequence[Stage], stages: Sequence[Stage]) -> list[str]:

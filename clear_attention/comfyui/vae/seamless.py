@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..positions.seamless import DIRECTIONS
+from ..core.settings import DIRECTIONS
 from .pixels import decode
 
 # In latent pixels. The convolutions of FLUX's and SD3's decoders reach 18; the last of the fade,

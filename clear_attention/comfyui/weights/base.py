@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ...families.names import HOST_PREFIX as PREFIX
-from ...families.names import BlockKind, NameTable, Size
+from ...families.names import BlockKind, ModelSize, NameTable
 from ...weights import checkpoint, low_rank
 from ...weights.checkpoint import Checkpoint
 from ...weights.errors import CheckpointError, some
@@ -80,7 +80,7 @@ def check_fits(model: ModelPatcher, found: Checkpoint, title: str = "the model")
         )
     left_out = {kind: 0 for kind in blocks if not size.blocks[kind]}
     if (width, {**blocks, **left_out}) != (size.hidden, size.blocks):
-        model_size = Size(width, blocks, 0)
+        model_size = ModelSize(width, blocks, 0)
         raise CheckpointError(f"{name} is made for a model of {size}, {title} has {model_size}.")
     biases = low_rank.bias_slices(found.shapes).values()
     slices = low_rank.slices if found.rank else NameTable.slices
@@ -103,7 +103,7 @@ def _count_blocks(names: Collection[str], kind: BlockKind) -> int:
     return sum(name.startswith(before) and name.endswith(behind) for name in names)
 
 
-def table_and_size(model: ModelPatcher) -> tuple[NameTable, Size]:
+def table_and_size(model: ModelPatcher) -> tuple[NameTable, ModelSize]:
     """Return a model's names of its attention projections, its width and its number of blocks.
 
     Raises:
@@ -113,7 +113,7 @@ def table_and_size(model: ModelPatcher) -> tuple[NameTable, Size]:
     for table in checkpoint.TABLES:
         blocks = {kind.name: _count_blocks(names, kind) for kind in table.kinds}
         if all(blocks[kind.name] or kind.optional for kind in table.kinds):
-            return table, Size(model.model.diffusion_model.hidden_size, blocks, 0)
+            return table, ModelSize(model.model.diffusion_model.hidden_size, blocks, 0)
     known = " and ".join(table.title for table in checkpoint.TABLES)
     raise CheckpointError(
         f"CLEAR weights are known for {known}, the model is "

@@ -12,6 +12,7 @@ import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from ...units import MIB
 from ...weights import low_rank
 from ...weights.errors import CheckpointError
 from ...weights.extract import Extracted, extract
@@ -19,7 +20,6 @@ from ..families.family import require_family
 from .base import check_fits, plain_weights
 from .patches import FOLDER, SUFFIX, ClearWeights, load_clear, register_model_folder
 
-MIB = 1 << 20
 MEMORY = 16  # float32 matrices of width x width that one decomposition needs
 
 
