@@ -11,7 +11,7 @@ from clear_attention.families.sd3 import SD3
 from clear_attention.weights import CheckpointError, checkpoint, load, low_rank, read
 from clear_attention.weights.extract import LayerError, extract, factors, relative
 
-from .test_sd3_names import made_up
+from ..families.test_sd3_names import made_up
 
 SIZE = ModelSize(24, {"double": 2, "single": 3}, 0)
 

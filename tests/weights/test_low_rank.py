@@ -13,7 +13,7 @@ from clear_attention.families.sd3 import SD3
 from clear_attention.weights import CheckpointError, checkpoint, load, read
 from clear_attention.weights import low_rank as module
 
-from .test_sd3_names import made_up
+from ..families.test_sd3_names import made_up
 
 LAYER = "transformer.transformer_blocks.0.attn.to_q"
 METADATA = {"clear.family": "flux", "clear.radius": "8", "clear.rank": "2"}

@@ -1,0 +1,250 @@
+"""Whole distillations through the host: data, a few steps, a file, and the same picture from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clear_attention.distill.config import Optimiser, StudentConfig
+from clear_attention.distill.data.shards import ShardFolder
+from clear_attention.distill.denoiser import Local
+from clear_attention.weights import checkpoint, low_rank
+
+from ..distil_fixtures import WIDTHS, WordsCLIP, config, samples, student_of
+
+PROMPTS = ["one two three", "four five six seven eight nine", "ten"]
+STUDENTS = {
+    "whole": StudentConfig(radius=2),
+    "pooled": StudentConfig(radius=2, pool_factor=2),
+    "low rank": StudentConfig(radius=2, rank=3),
+    "pooled low rank": StudentConfig(radius=2, pool_factor=2, rank=3),
+}
+SIGMA = torch.tensor([0.3, 0.8])
+
+
+@pytest.fixture
+def files(sd3_folders, pack, tmp_path, monkeypatch):
+    """The folder models/clear of this test."""
+    import folder_paths
+
+    (tmp_path / "clear").mkdir()
+    entry = ([str(tmp_path / "clear")], {".safetensors"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "clear", entry)
+    return tmp_path / "clear"
+
+
+@pytest.fixture
+def distil(host):
+    from clear_attention.comfyui.distill import run
+
+    return run
+
+
+def distance(one, other):
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize("student", STUDENTS.values(), ids=STUDENTS)
+@pytest.mark.parametrize("name", WIDTHS)
+def test_a_file_computes_what_the_attached_student_does(name, student, teacher, files, run):
+    from clear_attention.comfyui.distill.denoiser import HostDenoiser
+    from clear_attention.comfyui.weights.loader import load_onto
+
+    denoiser, given = HostDenoiser(teacher(name)), samples(name)
+    task = student_of(denoiser, name, student)
+    latent = torch.randn(2, 16, 12, 12, generator=torch.Generator().manual_seed(7))
+    local = Local(task.window, task.student.pooling_weights)
+    with torch.no_grad(), task.student.attached(denoiser.network):
+        attached = denoiser.velocity(latent, SIGMA, given, guidance=3.5, local=local)
+    facts = dict(radius=2, pool_factor=student.pool_factor)
+    if student.rank:
+        low_rank.save(files / "f.safetensors", task.student.low_rank(torch.float32), **facts)
+    else:
+        tensors = task.student.published(denoiser.network.state_dict(), torch.float32)
+        checkpoint.save(files / "f.safetensors", tensors, **facts)
+    extra = {} if name == "3.5-medium" else {"guidance": torch.tensor([3.5])}
+    model = load_onto(teacher(name), "f.safetensors")
+    loaded = run(model, latent, SIGMA, given.context, y=given.pooled, **extra)
+    torch.testing.assert_close(loaded, attached, rtol=0, atol=1e-5 * float(attached.abs().max()))
+
+
+@pytest.mark.parametrize("student", ["whole", "pooled low rank"])
+@pytest.mark.parametrize("name", ["b", "3.5-medium"])
+def test_a_run_writes_a_file_that_paints_the_last_pictures_of_the_student(
+    name, student, teacher, files, distil, tmp_path
+):
+    from clear_attention.comfyui.distill.sampling import Prompt
+    from clear_attention.comfyui.weights.loader import load_onto
+
+    settings = config(tmp_path, name, student=STUDENTS[student])
+    pictures = []
+    watcher = distil.Watcher(pictures=lambda step, *latents: pictures.append((step, *latents)))
+    clip = WordsCLIP(WIDTHS[name])
+    model = teacher(name)
+    before = {key: tensor.clone() for key, tensor in model.model.state_dict().items()}
+    with torch.inference_mode():
+        assert distil.distil(model, clip, settings, PROMPTS, watcher)
+    assert all(torch.equal(t, before[key]) for key, t in model.model.state_dict().items())
+    assert (settings.folder / "losses.png").stat().st_size > 1000
+    ((step, of_teacher, of_student),) = pictures
+    assert step == settings.training.steps
+    held_out = ShardFolder(settings.data_folder / "held_out")
+    data = held_out.load(held_out.shards, range(2))
+    prompts = [Prompt(c[None], p[None]) for c, p in zip(data.context, data.pooled, strict=True)]
+    painter = distil.painter_of(settings, clip)
+    with torch.inference_mode():
+        loaded = load_onto(teacher(name), settings.output.name)
+        again = painter.paint(loaded, prompts, data.seed.tolist(), (64, 64))
+    # bfloat16 keeps eight bits: of each weight in the file, and of the text in the data.
+    assert distance(again, of_student) < 0.01 < distance(of_student, of_teacher)
+    assert distance(of_teacher, data.latent.float()) < 0.01
+
+
+def test_an_interrupted_run_goes_on_without_painting_again(teacher, files, distil, tmp_path):
+    import comfy.model_management as management
+
+    settings, clip = config(tmp_path, "b"), WordsCLIP(WIDTHS["b"])
+    painted = []
+
+    def stop_after(what, number):
+        def progress(said, done, of):
+            painted.append((said, done))
+            if said == what and done == number:
+                management.interrupt_current_processing(True)
+
+        return distil.Watcher(progress=progress)
+
+    model = teacher("b")
+    with torch.inference_mode():
+        assert not distil.distil(
+            model, clip, settings, PROMPTS, stop_after("painting train data", 1)
+        )
+        assert len(ShardFolder(settings.data_folder / "train")) == 1
+        management.interrupt_current_processing(False)
+        assert not distil.distil(model, clip, settings, PROMPTS, stop_after("training", 2))
+        management.interrupt_current_processing(False)
+        assert [path.name for path in settings.folder.glob("state-*")] == [
+            "state-0000002.safetensors"
+        ]
+        encoded = clip.encoded
+        painted.clear()
+        assert distil.distil(model, clip, settings, PROMPTS, stop_after("", 0))
+    assert clip.encoded == encoded
+    assert painted == [
+        ("painting train data", 3),
+        ("painting held_out data", 2),
+        ("training", 3),
+        ("training", 4),
+    ]
+    data = ShardFolder(settings.data_folder / "train")
+    assert data.seeds() == {0, 1, 2}
+    # One shard by the interruption, and texts of 4 and 6 tokens do not mix.
+    assert sorted((shard.samples, shard.text_tokens) for shard in data.shards) == [
+        (1, 4),
+        (1, 4),
+        (1, 6),
+    ]
+
+
+def test_an_update_that_the_host_breaks_off_does_not_count(teacher, files, distil, tmp_path):
+    import comfy.model_management as management
+
+    def progress(what, done, of):
+        if (what, done) == ("training", 2):
+            management.interrupt_current_processing(True)
+
+    watcher = distil.Watcher(progress=progress, should_stop=lambda: False)
+    model, settings, clip = teacher("b"), config(tmp_path, "b"), WordsCLIP(WIDTHS["b"])
+    with pytest.raises(management.InterruptProcessingException), torch.inference_mode():
+        distil.distil(model, clip, settings, PROMPTS, watcher)
+    (state,) = settings.folder.glob("state-*")
+    assert state.name == "state-0000002.safetensors"
+    assert not any(module._forward_hooks for module in model.model.modules())
+
+
+def test_a_model_that_the_host_unloads_for_pictures_is_loaded_again(
+    teacher, files, distil, tmp_path
+):
+    import comfy.model_management as management
+
+    def trained(name, pictures):
+        model = teacher("b").clone()
+        key = "diffusion_model.single_blocks.1.linear1.weight"
+        model.add_patches({key: (torch.full(model.model_state_dict()[key].shape, 0.05),)})
+        training = dataclasses.replace(config(tmp_path, "b").training, validate_every=2)
+        settings = config(tmp_path / name, "b", training=training)
+        distil.distil(
+            model, WordsCLIP(64), settings, PROMPTS, distil.Watcher(pictures=lambda *_: pictures())
+        )
+        return load_file(settings.folder / "state-0000004.safetensors")
+
+    unloaded = trained("unloaded", management.unload_all_models)
+    kept = trained("kept", lambda: None)
+    assert all(torch.equal(tensor, unloaded[key]) for key, tensor in kept.items())
+
+
+def test_data_of_other_prompts_is_refused_and_a_moved_file_is_not(teacher, files, distil, tmp_path):
+    settings, clip = config(tmp_path, "b"), WordsCLIP(WIDTHS["b"])
+    distil.distil(teacher("b"), clip, settings, PROMPTS, distil.Watcher())
+    moved = dataclasses.replace(settings.generation, prompts=tmp_path / "elsewhere.txt")
+    again = dataclasses.replace(settings, generation=moved)
+    assert distil.distil(teacher("b"), clip, again, PROMPTS, distil.Watcher())
+    with pytest.raises(ValueError, match=r"made with other settings \(prompts\)"):
+        distil.distil(teacher("b"), clip, settings, ["other", *PROMPTS], distil.Watcher())
+
+
+def test_mistakes_are_found_before_anything_is_painted(
+    teacher, nodes, files, distil, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "prodigyopt", None)
+    clip = WordsCLIP(WIDTHS["b"])
+    local = nodes.CLEARAttention(teacher("b"), 4)
+    wrong = dataclasses.replace(config(tmp_path, "b").loss, attention_blocks="double 7")
+    for model, settings, sentence in (
+        (local, config(tmp_path, "b"), "has a CLEAR window already"),
+        (teacher("b"), config(tmp_path, "b", loss=wrong), "must name blocks of the model"),
+        (teacher("b"), config(tmp_path, "b", optimiser=Optimiser()), "needs prodigyopt"),
+    ):
+        with pytest.raises((ValueError, ImportError), match=sentence):
+            distil.distil(model, clip, settings, PROMPTS, distil.Watcher())
+    assert clip.encoded == 0
+
+
+def test_a_quantised_teacher_is_distilled_at_low_rank_only(
+    teacher, flux_model, files, distil, tmp_path
+):
+    quantised = flux_model("b", torch.float8_e4m3fn)
+    clip = WordsCLIP(WIDTHS["b"])
+    settings = config(tmp_path, "b", output=files / "mine.safetensors")
+    with pytest.raises(ValueError, match="in float8_e4m3fn: set a rank"):
+        distil.distil(quantised, clip, settings, PROMPTS, distil.Watcher())
+    assert clip.encoded == 0
+    before = {key: t.clone() for key, t in quantised.model.state_dict().items()}
+    thin = dataclasses.replace(settings, student=STUDENTS["low rank"])
+    assert distil.distil(quantised, clip, thin, PROMPTS, distil.Watcher())
+    assert checkpoint.read(settings.output).rank == 3
+    ups = [t for name, t in load_file(settings.output).items() if name.endswith("lora_B.weight")]
+    assert all(float(up.abs().max()) > 0 for up in ups)
+    for key, tensor in quantised.model.state_dict().items():
+        assert torch.equal(tensor.view(torch.uint8), before[key].view(torch.uint8)), key
+
+
+def test_guidance_with_a_negative_prompt_paints_other_data(teacher, distil, tmp_path):
+    plain, guided = (
+        config(
+            tmp_path, "b", generation=dataclasses.replace(config(tmp_path, "b").generation, cfg=cfg)
+        )
+        for cfg in (1.0, 4.0)
+    )
+    clip = WordsCLIP(WIDTHS["b"])
+    from clear_attention.comfyui.distill.sampling import encode
+
+    pictures = [
+        distil.painter_of(settings, clip).paint(teacher("b"), [encode(clip, "a")], [1], (64, 64))
+        for settings in (plain, guided)
+    ]
+    assert not torch.allclose(*pictures, rtol=0.1)
