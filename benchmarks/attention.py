@@ -36,8 +36,8 @@ class Case:
     """One attention layer: HEADS x HEAD_DIM, float32, TEXT text tokens.
 
     Attributes:
-        grid: edge of the square grid, in tokens.
-        radius: of the window, in tokens.
+        grid: Edge of the square grid, in tokens.
+        radius: Of the window, in tokens.
     """
 
     grid: int

@@ -40,16 +40,16 @@ class Scope:
     """What is measured.
 
     Attributes:
-        grids: edges of the square grids, in tokens.
-        radii: of the window, in tokens.
-        texts: numbers of text tokens.
-        factors: edges of a pooled cell, 0 for no pooling.
-        heads: of the layer.
-        head_dim: of the layer.
-        dtype: of q, k and v.
-        turns: how often each call is timed, in turns with the others.
-        turn_seconds: for about so long a call is repeated in a turn.
-        most_seconds: a call is timed no further after so long.
+        grids: Edges of the square grids, in tokens.
+        radii: Of the window, in tokens.
+        texts: Numbers of text tokens.
+        factors: Edges of a pooled cell, 0 for no pooling.
+        heads: Of the layer.
+        head_dim: Of the layer.
+        dtype: Of q, k and v.
+        turns: How often each call is timed, in turns with the others.
+        turn_seconds: For about so long a call is repeated in a turn.
+        most_seconds: A call is timed no further after so long.
     """
 
     # What matters most comes first: the time may run out.
@@ -81,13 +81,13 @@ class Result:
     """What one contestant made of one case.
 
     Attributes:
-        contestant: who.
-        case: what; of a contestant without a window, the radius and the factor mean nothing.
-        error: worst relative error of a checked query, or None.
-        seconds: per call, or None.
-        reason: why there is no time; empty otherwise.
-        wrong: whether the error is above the limit.
-        run: what is to be timed.
+        contestant: Who.
+        case: What; of a contestant without a window, the radius and the factor mean nothing.
+        error: Worst relative error of a checked query, or None.
+        seconds: Per call, or None.
+        reason: Why there is no time; empty otherwise.
+        wrong: Whether the error is above the limit.
+        run: What is to be timed.
     """
 
     contestant: Contestant

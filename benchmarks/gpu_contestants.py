@@ -26,12 +26,12 @@ class Contestant:
     """One way to compute a layer.
 
     Attributes:
-        name: heads its column.
-        sees: the question that it answers.
-        why_not: says why it cannot take part in a case with this q, or None.
-        prepare: returns the call to time, from the case and q, k, v ``[1, H, L, D]``.
-        image_only: it has no text queries, and gives ``[1, H, H*W, D]``.
-        approximate: its error is shown, but is no mistake, and its work cannot be counted.
+        name: Heads its column.
+        sees: The question that it answers.
+        why_not: Says why it cannot take part in a case with this q, or None.
+        prepare: Returns the call to time, from the case and q, k, v ``[1, H, L, D]``.
+        image_only: It has no text queries, and gives ``[1, H, H*W, D]``.
+        approximate: Its error is shown, but is no mistake, and its work cannot be counted.
     """
 
     name: str
@@ -51,8 +51,8 @@ def ours(name: str, approximate: bool = False) -> Contestant:
     """Return a backend of this library, whether or not there is one of that name.
 
     Args:
-        name: of the backend.
-        approximate: whether it rounds.
+        name: Of the backend.
+        approximate: Whether it rounds.
     """
 
     def why_not(case: Case, q: Tensor) -> str | None:

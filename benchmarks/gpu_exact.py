@@ -33,10 +33,10 @@ class Case:
     """One attention layer on a square grid.
 
     Attributes:
-        grid: edge of the grid, in tokens.
-        text: number of text tokens.
-        radius: of the window, in tokens.
-        factor: edge of a pooled cell, 0 for no pooling.
+        grid: Edge of the grid, in tokens.
+        text: Number of text tokens.
+        radius: Of the window, in tokens.
+        factor: Edge of a pooled cell, 0 for no pooling.
     """
 
     grid: int
@@ -88,8 +88,8 @@ def exact_rows(q: Tensor, k: Tensor, v: Tensor, case: Case, sees: Sees, queries:
         q: ``[1, H, L, D]``.
         k: ``[1, H, L, D]``.
         v: ``[1, H, L, D]``.
-        case: the layer.
-        sees: the question.
+        case: The layer.
+        sees: The question.
         queries: ``[M]``, positions in L.
 
     Returns:

@@ -32,10 +32,10 @@ class Run:
     """Something to be timed in turns with others.
 
     Attributes:
-        call: does it once.
-        seconds: what one call has cost at first, roughly.
-        per_call: seconds per call of each turn.
-        failure: why there are no more turns; empty otherwise.
+        call: Does it once.
+        seconds: What one call has cost at first, roughly.
+        per_call: Seconds per call of each turn.
+        failure: Why there are no more turns; empty otherwise.
     """
 
     call: Callable[[], object]
@@ -55,12 +55,12 @@ def time_in_turns(
     """Time runs in turns, so that a change of the clock rate meets all of them.
 
     Args:
-        runs: their `per_call` is filled.
-        device: which computes them.
-        turns: of each run, unless it takes too long.
-        turn_seconds: a turn repeats a call for about so long, without waiting in between: the CPU
+        runs: Their `per_call` is filled.
+        device: Which computes them.
+        turns: Of each run, unless it takes too long.
+        turn_seconds: A turn repeats a call for about so long, without waiting in between: the CPU
             prepares the next call while the GPU computes, as it does in a model.
-        most_seconds: a run has no further turn after so long.
+        most_seconds: A run has no further turn after so long.
     """
     for turn in range(turns):
         for run in runs:

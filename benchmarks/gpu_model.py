@@ -14,11 +14,11 @@ class Size:
     """How large a model is; the defaults are FLUX.1 [dev]'s.
 
     Attributes:
-        double_blocks: number of blocks with two streams.
-        single_blocks: number of blocks with one stream.
-        hidden: width.
-        text_dim: width of the text encoder's tokens.
-        pooled_dim: width of the pooled text.
+        double_blocks: Number of blocks with two streams.
+        single_blocks: Number of blocks with one stream.
+        hidden: Width.
+        text_dim: Width of the text encoder's tokens.
+        pooled_dim: Width of the pooled text.
     """
 
     double_blocks: int = 19

@@ -41,14 +41,14 @@ class Scope:
     """What is measured.
 
     Attributes:
-        edges: of the square pictures, in pixels, the smallest first: it is the one that is checked.
-        radii: of the window, in tokens.
-        text: number of text tokens.
-        size: of the model.
-        dtype: of the weights.
-        repetitions: at most so many calls after the first one.
-        most_seconds: no further call after so long.
-        single_seconds: a full step that takes so long is not repeated: its first call counts.
+        edges: Of the square pictures, in pixels, the smallest first: it is the one that is checked.
+        radii: Of the window, in tokens.
+        text: Number of text tokens.
+        size: Of the model.
+        dtype: Of the weights.
+        repetitions: At most so many calls after the first one.
+        most_seconds: No further call after so long.
+        single_seconds: A full step that takes so long is not repeated: its first call counts.
     """
 
     edges: Sequence[int] = (1024, 2048, 4096, 8192)
@@ -75,14 +75,14 @@ class Result:
     """What one variant takes at one size.
 
     Attributes:
-        edge: of the picture, in pixels.
-        variant: which.
-        seconds: per step, or None.
-        peak: bytes allocated at most, weights included; None where nobody counts.
-        ran: the backend that ran.
-        error: of the result, relative to the reference backend's; None where it is not compared.
-        reason: why there is no time; empty otherwise.
-        wrong: whether the result cannot be right.
+        edge: Of the picture, in pixels.
+        variant: Which.
+        seconds: Per step, or None.
+        peak: Bytes allocated at most, weights included; None where nobody counts.
+        ran: The backend that ran.
+        error: Of the result, relative to the reference backend's; None where it is not compared.
+        reason: Why there is no time; empty otherwise.
+        wrong: Whether the result cannot be right.
     """
 
     edge: int

@@ -22,7 +22,7 @@ class Variant:
     """One way to run the model's attention: full without a radius, else CLEAR.
 
     Attributes:
-        radius: of the window, or None.
+        radius: Of the window, or None.
         backend: "auto" or a name.
     """
 

@@ -41,9 +41,9 @@ class Measured:
     """What one model call costs.
 
     Attributes:
-        extra_bytes: growth of the peak.
-        seconds: of the call.
-        estimate_bytes: what the node tells the host, activations and a fixed part.
+        extra_bytes: Growth of the peak.
+        seconds: Of the call.
+        estimate_bytes: What the node tells the host, activations and a fixed part.
     """
 
     extra_bytes: int
@@ -139,7 +139,7 @@ def flux(slice_tokens: int | None) -> Any:
     """Return a MODEL with CLEAR attention and random weights.
 
     Args:
-        slice_tokens: of the low memory node, or None to leave it out.
+        slice_tokens: Of the low memory node, or None to leave it out.
     """
     import comfy.ldm.flux.model
     import comfy.model_patcher

@@ -42,12 +42,12 @@ class Row:
     """One size and one attention.
 
     Attributes:
-        edge: of the picture, in pixels.
+        edge: Of the picture, in pixels.
         attention: "full" or CLEAR's name.
-        expected: seconds per step.
-        seconds: measured.
-        expected_memory: bytes beside the weights.
-        memory: measured, or None.
+        expected: Seconds per step.
+        seconds: Measured.
+        expected_memory: Bytes beside the weights.
+        memory: Measured, or None.
     """
 
     edge: int

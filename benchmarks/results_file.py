@@ -20,8 +20,8 @@ def write(what: str, body: str) -> Path:
     """Write a result as `results/<what>_<device>_<yyyy-mm>.md` and print it.
 
     Args:
-        what: name of the benchmark.
-        body: its tables, in Markdown.
+        what: Name of the benchmark.
+        body: Its tables, in Markdown.
     """
     device, today = device_name(), datetime.date.today()
     text = (

@@ -39,10 +39,10 @@ class Step:
     """One sampling step of one size.
 
     Attributes:
-        edge: of the picture, in pixels.
-        clear: seconds with CLEAR.
-        full: seconds with full attention, NaN if they are not known.
-        measured: whether ``full`` is, rather than extrapolated.
+        edge: Of the picture, in pixels.
+        clear: Seconds with CLEAR.
+        full: Seconds with full attention, NaN if they are not known.
+        measured: Whether ``full`` is, rather than extrapolated.
     """
 
     edge: int

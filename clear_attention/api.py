@@ -33,21 +33,21 @@ def attention(
         q: ``[B, H, L, D]`` after qk-norm and RoPE, any strides, L = layout.tokens.
         k: ``[B, H, L, D]``, likewise.
         v: ``[B, H, L, D]``, likewise.
-        layout: where text, grid and extra tokens lie in L.
-        window: the disc of image tokens that an image token sees.
-        pooling: the pooled branch, or None.
-        scale: factor on the scores; None is ``D ** -0.5``.
-        mask: what the caller hides on top: boolean (True is seen) or additive, broadcastable to
+        layout: Where text, grid and extra tokens lie in L.
+        window: The disc of image tokens that an image token sees.
+        pooling: The pooled branch, or None.
+        scale: Factor on the scores; None is ``D ** -0.5``.
+        mask: What the caller hides on top: boolean (True is seen) or additive, broadcastable to
             ``[B, H, L, L]``. A pooled cell is seen as far as its most hidden token is.
         backend: "auto", or one of `clear_attention.backends.BACKENDS` by name.
-        return_lse: also return the log-sum-exp of the scores. No gradient flows through it.
+        return_lse: Also return the log-sum-exp of the scores. No gradient flows through it.
 
     Returns:
         ``[B, H, L, D]`` in the dtype of `q`; with `return_lse` also ``[B, H, L]`` in float32
         (float64 for float64), natural log.
 
     Raises:
-        ValueError: the tensors do not fit each other or the layout, or the named backend cannot
+        ValueError: The tensors do not fit each other or the layout, or the named backend cannot
             take the call; the message says why.
     """
     _check(q, k, v, layout, mask)

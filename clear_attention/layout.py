@@ -10,14 +10,14 @@ class TokenLayout:
     """Order of the tokens in one joint attention call: text, then the grid row by row, then extra.
 
     Args:
-        text: number of text tokens, 0 or more.
-        height: rows of the image grid, in tokens.
-        width: columns of the image grid, in tokens.
-        extra: tokens behind the grid that see everything and that everyone sees, such as the
+        text: Number of text tokens, 0 or more.
+        height: Rows of the image grid, in tokens.
+        width: Columns of the image grid, in tokens.
+        extra: Tokens behind the grid that see everything and that everyone sees, such as the
             reference pictures of an edit model.
 
     Raises:
-        ValueError: a count is negative, fractional, or the grid is empty.
+        ValueError: A count is negative, fractional, or the grid is empty.
     """
 
     text: int

@@ -50,8 +50,8 @@ def attend_part(
         q: ``[B, H, M, D]``, any strides with a contiguous last dimension.
         k: ``[B, H, N, D]``, likewise; overlapping views are fine.
         v: ``[B, H, N, D]``, likewise.
-        scale: factor on the scores.
-        bias: added to the scaled scores, broadcastable to ``[B, H, M, N]``, in the dtype of `q`.
+        scale: Factor on the scores.
+        bias: Added to the scaled scores, broadcastable to ``[B, H, M, N]``, in the dtype of `q`.
             Best made by `aligned_zeros`: CUDA's fused kernels need a copy otherwise.
 
     A query for which every key is masked gets an undefined row.
@@ -90,8 +90,8 @@ def part_gradients(
         grad_out: ``[B, H, M, D]``, gradient of the merged output.
         lse: ``[B, H, M]`` of the merged output.
         delta: ``[B, H, M]``, sum of grad_out * merged output over D.
-        scale: as in the forward pass.
-        bias: as in the forward pass.
+        scale: As in the forward pass.
+        bias: As in the forward pass.
 
     Returns:
         Gradients of q, k and v in the dtype of `lse`.

@@ -22,7 +22,7 @@ def new_figure(width: float, height: float, what: str) -> Figure:
         what: What it will show, for the error.
 
     Raises:
-        ModuleNotFoundError: matplotlib is missing; the message says how to install it.
+        ModuleNotFoundError: Matplotlib is missing; the message says how to install it.
     """
     try:
         from matplotlib.figure import Figure

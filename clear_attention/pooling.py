@@ -16,12 +16,12 @@ class Pooling:
     """Weighted sums over cells of factor x factor tokens (CLEAR, section 3.3).
 
     Args:
-        factor: edge of a cell, in tokens.
+        factor: Edge of a cell, in tokens.
         weight: ``w[dy, dx]``, ``[factor, factor]`` or the published ``[1, 1, 1, f, 1, f, 1]``;
             shared by keys, values and heads, not normalised. None is the mean.
 
     Raises:
-        ValueError: the factor is no positive integer, or the weight has another shape.
+        ValueError: The factor is no positive integer, or the weight has another shape.
     """
 
     factor: int
@@ -51,8 +51,8 @@ class Pooling:
 
         Args:
             tokens: ``[B, H, height*width, D]``, after RoPE.
-            height: rows of the grid, in tokens.
-            width: columns of the grid, in tokens.
+            height: Rows of the grid, in tokens.
+            width: Columns of the grid, in tokens.
 
         Returns:
             ``[B, H, cells, D]`` in the dtype of `tokens`.
@@ -78,8 +78,8 @@ class Pooling:
 
         Args:
             bias: ``[..., height*width]``, added to the scores of the grid's keys.
-            height: rows of the grid, in tokens.
-            width: columns of the grid, in tokens.
+            height: Rows of the grid, in tokens.
+            width: Columns of the grid, in tokens.
         """
         factor = self.factor
         ragged = (0, -width % factor, 0, -height % factor)

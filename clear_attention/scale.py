@@ -15,10 +15,10 @@ def proportional_scale(
     head_dim ** -0.5.
 
     Args:
-        tokens: text and image tokens of the sequence, without pooled ones.
-        head_dim: width of one head.
-        trained_tokens: sequence length at which the scale is head_dim ** -0.5.
-        pooled: whether the pooled branch is on.
+        tokens: Text and image tokens of the sequence, without pooled ones.
+        head_dim: Width of one head.
+        trained_tokens: Sequence length at which the scale is head_dim ** -0.5.
+        pooled: Whether the pooled branch is on.
     """
     length = 10 * tokens if pooled else tokens
     return math.sqrt(math.log(length) / math.log(trained_tokens) / head_dim)

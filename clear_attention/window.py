@@ -21,12 +21,12 @@ class Window:
     two tokens is that of the shorter way. A window wider than the grid sees each token once.
 
     Args:
-        radius: in tokens, a positive integer. Radius 1 is the token itself.
-        wrap_height: whether the last row lies beside the first one.
-        wrap_width: whether the last column lies beside the first one.
+        radius: In tokens, a positive integer. Radius 1 is the token itself.
+        wrap_height: Whether the last row lies beside the first one.
+        wrap_width: Whether the last column lies beside the first one.
 
     Raises:
-        ValueError: the radius is no positive integer.
+        ValueError: The radius is no positive integer.
     """
 
     radius: int
@@ -75,10 +75,10 @@ class Window:
         """Return which of a grid's tokens are seen from which: `sees`, the shorter way round.
 
         Args:
-            height: of the grid.
-            width: of the grid.
-            dy: rows from one token of the grid to another.
-            dx: columns, likewise. Shapes broadcast.
+            height: Of the grid.
+            width: Of the grid.
+            dy: Rows from one token of the grid to another.
+            dx: Columns, likewise. Shapes broadcast.
         """
         dy = dy.abs().minimum(height - dy.abs()) if self.wrap_height else dy
         dx = dx.abs().minimum(width - dx.abs()) if self.wrap_width else dx
@@ -110,8 +110,8 @@ def radius_to_see(dy: Tensor, dx: Tensor) -> Tensor:
     """Return the smallest radius whose window sees these offsets: the integer above the distance.
 
     Args:
-        dy: offsets in rows, integers on the CPU (not every device has the float64 that this needs).
-        dx: offsets in columns, likewise. Shapes broadcast.
+        dy: Offsets in rows, integers on the CPU (not every device has the float64 that this needs).
+        dx: Offsets in columns, likewise. Shapes broadcast.
     """
     return (dy * dy + dx * dx).double().sqrt().long() + 1
 

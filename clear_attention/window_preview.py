@@ -22,13 +22,13 @@ class Preview:
     """A token of a picture, and what belongs to its window.
 
     Attributes:
-        height_px: of the picture.
-        width_px: of the picture.
-        window: the disc.
-        at: row and column of the token that looks.
-        tile: rows and columns of the queries that are computed together.
-        pool_factor: edge of a pooled cell in tokens, 0 without pooling.
-        token_px: edge of a token in pixels.
+        height_px: Of the picture.
+        width_px: Of the picture.
+        window: The disc.
+        at: Row and column of the token that looks.
+        tile: Rows and columns of the queries that are computed together.
+        pool_factor: Edge of a pooled cell in tokens, 0 without pooling.
+        token_px: Edge of a token in pixels.
     """
 
     height_px: int
@@ -103,7 +103,7 @@ def draw(preview: Preview, picture: Tensor) -> Tensor:
     """Draw a window over a picture.
 
     Args:
-        preview: what to draw.
+        preview: What to draw.
         picture: ``[B, height_px, width_px, 3]``, 0 to 1.
 
     Returns:

@@ -18,8 +18,8 @@ def radius_input(tooltip: str, *, or_zero: bool = False) -> io.Int.Input:
     """Return the input for a window's radius in tokens.
 
     Args:
-        tooltip: what it does in this node.
-        or_zero: whether 0 stands for a radius that is found elsewhere, and is the default.
+        tooltip: What it does in this node.
+        or_zero: Whether 0 stands for a radius that is found elsewhere, and is the default.
     """
     least, default = (0, 0) if or_zero else (1, 16)
     return io.Int.Input("radius", default=default, min=least, max=512, tooltip=tooltip)

@@ -21,7 +21,7 @@ def choose(q: Tensor, call: Call, backend: str = "auto") -> Backend:
     """Return the named backend, or the first one that has no objection.
 
     Raises:
-        ValueError: the name is unknown, or the named backend cannot take the call.
+        ValueError: The name is unknown, or the named backend cannot take the call.
     """
     if backend == "auto":
         return BACKENDS[choose_name(q, call)]

@@ -10,8 +10,8 @@ class Piece(NamedTuple):
     """A part of a stretch that lies in the grid in one piece.
 
     Attributes:
-        at: where it lies in the stretch.
-        places: where it lies on the axis.
+        at: Where it lies in the stretch.
+        places: Where it lies on the axis.
     """
 
     at: slice
@@ -22,10 +22,10 @@ def pieces(start: int, stop: int, length: int, wraps: bool) -> Iterator[Piece]:
     """Go through the pieces of a stretch, first to last.
 
     Args:
-        start: first place of the stretch; it may be negative.
-        stop: place behind the last one; it may lie beyond the axis.
-        length: of the axis.
-        wraps: whether what lies beyond an edge is found behind the other one, or nowhere.
+        start: First place of the stretch; it may be negative.
+        stop: Place behind the last one; it may lie beyond the axis.
+        length: Of the axis.
+        wraps: Whether what lies beyond an edge is found behind the other one, or nowhere.
     """
     place = start if wraps else max(0, start)
     stop = stop if wraps else min(length, stop)

@@ -18,10 +18,10 @@ class Call:
     """One checked attention call, without its tensors.
 
     Attributes:
-        layout: where the tokens lie.
-        window: the disc.
-        pooling: the pooled branch, or None.
-        scale: factor on the scores.
+        layout: Where the tokens lie.
+        window: The disc.
+        pooling: The pooled branch, or None.
+        scale: Factor on the scores.
         mask: ``[B or 1, H or 1, L, L]`` added to the scores, or None.
     """
 

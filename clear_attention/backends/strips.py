@@ -19,11 +19,11 @@ class Strip:
     """A column of tiles and the keys that their windows reach.
 
     Attributes:
-        layout: the whole sequence.
-        window: the disc.
-        tile: rows of one tile, in tokens.
-        left: first column of the queries.
-        right: column behind the last one.
+        layout: The whole sequence.
+        window: The disc.
+        tile: Rows of one tile, in tokens.
+        left: First column of the queries.
+        right: Column behind the last one.
     """
 
     layout: TokenLayout
@@ -143,9 +143,9 @@ def strips(layout: TokenLayout, window: Window, like: Tensor) -> Iterator[tuple[
     """Cut the grid into strips, left to right, each with its bias; inner ones share one.
 
     Args:
-        layout: the whole sequence.
-        window: the disc.
-        like: gives the dtype and the device of the bias.
+        layout: The whole sequence.
+        window: The disc.
+        like: Gives the dtype and the device of the bias.
     """
     rows, columns = tile_size(window, like.device)
     shape, bias = None, like

@@ -54,8 +54,8 @@ class TileOrder(NamedTuple):
         x: ``[key blocks, BLOCK]``, columns, likewise.
         limit: ``[key blocks, BLOCK]``.
         turns: ``[2]``, after how many rows and columns the grid comes round; None if it does not.
-        keys: the key blocks of each query block.
-        queries: the query blocks of each key block, for the backward pass.
+        keys: The key blocks of each query block.
+        queries: The query blocks of each key block, for the backward pass.
     """
 
     y: Tensor
@@ -73,11 +73,11 @@ def plan_blocks(
     """Derive the plan from the geometry.
 
     Args:
-        layout: the grid, with every shared key as an `extra` token.
-        window: the disc.
-        backward: whether to list the query blocks of each key block. Torch wants all rows of that
+        layout: The grid, with every shared key as an `extra` token.
+        window: The disc.
+        backward: Whether to list the query blocks of each key block. Torch wants all rows of that
             table as long as the longest, that of a shared key: 34 MiB for 512 x 512 tokens.
-        device: where the plan shall lie.
+        device: Where the plan shall lie.
     """
     # What is made in inference mode could not take part in a training step later on.
     with torch.inference_mode(False), device:
@@ -117,9 +117,9 @@ class _Neighbours(NamedTuple):
     """The tiles that each tile may meet, ``[tiles, neighbours]`` each.
 
     Attributes:
-        tile: which one.
-        seen: whether a token of the one sees a token of the other.
-        whole: whether every token of the one sees every token of the other.
+        tile: Which one.
+        seen: Whether a token of the one sees a token of the other.
+        whole: Whether every token of the one sees every token of the other.
     """
 
     tile: Tensor
@@ -146,10 +146,10 @@ class _Axis(NamedTuple):
     """The tiles near each tile on one axis, ``[tiles, neighbours]`` each.
 
     Attributes:
-        tile: which one.
-        there: whether there is one; their number differs at the edges.
-        nearest: the smallest distance between their tokens.
-        furthest: the largest one, or more at the end of the axis.
+        tile: Which one.
+        there: Whether there is one; their number differs at the edges.
+        nearest: The smallest distance between their tokens.
+        furthest: The largest one, or more at the end of the axis.
     """
 
     tile: Tensor

@@ -24,7 +24,7 @@ def draw(folder: Path) -> Tensor:
         ``[height_px, width_px, 3]``, float32 from 0 to 1.
 
     Raises:
-        ModuleNotFoundError: matplotlib is missing; the message says how to install it.
+        ModuleNotFoundError: Matplotlib is missing; the message says how to install it.
     """
     figure = new_figure(*SIZE, "The plot of the losses")
     axes = figure.subplots()

@@ -15,11 +15,11 @@ class Job:
     """One call of a model.
 
     Attributes:
-        layout: the tokens of one picture.
-        window: the disc, or None for full attention.
-        pool_factor: edge of a pooled cell in tokens, 0 without pooling.
-        batch: pictures in the call.
-        dense: number of attentions of each kind that stay full.
+        layout: The tokens of one picture.
+        window: The disc, or None for full attention.
+        pool_factor: Edge of a pooled cell in tokens, 0 without pooling.
+        batch: Pictures in the call.
+        dense: Number of attentions of each kind that stay full.
     """
 
     layout: TokenLayout
@@ -43,9 +43,9 @@ class Live:
     """Tensors that exist at once, at some moment in a block, as multiples of their width.
 
     Attributes:
-        hidden: tensors as wide as the hidden size.
-        mlp: tensors as wide as the inside of the MLP.
-        float32: hidden tensors in float32, where the model computes in less.
+        hidden: Tensors as wide as the hidden size.
+        mlp: Tensors as wide as the inside of the MLP.
+        float32: Hidden tensors in float32, where the model computes in less.
     """
 
     hidden: int
@@ -58,12 +58,12 @@ class Blocks:
     """Blocks of one kind, which run alike; what happens to each token besides its products.
 
     Attributes:
-        count: how many there are.
-        streams: times that a hidden tensor is normalised, modulated, gated and added.
-        heads: hidden tensors of queries and keys that are normalised and rotated.
-        copies: hidden tensors that are copied.
+        count: How many there are.
+        streams: Times that a hidden tensor is normalised, modulated, gated and added.
+        heads: Hidden tensors of queries and keys that are normalised and rotated.
+        copies: Hidden tensors that are copied.
         mlp_copies: MLP tensors that are copied.
-        moments: when memory may be at its peak.
+        moments: When memory may be at its peak.
     """
 
     count: int
@@ -79,9 +79,9 @@ class Attention:
     """Attentions of one kind.
 
     Attributes:
-        kind: of the blocks that have it, as in the model's checkpoints.
-        count: how many there are.
-        image_only: whether text takes no part.
+        kind: Of the blocks that have it, as in the model's checkpoints.
+        count: How many there are.
+        image_only: Whether text takes no part.
     """
 
     kind: str
@@ -102,15 +102,15 @@ class Network:
     """A model's dimensions.
 
     Attributes:
-        hidden: width of a token, heads x head_dim.
-        heads: of each attention.
-        mlp: width inside the MLP.
-        image_weights: weights that each image token is multiplied with.
-        text_weights: weights that each text token is multiplied with.
-        blocks: in the order in which they run.
-        attentions: likewise.
-        latent_values: of the latent in one token.
-        position_values: of the rotary positions of one token, 0 without.
+        hidden: Width of a token, heads x head_dim.
+        heads: Of each attention.
+        mlp: Width inside the MLP.
+        image_weights: Weights that each image token is multiplied with.
+        text_weights: Weights that each text token is multiplied with.
+        blocks: In the order in which they run.
+        attentions: Likewise.
+        latent_values: Of the latent in one token.
+        position_values: Of the rotary positions of one token, 0 without.
     """
 
     hidden: int
@@ -149,14 +149,14 @@ def flux(
     """Describe a FLUX.
 
     Args:
-        hidden: width of a token.
-        heads: of each attention.
-        mlp: width inside the MLP.
-        double: number of blocks with streams of their own for text and image.
-        single: number of blocks with one stream.
-        latent_values: of the result in one token.
-        input_values: of the input in one token, more where a picture to be filled in is added.
-        context: width of an encoded text token.
+        hidden: Width of a token.
+        heads: Of each attention.
+        mlp: Width inside the MLP.
+        double: Number of blocks with streams of their own for text and image.
+        single: Number of blocks with one stream.
+        latent_values: Of the result in one token.
+        input_values: Of the input in one token, more where a picture to be filled in is added.
+        context: Width of an encoded text token.
     """
     # qkv, proj and two layers of the MLP; single blocks have them as linear1 and linear2
     block = 4 * hidden**2 + 2 * hidden * mlp
@@ -205,13 +205,13 @@ def sd3(
     """Describe an SD3, whose last block drops the text after its attention.
 
     Args:
-        hidden: width of a token.
-        heads: of each attention.
-        mlp: width inside the MLP.
-        joint: number of blocks.
-        image: number of those that also attend to the image alone.
-        latent_values: of the latent in one token.
-        context: width of an encoded text token.
+        hidden: Width of a token.
+        heads: Of each attention.
+        mlp: Width inside the MLP.
+        joint: Number of blocks.
+        image: Number of those that also attend to the image alone.
+        latent_values: Of the latent in one token.
+        context: Width of an encoded text token.
     """
     block = 4 * hidden**2 + 2 * hidden * mlp
     # x, qkv, normalised q and k, joined q k v, output; the MLP: two more x and its insides

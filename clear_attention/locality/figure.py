@@ -28,7 +28,7 @@ def draw(report: LocalityReport) -> Tensor:
         ``[height_px, width_px, 3]``, float32 from 0 to 1.
 
     Raises:
-        ModuleNotFoundError: matplotlib is missing; the message says how to install it.
+        ModuleNotFoundError: Matplotlib is missing; the message says how to install it.
     """
     height = FRAME + ROW * max(FEWEST_ROWS, len(report.blocks))
     figure = new_figure(WIDTH, height, "The plot")

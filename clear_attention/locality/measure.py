@@ -97,18 +97,18 @@ def measure_locality(
     Args:
         q: ``[B, H, L, D]`` after qk-norm and RoPE, L = layout.tokens.
         k: ``[B, H, L, D]``, likewise.
-        layout: where text, grid and extra tokens lie in L.
-        scale: factor on the scores; None is ``D ** -0.5``.
-        mask: what the caller hides on top: boolean (True is seen) or additive, broadcastable to
+        layout: Where text, grid and extra tokens lie in L.
+        scale: Factor on the scores; None is ``D ** -0.5``.
+        mask: What the caller hides on top: boolean (True is seen) or additive, broadcastable to
             ``[B, H, L, L]``, of two dimensions at least.
-        queries: how many image queries to use, spread evenly; None is all of them.
-        seed: of the spread.
+        queries: How many image queries to use, spread evenly; None is all of them.
+        seed: Of the spread.
 
     Returns:
         The mean over batch and queries, on the CPU, in float32 (float64 for float64).
 
     Raises:
-        ValueError: the tensors do not fit each other or the layout, or there is no query to use.
+        ValueError: The tensors do not fit each other or the layout, or there is no query to use.
     """
     if q.shape != k.shape or q.shape[2] != layout.tokens:
         raise ValueError(

@@ -13,10 +13,10 @@ class LocalityReport:
     """The locality of a model's blocks, held against what is wanted of them.
 
     Attributes:
-        blocks: what was measured, by the blocks' names, in the order in which they run.
-        share: share of an image token's attention that is to be kept, 0 to 1.
-        radius: the radius to judge, in tokens.
-        remarks: lines on how it was measured.
+        blocks: What was measured, by the blocks' names, in the order in which they run.
+        share: Share of an image token's attention that is to be kept, 0 to 1.
+        radius: The radius to judge, in tokens.
+        remarks: Lines on how it was measured.
     """
 
     blocks: Mapping[str, Locality]

@@ -21,16 +21,16 @@ class Rates:
     """What a machine needs for a unit of work, in seconds.
 
     Attributes:
-        linear: for one floating point operation of a linear layer.
-        stream: to normalise, modulate, gate and add one value of a hidden tensor.
-        positions: to make the rotary positions of one token.
-        heads: to normalise, and rotate where the model does, one value of queries or keys.
-        activation: for one value inside an MLP.
-        copy: to copy one value.
-        full: for one pair of full attention and one value of the heads.
-        shared: for one pair that CLEAR computes without a window, likewise.
-        window: for one pair of a window that no border cuts, likewise.
-        backend: which of CLEAR's backends the last one belongs to.
+        linear: For one floating point operation of a linear layer.
+        stream: To normalise, modulate, gate and add one value of a hidden tensor.
+        positions: To make the rotary positions of one token.
+        heads: To normalise, and rotate where the model does, one value of queries or keys.
+        activation: For one value inside an MLP.
+        copy: To copy one value.
+        full: For one pair of full attention and one value of the heads.
+        shared: For one pair that CLEAR computes without a window, likewise.
+        window: For one pair of a window that no border cuts, likewise.
+        backend: Which of CLEAR's backends the last one belongs to.
     """
 
     linear: float
@@ -50,12 +50,12 @@ class Cost:
     """What one call costs.
 
     Attributes:
-        pairs: query-key pairs of one head of an attention over all tokens.
-        linear_flop: floating point operations of the linear layers.
-        attention_flop: floating point operations of the attention.
-        seconds: expected, 0 where nothing was measured.
-        memory: bytes beside the weights at the peak.
-        sliced_memory: the same with everything but the attention in slices of tokens.
+        pairs: Query-key pairs of one head of an attention over all tokens.
+        linear_flop: Floating point operations of the linear layers.
+        attention_flop: Floating point operations of the attention.
+        seconds: Expected, 0 where nothing was measured.
+        memory: Bytes beside the weights at the peak.
+        sliced_memory: The same with everything but the attention in slices of tokens.
     """
 
     pairs: int
@@ -81,11 +81,11 @@ def cost(
     """Work out what a call costs.
 
     Args:
-        network: the model's dimensions.
-        job: the call.
-        dtype: in which the model computes.
-        device: where it computes; memory depends on it.
-        rates: of this machine; without them no seconds come out.
+        network: The model's dimensions.
+        job: The call.
+        dtype: In which the model computes.
+        device: Where it computes; memory depends on it.
+        rates: Of this machine; without them no seconds come out.
     """
     return Cost(
         pairs=_pairs(job, job.layout),

@@ -25,7 +25,7 @@ def draw(plan: Plan) -> Tensor:
         ``[height_px, width_px, 3]``, float32 from 0 to 1.
 
     Raises:
-        ModuleNotFoundError: matplotlib is missing; the message says how to install it.
+        ModuleNotFoundError: Matplotlib is missing; the message says how to install it.
     """
     figure = new_figure(WIDTH, HEIGHT, "The plot")
     left, right = figure.subplots(1, 2)

@@ -34,9 +34,9 @@ class Found:
     """The result of timing a part.
 
     Attributes:
-        tokens: length of the sample.
-        whole: whether it was as long as the call, and could not grow on.
-        seconds: for a unit of work.
+        tokens: Length of the sample.
+        whole: Whether it was as long as the call, and could not grow on.
+        seconds: For a unit of work.
     """
 
     tokens: int
@@ -54,13 +54,13 @@ class Machine:
     """Where to measure, with what, and what was measured already.
 
     Attributes:
-        device: the device.
-        dtype: in which models compute.
-        attend: the host's full attention, from q, k, v ``[1, H, L, D]``.
-        positions: makes the rotary positions of so many tokens, or None where there are none.
-        rotate: applies them to q and k ``[1, H, L, D]``.
-        check: is called between measurements, and raises to end them.
-        known: results by what was measured.
+        device: The device.
+        dtype: In which models compute.
+        attend: The host's full attention, from q, k, v ``[1, H, L, D]``.
+        positions: Makes the rotary positions of so many tokens, or None where there are none.
+        rotate: Applies them to q and k ``[1, H, L, D]``.
+        check: Is called between measurements, and raises to end them.
+        known: Results by what was measured.
     """
 
     device: torch.device
@@ -81,10 +81,10 @@ class Machine:
         """Return the seconds that a part needs for a unit of its work.
 
         Args:
-            key: names what is measured; what has been measured is not measured again.
-            most: tokens of the model's own calls; longer samples say nothing.
-            part: makes a sample of some length.
-            power: with which power of the tokens its work grows.
+            key: Names what is measured; what has been measured is not measured again.
+            most: Tokens of the model's own calls; longer samples say nothing.
+            part: Makes a sample of some length.
+            power: With which power of the tokens its work grows.
         """
         found = self.known.setdefault((str(self.device), self.dtype, key), [])
         fitting = next((each for each in found if each.serves(most)), None)

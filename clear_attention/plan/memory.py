@@ -19,10 +19,10 @@ def memory(network: Network, job: Job, dtype: torch.dtype, device: torch.device)
     Counts the tensors that the host's blocks hold at once, attention being fused.
 
     Args:
-        network: the model's dimensions.
-        job: the call.
-        dtype: in which the model computes.
-        device: where it computes.
+        network: The model's dimensions.
+        job: The call.
+        dtype: In which the model computes.
+        device: Where it computes.
     """
     tokens = job.layout.tokens * job.batch
     live = max(

@@ -15,11 +15,11 @@ class TimedCall:
     """One call of a model.
 
     Attributes:
-        batch: pictures in the call.
-        height: of the grid, in tokens.
-        width: likewise.
-        radius: of the window that was applied, None for full attention.
-        seconds: how long it took.
+        batch: Pictures in the call.
+        height: Of the grid, in tokens.
+        width: Likewise.
+        radius: Of the window that was applied, None for full attention.
+        seconds: How long it took.
     """
 
     batch: int
@@ -33,9 +33,9 @@ def outcome(plan: Plan, calls: Sequence[TimedCall], peak: int | None = None) -> 
     """Return lines that compare a plan with a run.
 
     Args:
-        plan: what was expected.
-        calls: what the run did, in its order.
-        peak: bytes at the run's peak, weights included, or None where nobody counts them.
+        plan: What was expected.
+        calls: What the run did, in its order.
+        peak: Bytes at the run's peak, weights included, or None where nobody counts them.
     """
     timed = [call for call in calls if _planned_cost(plan, call) is not None]
     if not timed:

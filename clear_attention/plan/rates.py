@@ -34,9 +34,9 @@ def measure(network: Network, job: Job, machine: Machine) -> Rates:
     """Measure what the parts of a model cost on this machine.
 
     Args:
-        network: the model's dimensions.
-        job: the call that will be made.
-        machine: where; remembers what it measured.
+        network: The model's dimensions.
+        job: The call that will be made.
+        machine: Where; remembers what it measured.
     """
     hidden, mlp, tokens = network.hidden, network.mlp, job.layout.tokens
     shape = (hidden, network.heads, mlp, bool(network.position_values))

@@ -19,11 +19,11 @@ class Budget:
     """The memory of a device, in bytes.
 
     Attributes:
-        available: what the host could free for the model.
-        weights: of the model.
-        decoding: what the VAE needs to decode one whole picture.
-        reserved: what the host will set aside for a step, by its own estimate.
-        streams: whether weights can wait elsewhere until they are needed.
+        available: What the host could free for the model.
+        weights: Of the model.
+        decoding: What the VAE needs to decode one whole picture.
+        reserved: What the host will set aside for a step, by its own estimate.
+        streams: Whether weights can wait elsewhere until they are needed.
     """
 
     available: int
@@ -43,17 +43,17 @@ class Plan:
     """What a run will cost, in full and with CLEAR.
 
     Attributes:
-        title: what the model is.
-        network: its dimensions.
-        job: one call of it.
-        machine: where it runs.
-        rates: of this machine.
-        budget: its memory.
-        steps: calls of the model in a run.
-        token_px: edge of a token in pixels.
-        full: one call with full attention.
-        clear: one call with CLEAR.
-        sliced: whether the model runs in slices already.
+        title: What the model is.
+        network: Its dimensions.
+        job: One call of it.
+        machine: Where it runs.
+        rates: Of this machine.
+        budget: Its memory.
+        steps: Calls of the model in a run.
+        token_px: Edge of a token in pixels.
+        full: One call with full attention.
+        clear: One call with CLEAR.
+        sliced: Whether the model runs in slices already.
     """
 
     title: str
@@ -179,14 +179,14 @@ def make_plan(
     """Measure the machine, and plan a run.
 
     Args:
-        network: the model's dimensions.
-        job: one call of it.
-        machine: where it runs.
-        budget: its memory.
-        steps: calls of the model in a run.
-        token_px: edge of a token in pixels.
-        title: what the model is.
-        sliced: whether it runs in slices already.
+        network: The model's dimensions.
+        job: One call of it.
+        machine: Where it runs.
+        budget: Its memory.
+        steps: Calls of the model in a run.
+        token_px: Edge of a token in pixels.
+        title: What the model is.
+        sliced: Whether it runs in slices already.
     """
     rates = measure(network, job, machine)
     costs = _costs(network, job, machine, rates)

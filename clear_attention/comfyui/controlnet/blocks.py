@@ -56,11 +56,11 @@ def rotary_positions(
     integers above 256 collide: that is 4096 pixels.
 
     Args:
-        network: with a ``pe_embedder``.
-        geometry: of the call.
-        theta: the rotary base; the network's own changes nothing.
-        wrap_height: whether the last row lies beside the first one.
-        wrap_width: whether the last column lies beside the first one.
+        network: With a ``pe_embedder``.
+        geometry: Of the call.
+        theta: The rotary base; the network's own changes nothing.
+        wrap_height: Whether the last row lies beside the first one.
+        wrap_width: Whether the last column lies beside the first one.
     """
     embedder: Any = network.pe_embedder
     scaled = copy.copy(embedder)

@@ -36,11 +36,11 @@ class ControlSettings:
     """How a ControlNet runs; every field's default but the first changes nothing.
 
     Attributes:
-        radius: of the window in tokens, 0 for what the sampled model has.
-        every: residuals are computed on the first of so many steps.
-        ntk_factor: on the rotary base, 0 for what the sampled model has.
+        radius: Of the window in tokens, 0 for what the sampled model has.
+        every: Residuals are computed on the first of so many steps.
+        ntk_factor: On the rotary base, 0 for what the sampled model has.
         backend: "auto" or the name of a backend.
-        node_id: the node that shows the report, or None.
+        node_id: The node that shows the report, or None.
     """
 
     radius: int = 0
@@ -73,8 +73,8 @@ def with_local_attention(control_net: Any, settings: ControlSettings) -> LocalCo
     """Return a copy of a CONTROL_NET that attends locally; of two nodes the later one wins.
 
     Raises:
-        RuntimeError: the host is too old.
-        ValueError: its network has no attention that CLEAR can reach.
+        RuntimeError: The host is too old.
+        ValueError: Its network has no attention that CLEAR can reach.
     """
     host.require_usable()
     require_supported(control_net)

@@ -25,9 +25,9 @@ class Pace:
     where it cannot be told which ones a call wants, none are reused in the rest of the run.
 
     Attributes:
-        every: residuals are computed on the first of so many steps.
-        reused: calls that were answered with what an earlier step had computed.
-        why_not: why nothing is reused, empty if it is.
+        every: Residuals are computed on the first of so many steps.
+        reused: Calls that were answered with what an earlier step had computed.
+        why_not: Why nothing is reused, empty if it is.
     """
 
     def __init__(self, every: int) -> None:
@@ -42,8 +42,8 @@ class Pace:
         """Return what was kept for a call, or None if it must be computed.
 
         Args:
-            key: for whom, None if that is not known.
-            level: the noise level.
+            key: For whom, None if that is not known.
+            level: The noise level.
         """
         if self.every == 1 or self.why_not:
             return None

@@ -25,8 +25,8 @@ def running_block(
     """Return the block that calls the attention, or None where nobody says.
 
     Args:
-        transformer_options: of the attention call.
-        layout: of its tokens. A joint block that attends to the image alone counts as a block of
+        transformer_options: Of the attention call.
+        layout: Of its tokens. A joint block that attends to the image alone counts as a block of
             its own kind, ``image``.
     """
     if "block_index" not in transformer_options:
@@ -74,9 +74,9 @@ def tell_blocks(
     """Give a call's options and their own name to blocks that are run without, during the call.
 
     Args:
-        family: of the diffusion model.
-        diffusion_model: the one that runs.
-        options: of the call.
+        family: Of the diffusion model.
+        diffusion_model: The one that runs.
+        options: Of the call.
     """
 
     def told(kind: str, index: int, given: Mapping[str, Any]) -> dict[str, Any]:

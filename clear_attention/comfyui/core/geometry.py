@@ -17,9 +17,9 @@ class Geometry:
     """The grid of one model call, in tokens.
 
     Attributes:
-        height: rows of the grid; a latent of odd height is padded by the model.
-        width: columns of the grid.
-        references: tokens of all reference pictures, behind the grid.
+        height: Rows of the grid; a latent of odd height is padded by the model.
+        width: Columns of the grid.
+        references: Tokens of all reference pictures, behind the grid.
     """
 
     height: int

@@ -48,12 +48,12 @@ class ModelCall:
     """What the attention of one model call needs to know.
 
     Attributes:
-        settings: what the nodes ask for.
-        geometry: the grid of this call.
-        why_dense: why the whole call keeps full attention, or None.
-        previous: the override that was in the slot before, or None.
-        report: collects what happened, or None outside a sampling run.
-        recorder: is given each block's attention output, or None.
+        settings: What the nodes ask for.
+        geometry: The grid of this call.
+        why_dense: Why the whole call keeps full attention, or None.
+        previous: The override that was in the slot before, or None.
+        report: Collects what happened, or None outside a sampling run.
+        recorder: Is given each block's attention output, or None.
     """
 
     settings: Settings
@@ -78,8 +78,8 @@ class HostCall:
         q: ``[B, H, L, D]``.
         k: ``[B, H, N, D]``.
         v: ``[B, H, N, D]``.
-        mask: as the host gives it, broadcastable to ``[B, H, L, N]``, or None.
-        scale: factor on the scores, None for the default.
+        mask: As the host gives it, broadcastable to ``[B, H, L, N]``, or None.
+        scale: Factor on the scores, None for the default.
     """
 
     q: Tensor

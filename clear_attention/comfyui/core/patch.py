@@ -35,13 +35,13 @@ def with_settings(model: ModelPatcher, node_id: str | None = None, **changes: An
     """Return a clone of the model with changed settings; of two nodes the later one wins.
 
     Args:
-        model: a MODEL, left as it is.
-        node_id: the node that shows the report.
-        **changes: fields of `Settings`.
+        model: A MODEL, left as it is.
+        node_id: The node that shows the report.
+        **changes: Fields of `Settings`.
 
     Raises:
-        RuntimeError: the host is too old.
-        ValueError: the model's architecture is not supported, or a setting can have no effect.
+        RuntimeError: The host is too old.
+        ValueError: The model's architecture is not supported, or a setting can have no effect.
     """
     host.require_usable()
     require_family(model)

@@ -23,15 +23,15 @@ class ComputedPath:
     """One way in which attention calls of a run were computed.
 
     Attributes:
-        backend: name of the backend, or "dense".
-        layout: where the tokens lay, or None when the sequence did not fit.
-        radius: of the window in tokens, None when dense.
-        pool_factor: edge of a pooled cell in tokens, 0 without pooling.
-        computed: pairs of one call and head.
-        possible: pairs of full attention.
-        why: why it stayed dense or took another backend than asked; empty if neither.
-        wrapped: whether the window wraps around.
-        whose: whose attention it was, empty for the model's.
+        backend: Name of the backend, or "dense".
+        layout: Where the tokens lay, or None when the sequence did not fit.
+        radius: Of the window in tokens, None when dense.
+        pool_factor: Edge of a pooled cell in tokens, 0 without pooling.
+        computed: Pairs of one call and head.
+        possible: Pairs of full attention.
+        why: Why it stayed dense or took another backend than asked; empty if neither.
+        wrapped: Whether the window wraps around.
+        whose: Whose attention it was, empty for the model's.
     """
 
     backend: str
@@ -106,8 +106,8 @@ class RunReport:
         """Write the report to the log, onto the nodes and into the running prompt's metadata.
 
         Args:
-            node_ids: nodes that show it.
-            attention: whether attention calls of the model were to be seen.
+            node_ids: Nodes that show it.
+            attention: Whether attention calls of the model were to be seen.
         """
         unseen = attention and all(path.whose for path in self.calls)
         lines = [*([NOTHING_SEEN] if unseen else []), *self.lines(), *self.notes]

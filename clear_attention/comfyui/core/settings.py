@@ -19,19 +19,19 @@ class Settings:
     """How the attention of one model runs; every field's default changes nothing.
 
     Attributes:
-        window: the disc of an image token, or None for full attention.
-        pool_factor: edge of a pooled cell in tokens, 0 for no pooled branch.
-        pool_weights: learned pooling per block; a block without an entry pools by the mean.
-        start_percent: share of the sampling schedule at which CLEAR begins.
-        end_percent: share of the sampling schedule at which CLEAR ends.
-        dense_blocks: blocks that keep full attention.
-        min_tokens: pictures with fewer image tokens keep full attention.
+        window: The disc of an image token, or None for full attention.
+        pool_factor: Edge of a pooled cell in tokens, 0 for no pooled branch.
+        pool_weights: Learned pooling per block; a block without an entry pools by the mean.
+        start_percent: Share of the sampling schedule at which CLEAR begins.
+        end_percent: Share of the sampling schedule at which CLEAR ends.
+        dense_blocks: Blocks that keep full attention.
+        min_tokens: Pictures with fewer image tokens keep full attention.
         backend: "auto" or the name of a backend.
-        proportional: grow the softmax scale with the sequence length.
-        wrap_height: whether the last row of the picture lies beside the first one.
-        wrap_width: whether the last column lies beside the first one.
-        observers: plain functions that follow each model call, as `core.override.Observer` says.
-        node_ids: nodes that show the report, in the order in which they were applied.
+        proportional: Grow the softmax scale with the sequence length.
+        wrap_height: Whether the last row of the picture lies beside the first one.
+        wrap_width: Whether the last column lies beside the first one.
+        observers: Plain functions that follow each model call, as `core.override.Observer` says.
+        node_ids: Nodes that show the report, in the order in which they were applied.
     """
 
     window: Window | None = None
@@ -62,7 +62,7 @@ class Settings:
         """Raise a ValueError for settings that could have no effect on a model.
 
         Args:
-            block_counts: number of blocks of each kind of the model.
+            block_counts: Number of blocks of each kind of the model.
         """
         if self.start_percent >= self.end_percent:
             raise ValueError(
@@ -89,7 +89,7 @@ def parse_blocks(text: str) -> frozenset[Block]:
     """Read a list of blocks such as "double 0-3, single 37"; any word may be a kind.
 
     Raises:
-        ValueError: an entry is no kind with an index or a range of indices.
+        ValueError: An entry is no kind with an index or a range of indices.
     """
     blocks: set[Block] = set()
     for entry in filter(None, (part.strip() for part in text.split(","))):

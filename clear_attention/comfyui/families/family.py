@@ -17,16 +17,16 @@ class Family:
     """One architecture; its tokens are text first, then the grid, then references.
 
     Attributes:
-        name: what users call it.
-        matches: whether a diffusion model belongs to it.
-        patch: edge of a token in latent pixels.
-        references: latents of the reference pictures in a call's keyword arguments.
-        blocks: number of blocks of each kind; the kinds are those of its checkpoints.
-        hooks: under which name the host's ``patches_replace`` lists the blocks of a kind.
-        runner: the method that runs the blocks, which other nodes are known to replace.
-        names_blocks_since: the first host version that tells the attention which block is running,
+        name: What users call it.
+        matches: Whether a diffusion model belongs to it.
+        patch: Edge of a token in latent pixels.
+        references: Latents of the reference pictures in a call's keyword arguments.
+        blocks: Number of blocks of each kind; the kinds are those of its checkpoints.
+        hooks: Under which name the host's ``patches_replace`` lists the blocks of a kind.
+        runner: The method that runs the blocks, which other nodes are known to replace.
+        names_blocks_since: The first host version that tells the attention which block is running,
             or None.
-        rotary: whether ``process_img`` and ``pe_embedder`` make rotary positions.
+        rotary: Whether ``process_img`` and ``pe_embedder`` make rotary positions.
     """
 
     name: str

@@ -34,7 +34,7 @@ class LowMemory:
     """What the node asks for.
 
     Attributes:
-        slice_tokens: tokens that the linear layers take at a time, 0 for the automatic choice.
+        slice_tokens: Tokens that the linear layers take at a time, 0 for the automatic choice.
     """
 
     slice_tokens: int = 0
@@ -45,10 +45,10 @@ class MemoryCall:
     """What the blocks of one model call need to know.
 
     Attributes:
-        asked: of the node.
-        model: the diffusion model, as it was before it was compiled.
-        report: collects what happened, or None outside a sampling run.
-        results: what the last block returned.
+        asked: Of the node.
+        model: The diffusion model, as it was before it was compiled.
+        report: Collects what happened, or None outside a sampling run.
+        results: What the last block returned.
     """
 
     asked: LowMemory
@@ -71,9 +71,9 @@ class Sliced:
     """How blocks of one kind are computed in slices.
 
     Attributes:
-        blocks: the model's attribute that holds them.
-        why_not: says why a block must be left to the host, or None.
-        compute: the block, its arguments and the tokens of a slice, to its result.
+        blocks: The model's attribute that holds them.
+        why_not: Says why a block must be left to the host, or None.
+        compute: The block, its arguments and the tokens of a slice, to its result.
     """
 
     blocks: str
@@ -95,9 +95,9 @@ def with_low_memory(
     """Return a clone of the model whose blocks are computed in slices.
 
     Args:
-        model: a MODEL, left as it is.
-        slice_tokens: tokens that the linear layers take at a time, 0 for the automatic choice.
-        node_id: the node that shows the report.
+        model: A MODEL, left as it is.
+        slice_tokens: Tokens that the linear layers take at a time, 0 for the automatic choice.
+        node_id: The node that shows the report.
     """
     model = with_settings(model, node_id=node_id)
     options = model.model_options["transformer_options"]

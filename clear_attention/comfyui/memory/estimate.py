@@ -47,10 +47,10 @@ class Estimate:
     """What the host will be told.
 
     Attributes:
-        shape: of a latent for which the host's own formula gives ``needed``.
-        needed: bytes.
-        host: bytes that it would have taken.
-        why_not: why the host's own estimate stays, or empty.
+        shape: Of a latent for which the host's own formula gives ``needed``.
+        needed: Bytes.
+        host: Bytes that it would have taken.
+        why_not: Why the host's own estimate stays, or empty.
     """
 
     shape: list[int]
@@ -71,10 +71,10 @@ def corrected_shape(
     """Estimate the memory of a sampling run.
 
     Args:
-        model: the MODEL to sample.
-        noise_shape: of the latents, ``[B, C, height, width]``.
-        settings: what CLEAR's nodes ask for.
-        slice_tokens: tokens of a slice, 0 for the automatic choice.
+        model: The MODEL to sample.
+        noise_shape: Of the latents, ``[B, C, height, width]``.
+        settings: What CLEAR's nodes ask for.
+        slice_tokens: Tokens of a slice, 0 for the automatic choice.
     """
     shape = list(noise_shape)
     host = int(model.model.memory_required(shape))
@@ -97,10 +97,10 @@ def bytes_needed(
     """Return the activations' bytes, linear in the tokens: the model calls' peak.
 
     Args:
-        model: the MODEL, whose attention is linear.
-        shape: of the latents.
-        settings: with a window.
-        slice_tokens: tokens of a slice, 0 for the automatic choice.
+        model: The MODEL, whose attention is linear.
+        shape: Of the latents.
+        settings: With a window.
+        slice_tokens: Tokens of a slice, 0 for the automatic choice.
     """
     module: Any = _module(model)
     layout = _layout(model, shape)

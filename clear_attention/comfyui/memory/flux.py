@@ -100,10 +100,10 @@ class _Stream:
     """The image's or the text's side of a double block.
 
     Attributes:
-        block: the host's.
+        block: The host's.
         name: "img" or "txt".
-        x: its tokens ``[B, L, C]``, changed in place.
-        mods: what modulates the attention and the MLP.
+        x: Its tokens ``[B, L, C]``, changed in place.
+        mods: What modulates the attention and the MLP.
     """
 
     block: Any

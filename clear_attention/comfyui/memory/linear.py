@@ -53,8 +53,8 @@ def hold(layer: nn.Module, like: Tensor) -> Projection:
     Without this a layer that the host keeps in main memory would travel once per slice.
 
     Args:
-        layer: of the host, or of another node.
-        like: activations of the dtype and on the device of the slices.
+        layer: Of the host, or of another node.
+        like: Activations of the dtype and on the device of the slices.
     """
     if type(layer) not in PLAIN or is_changed(layer) or hasattr(layer, "_v"):
         # `_v`: the host's dynamic memory, which lends weights for the time of one call.

@@ -35,8 +35,8 @@ def warnings(model: ModelPatcher, noise_shape: Sequence[int]) -> list[str]:
     """Return a sentence for each thing that would run out of memory at this size.
 
     Args:
-        model: the MODEL, loaded: a preview has to do with what it leaves free.
-        noise_shape: of the latents.
+        model: The MODEL, loaded: a preview has to do with what it leaves free.
+        noise_shape: Of the latents.
     """
     found: list[str] = []
     height, width = (size * PIXELS for size in noise_shape[-2:])

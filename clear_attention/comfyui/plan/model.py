@@ -46,18 +46,18 @@ def plan_model(
     """Plan a run of a model, measuring this machine where that was not done before.
 
     Args:
-        model: a MODEL, left as it is.
-        size_px: height and width of the picture.
-        radius: of the window in tokens; 0 is that of the CLEAR node on the model, pooling and
+        model: A MODEL, left as it is.
+        size_px: Height and width of the picture.
+        radius: Of the window in tokens; 0 is that of the CLEAR node on the model, pooling and
             dense blocks included, or 16 without one.
-        pool_factor: edge of a pooled cell in tokens, used together with a radius.
-        text_tokens: length of the prompt.
-        batch: pictures in one call.
-        steps: of the run.
-        vae: a VAE whose decoding is to be planned, or None for that of FLUX and SD3.
+        pool_factor: Edge of a pooled cell in tokens, used together with a radius.
+        text_tokens: Length of the prompt.
+        batch: Pictures in one call.
+        steps: Of the run.
+        vae: A VAE whose decoding is to be planned, or None for that of FLUX and SD3.
 
     Raises:
-        ValueError: the model's architecture is not supported, or the size is none.
+        ValueError: The model's architecture is not supported, or the size is none.
     """
     network = network_of(model)
     job = _job(model, size_px, radius, pool_factor, text_tokens, batch)
@@ -77,7 +77,7 @@ def network_of(model: ModelPatcher) -> Network:
     """Read the dimensions of a MODEL from its layers.
 
     Raises:
-        ValueError: its architecture is not supported.
+        ValueError: Its architecture is not supported.
     """
     family = require_family(model)
     return DIMENSIONS[family.name](plain_module(model.get_model_object("diffusion_model")))

@@ -40,10 +40,10 @@ def plan_run(
     """Plan a run, and return the model that compares the plan with it.
 
     Args:
-        model: a MODEL, left as it is.
-        size_px: height and width of the picture.
-        node_id: the node that shows the comparison.
-        **given: further arguments of `plan_model`.
+        model: A MODEL, left as it is.
+        size_px: Height and width of the picture.
+        node_id: The node that shows the comparison.
+        **given: Further arguments of `plan_model`.
 
     Returns:
         The plan as text, its plot ``[1, height_px, width_px, 3]``, and a clone of the model.

@@ -18,7 +18,7 @@ def scale_theta(model: ModelPatcher, ntk_factor: float) -> None:
     theta = 10000 * ntk_factor; positions are not rescaled (CLEAR's high-resolution recipe: 10).
 
     Raises:
-        ValueError: the factor is not positive, or the model has no rotary embedder.
+        ValueError: The factor is not positive, or the model has no rotary embedder.
     """
     if ntk_factor <= 0:
         raise ValueError(f"ntk_factor must be positive, got {ntk_factor}. 1 changes nothing.")

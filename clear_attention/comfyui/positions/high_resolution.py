@@ -15,12 +15,12 @@ def for_high_resolution(
     """Return a clone with scaled rotary positions and, if asked for, proportional attention.
 
     Args:
-        model: a MODEL, left as it is.
-        ntk_factor: factor on the rotary base; 1 changes nothing.
-        proportional_attention: scale the softmax by `proportional_scale`.
+        model: A MODEL, left as it is.
+        ntk_factor: Factor on the rotary base; 1 changes nothing.
+        proportional_attention: Scale the softmax by `proportional_scale`.
 
     Raises:
-        ValueError: the model's positions are not rotary, and ntk_factor is not 1.
+        ValueError: The model's positions are not rotary, and ntk_factor is not 1.
     """
     family = require_family(model)
     if not family.rotary and ntk_factor != 1:

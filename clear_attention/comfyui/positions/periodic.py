@@ -26,10 +26,10 @@ class PeriodicEmbedder(nn.Module):
     """A positional embedder around another one; without a geometry it gives the other's output.
 
     Attributes:
-        inner: the embedder.
-        wrap_height: whether the last row lies beside the first one.
-        wrap_width: whether the last column lies beside the first one.
-        geometry: the grid of the model call that began last, or None before the first.
+        inner: The embedder.
+        wrap_height: Whether the last row lies beside the first one.
+        wrap_width: Whether the last column lies beside the first one.
+        geometry: The grid of the model call that began last, or None before the first.
     """
 
     inner: nn.Module
@@ -72,9 +72,9 @@ def repeated(
     Args:
         rotations: ``[B, 1, L, D / 2, 2, 2]``, of all tokens.
         ids: ``[B, L, axes]``, what they were made from.
-        layout: where the grid lies among the tokens.
-        wrap_height: whether the last row lies beside the first one.
-        wrap_width: whether the last column lies beside the first one.
+        layout: Where the grid lies among the tokens.
+        wrap_height: Whether the last row lies beside the first one.
+        wrap_width: Whether the last column lies beside the first one.
     """
     turns = torch.zeros((), device=ids.device)
     if wrap_height and layout.height > 1:

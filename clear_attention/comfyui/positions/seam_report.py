@@ -43,12 +43,12 @@ def report_seams(
     """Report how a picture wraps around, and what stands against it.
 
     Args:
-        report: of the run.
-        settings: what the nodes ask for.
-        diffusion_model: that runs, compiled or not.
-        family: of it.
+        report: Of the run.
+        settings: What the nodes ask for.
+        diffusion_model: That runs, compiled or not.
+        family: Of it.
         latent: ``[..., height, width]``.
-        geometry: its grid.
+        geometry: Its grid.
     """
     if not (settings.wrap_height or settings.wrap_width):
         return

@@ -20,12 +20,12 @@ def make_seamless(
     calls the last one wins.
 
     Args:
-        model: a MODEL, left as it is.
-        direction: one of `DIRECTIONS`.
-        node_id: the node that shows the report.
+        model: A MODEL, left as it is.
+        direction: One of `DIRECTIONS`.
+        node_id: The node that shows the report.
 
     Raises:
-        ValueError: the model's architecture is not supported.
+        ValueError: The model's architecture is not supported.
     """
     wrap_height, wrap_width = DIRECTIONS[direction]
     observers = dict.fromkeys((*settings_of(model).observers, follow_call))

@@ -31,10 +31,10 @@ class Sample:
     """The state of denoising at which a model is probed.
 
     Attributes:
-        conditioning: the host's CONDITIONING.
-        latent: the host's LATENT of a finished picture, to which noise is added.
-        at_percent: share of the sampling schedule that has passed, 0 is pure noise.
-        seed: of the noise, and of the choice of queries.
+        conditioning: The host's CONDITIONING.
+        latent: The host's LATENT of a finished picture, to which noise is added.
+        at_percent: Share of the sampling schedule that has passed, 0 is pure noise.
+        seed: Of the noise, and of the choice of queries.
     """
 
     conditioning: Any
@@ -49,18 +49,18 @@ def report_locality(
     """Probe a model, and judge a radius.
 
     Args:
-        model: a MODEL, left as it is; the window of a CLEAR node on it is ignored.
-        sample: what the model denoises.
-        queries: image tokens whose attention is measured, 0 for all.
-        share: of an image token's attention that is to be kept, 0 to 1.
-        radius: to be judged, in tokens.
+        model: A MODEL, left as it is; the window of a CLEAR node on it is ignored.
+        sample: What the model denoises.
+        queries: Image tokens whose attention is measured, 0 for all.
+        share: Of an image token's attention that is to be kept, 0 to 1.
+        radius: To be judged, in tokens.
 
     Returns:
         The plot ``[1, height_px, width_px, 3]``, the table, and the blocks in which the radius
         keeps less than the share, as the input ``dense_blocks`` of other nodes takes them.
 
     Raises:
-        ValueError: the model or the latent cannot be probed; the message says why.
+        ValueError: The model or the latent cannot be probed; the message says why.
     """
     found = probe(model, sample, queries or None)
     blocks = {format_blocks([block]): locality for block, locality in found.items()}
@@ -73,12 +73,12 @@ def probe(model: ModelPatcher, sample: Sample, queries: int | None = None) -> di
     """Measure the attention of every block in one sampling step.
 
     Args:
-        model: a MODEL, left as it is.
-        sample: what it denoises.
-        queries: image tokens whose attention is measured, None for all.
+        model: A MODEL, left as it is.
+        sample: What it denoises.
+        queries: Image tokens whose attention is measured, None for all.
 
     Raises:
-        ValueError: the latent is empty, the architecture is unknown, or no attention was seen.
+        ValueError: The latent is empty, the architecture is unknown, or no attention was seen.
     """
     counts = block_counts(model)
     progress = comfy.utils.ProgressBar(sum(counts.values()))
@@ -106,7 +106,7 @@ def denoise_once(model: ModelPatcher, sample: Sample) -> Tensor:
         The model's idea of the clean latent.
 
     Raises:
-        ValueError: the latent is empty although part of it should be seen.
+        ValueError: The latent is empty although part of it should be seen.
     """
     latent = sample.latent["samples"]
     if sample.at_percent > 0 and not latent.count_nonzero():

@@ -29,19 +29,19 @@ def preview_window(
     """Draw the window of a token over a picture.
 
     Args:
-        image: the host's IMAGE, ``[B, height_px, width_px, 3 or 4]``, or None for an empty one.
-        size_px: height and width where there is no image.
-        radius: of the window, in tokens.
-        pool_factor: edge of a pooled cell in tokens, 0 or 1 without pooling.
-        x: share of the picture's width at which the token lies, 0 to 1.
-        y: share of its height.
-        wraps: where the picture goes on at its other edge: "none", or one of `DIRECTIONS`.
+        image: The host's IMAGE, ``[B, height_px, width_px, 3 or 4]``, or None for an empty one.
+        size_px: Height and width where there is no image.
+        radius: Of the window, in tokens.
+        pool_factor: Edge of a pooled cell in tokens, 0 or 1 without pooling.
+        x: Share of the picture's width at which the token lies, 0 to 1.
+        y: Share of its height.
+        wraps: Where the picture goes on at its other edge: "none", or one of `DIRECTIONS`.
 
     Returns:
         ``[B, height_px, width_px, 3]``, and the numbers as text.
 
     Raises:
-        ValueError: something that cannot be drawn was given; the message says what.
+        ValueError: Something that cannot be drawn was given; the message says what.
     """
     _check(image, size_px, pool_factor, x, y)
     picture = blank(*size_px, TOKEN_PX) if image is None else _three_channels(image)

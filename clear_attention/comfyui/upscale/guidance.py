@@ -23,11 +23,11 @@ def with_low_frequency_guidance(
     """Return a clone that is guided by a latent while it samples.
 
     Args:
-        model: a MODEL, left as it is.
-        latent: of the enlarged smaller picture, as the VAE gives it, ``[B, C, H, W]``.
-        size: height and width to which latents are reduced to read their low frequencies.
+        model: A MODEL, left as it is.
+        latent: Of the enlarged smaller picture, as the VAE gives it, ``[B, C, H, W]``.
+        size: Height and width to which latents are reduced to read their low frequencies.
         strength: 1 replaces the low frequencies at the first step, 0 changes nothing.
-        decay: how fast that falls to nothing over the steps; 0 keeps it.
+        decay: How fast that falls to nothing over the steps; 0 keeps it.
     """
     kept: dict[str, Tensor] = {}
 

@@ -25,13 +25,13 @@ def decode_seamless(vae: Any, samples: Tensor, direction: str = "both", tile: in
     """Return the picture of a latent, ``[B, H, W, 3]``.
 
     Args:
-        vae: the host's VAE.
+        vae: The host's VAE.
         samples: ``[B, C, height, width]``.
-        direction: one of `DIRECTIONS`.
-        tile: edge of a tile in pixels; 0 for the whole picture at once.
+        direction: One of `DIRECTIONS`.
+        tile: Edge of a tile in pixels; 0 for the whole picture at once.
 
     Raises:
-        ValueError: the latent is not that of a picture.
+        ValueError: The latent is not that of a picture.
     """
     if samples.ndim != 4:
         raise ValueError(

@@ -30,17 +30,17 @@ def load_onto(
     """Return a clone of the model with CLEAR weights and their window.
 
     Args:
-        model: a MODEL, left as it is.
-        clear_name: a file in models/clear.
-        strength: share of the distilled weights; 0 returns the model itself, window and all.
-        radius: of the window in tokens, None for what the file was distilled for.
+        model: A MODEL, left as it is.
+        clear_name: A file in models/clear.
+        strength: Share of the distilled weights; 0 returns the model itself, window and all.
+        radius: Of the window in tokens, None for what the file was distilled for.
         backend: "auto" or the name of a backend.
-        node_id: the node that shows the report.
-        reference: the MODEL that the file was distilled from, to add the difference to it instead
+        node_id: The node that shows the report.
+        reference: The MODEL that the file was distilled from, to add the difference to it instead
             of replacing the model's own weights.
 
     Raises:
-        ValueError: the file cannot be used on this model; the message says why.
+        ValueError: The file cannot be used on this model; the message says why.
     """
     require_family(model)
     if strength == 0:
