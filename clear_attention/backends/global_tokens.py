@@ -1,4 +1,4 @@
-"""The tokens that see everything and that everyone sees: text and extra."""
+"""Global tokens (text and extra): they attend to all tokens, and all tokens attend to them."""
 
 from __future__ import annotations
 

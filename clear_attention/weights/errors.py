@@ -9,7 +9,7 @@ LONGEST_NAME = 80
 
 
 class CheckpointError(ValueError):
-    """A CLEAR checkpoint cannot be used; the message says why, and what to do about it."""
+    """A CLEAR checkpoint cannot be used; the message gives the reason and the remedy."""
 
 
 def some(names: Collection[str], limit: int = 3) -> str:

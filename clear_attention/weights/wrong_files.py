@@ -1,4 +1,4 @@
-"""What a file that is no CLEAR checkpoint probably is, so that the error can say so."""
+"""Recognise common wrong files, for helpful error messages."""
 
 from __future__ import annotations
 

@@ -120,14 +120,14 @@ class LocalControlNet(ControlNet):
         return type(self).like(self, self.clear_settings, self._report)
 
     def pre_run(self, model: Any, percent_to_timestep_function: Any) -> None:
-        """Begin a run: what one that was interrupted left is forgotten."""
+        """Begin a run: discard what an interrupted run left behind."""
         super().pre_run(model, percent_to_timestep_function)
         self._start()
         self._report.clear()
         self._theta_of_model = theta_of(model.diffusion_model)
 
     def cleanup(self) -> None:
-        """End a run: tell what happened, where no model's report does, and let go of tensors."""
+        """Finish a run: publish our own report if the model has none, and free cached tensors."""
         if self._report.lines() or self._report.notes or self._report.warned:
             self._report.publish((), attention=False)
         self._report.clear()

@@ -1,4 +1,4 @@
-"""A ControlNet's residuals on every n-th step only: what is kept, for whom, and when it is not."""
+"""Reuse a ControlNet's residuals between steps: cache keys, and when reuse is unsafe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which ControlNets have attention that CLEAR can reach, and what to say of the others."""
+"""Which ControlNets have attention that CLEAR can reach, and why the others are refused."""
 
 from __future__ import annotations
 

@@ -80,23 +80,23 @@ class RunReport:
             self.calls[dataclasses.replace(path, whose=whose)] += calls
 
     def show_on(self, node_id: str) -> None:
-        """Let a node show the report that is not one of the model's."""
+        """Show the report on one more node, which is not on the model's path."""
         self.shown_on[node_id] = None
 
     def note(self, text: str) -> None:
-        """Keep a line about something else than attention; once, however often it is said."""
+        """Keep a line about something other than attention; repeated lines are kept once."""
         self.notes[text] = None
 
     def warn(self, text: str) -> None:
-        """Keep a line, and write it into the log now, once: the run may not come to its end."""
+        """Keep a line and log it at once: an interrupted run publishes no report."""
         if text not in self.warned:
             logger.warning("CLEAR: %s", text)
         self.warned[text] = None
 
     def clear(self) -> None:
         """Forget everything, for the next run."""
-        for told in (self.calls, self.notes, self.warned, self.shown_on):
-            told.clear()
+        for kept in (self.calls, self.notes, self.warned, self.shown_on):
+            kept.clear()
 
     def lines(self) -> list[str]:
         """Return one line per distinct path, in the order of appearance."""

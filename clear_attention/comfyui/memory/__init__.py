@@ -1,1 +1,1 @@
-"""Blocks computed in slices, and what the host is told of their memory."""
+"""Blocks computed in slices, and the estimate of their memory for the host."""

@@ -159,7 +159,7 @@ class _Joint:
                 whole[:, :, place] = some
 
     def attend(self, args: BlockArgs) -> Tensor:
-        """Return the attention's output ``[B, L, H, D]``, and let go of q, k and v."""
+        """Return the attention's output ``[B, L, H, D]``, and free q, k and v."""
         q, k, v = self.q, self.k, self.v
         del self.q, self.k, self.v
         # Not the heads' outputs in a row, as blocks ask for: that is a copy of the whole.

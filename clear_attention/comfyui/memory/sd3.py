@@ -67,7 +67,7 @@ class _Whole:
             whole[:, start : start + some.shape[1]] = some
 
     def attend(self, heads: int, args: BlockArgs) -> Tensor:
-        """Return the attention's output ``[B, L, H, D]``, and let go of q, k and v."""
+        """Return the attention's output ``[B, L, H, D]``, and free q, k and v."""
         q, k, v = self.qkv
         del self.qkv
         # Not the heads' outputs in a row, as blocks ask for: that is a copy of the whole.

@@ -1,4 +1,4 @@
-"""One model call of a picture that wraps around: its positions, and what the report says."""
+"""Report how a picture wraps around, call by call, and give its grid to our embedder."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def fingerprint(value: Any) -> Hashable:
 
 
 class _Unlike:
-    """Like nothing else."""
+    """Never equal to another key: values that cannot be fingerprinted are not cached."""
 
 
 def _digest(tensor: Tensor) -> str:

@@ -25,7 +25,7 @@ MEMORY = 16  # float32 matrices of width x width that one decomposition needs
 
 @dataclass(frozen=True)
 class Written:
-    """What came of it.
+    """The file that an extraction wrote.
 
     Attributes:
         name: The file as Load CLEAR Attention lists it.

@@ -29,11 +29,11 @@ def make_accelerator(cpu: bool = False) -> Accelerator:
     return Accelerator(cpu=cpu, kwargs_handlers=[waiting])
 
 
-def any_process(accelerator: Accelerator, said: bool) -> bool:
-    """Tell all processes whether one of them says so; each waits for the others."""
+def any_process(accelerator: Accelerator, here: bool) -> bool:
+    """Return in all processes whether `here` is true in one of them; each waits for the others."""
     if accelerator.num_processes == 1:
-        return said
-    count = accelerator.reduce(torch.tensor(float(said), device=accelerator.device), "sum")
+        return here
+    count = accelerator.reduce(torch.tensor(float(here), device=accelerator.device), "sum")
     assert isinstance(count, torch.Tensor)
     return bool(count > 0)
 
