@@ -7,19 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path += [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+sys.path += [str(Path(__file__).parents[level]) for level in (2, 1, 0)]
 
 import torch
 import toy
+from replay import record
 from safetensors.torch import save_file
 from torch import Tensor
 
 from clear_attention.distill.config import Optimiser, StudentConfig, Training
 from clear_attention.distill.trainer import Trainer
-from clear_attention.distill.workers.processes import leave, make_accelerator
-from clear_attention.distill.workers.sharding import whole
-
-RESULT = "result.safetensors"
+from clear_attention.distill.workers.processes import Accelerator, leave, make_accelerator
 
 
 def run(trainer: Trainer, stop_at: int = 0) -> dict[str, Tensor]:
@@ -30,41 +28,54 @@ def run(trainer: Trainer, stop_at: int = 0) -> dict[str, Tensor]:
         stop_at: Step to stop at; 0 goes to the end.
 
     Returns:
-        Losses of the result, computed by the first process alone while the others wait; the last
-        gradients and the final weights, whole; how many numbers this process held.
+        The record of the steps; losses of the result, computed by the first process alone while
+        the others wait; how many numbers this process held.
     """
     trainer.resume()
     alone: dict[str, Tensor] = {}
 
     def validated(step: int) -> None:
-        assert trainer.held_out is not None
-        with trainer.task.context(), torch.no_grad():
-            terms = trainer.task(trainer.held_out.draw(0))
-        alone.update({f"alone/{name}": term for name, term in terms.items()})
+        alone.update(losses_of_result(trainer))
 
-    trainer.run(should_stop=lambda: trainer.step == stop_at > 0, validated=validated)
-    parameters = trainer.parameters
-    held = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in parameters.values())
-    gradients = {
-        f"gradient/{name}": whole(p.grad) for name, p in parameters.items() if p.grad is not None
-    }
-    weights = {f"weight/{name}": whole(p.detach()) for name, p in parameters.items()}
-    return {"held": torch.tensor(held), **alone, **gradients, **weights}
+    recorded = record(trainer, should_stop=lambda: trainer.step == stop_at > 0, validated=validated)
+    parameters = trainer.parameters.values()
+    held = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in parameters)
+    return {"held": torch.tensor(held), **alone, **recorded}
 
 
-def main(folder: Path, settings: dict[str, Any]) -> int:
-    """Be one of the processes."""
-    accelerator = make_accelerator(cpu=True)
-    trainer = toy.trainer(
+def losses_of_result(trainer: Trainer) -> dict[str, Tensor]:
+    """Compute losses with the weights that are in place now, in this process alone."""
+    assert trainer.held_out is not None
+    with trainer.task.context(), torch.no_grad():
+        terms = trainer.task(trainer.held_out.draw(0))
+    return {f"alone/{name}": term for name, term in terms.items()}
+
+
+def make_trainer(folder: Path, settings: dict[str, Any], accelerator: Accelerator) -> Trainer:
+    """Make the trainer of a run."""
+    return toy.trainer(
         folder,
         Training(**settings["training"]),
         StudentConfig(**settings["student"]),
         optimiser=Optimiser(**settings["optimiser"]),
         accelerator=accelerator,
     )
-    result = run(trainer, settings["stop_at"])
-    if accelerator.is_main_process:
-        save_file(result, folder / RESULT)
+
+
+def main(folder: Path, runs: list[dict[str, Any]]) -> int:
+    """Be one of the processes; a run that is refused leaves the reason, by each process."""
+    accelerator = make_accelerator(cpu=True)
+    for settings in runs:
+        name = settings["name"]
+        try:
+            trainer = make_trainer(folder / (settings["folder"] or name), settings, accelerator)
+        except ValueError as error:
+            rank = accelerator.process_index
+            (folder / f"{name}.{rank}.txt").write_text(str(error), encoding="utf-8")
+            continue
+        result = run(trainer, settings["stop_at"])
+        if accelerator.is_main_process:
+            save_file(result, folder / f"{name}.safetensors")
     return leave(accelerator, 0)
 
 

@@ -9,6 +9,8 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,9 @@ sys.path.append(str(Path(__file__).parent))
 
 import one_of_several
 import toy
+from replay import loss_noise, replay
 
+from clear_attention.distill import state
 from clear_attention.distill.config import Optimiser, StudentConfig, Training
 from clear_attention.distill.workers.sharding import ASKED
 
@@ -32,96 +36,158 @@ LOW_RANK = StudentConfig(radius=2, pool_factor=2, rank=4)
 PRODIGY = dataclasses.replace(toy.ADAMW, name="prodigy", learning_rate=1.0)
 
 
-def train(
-    folder: Path,
-    count: int,
-    shards: bool,
-    training: Training,
-    student: StudentConfig,
-    optimiser: Optimiser = toy.ADAMW,
-    stop_at: int = 0,
-) -> tuple[list[int], str]:
-    """Train in several processes and return their exit codes and what they said."""
-    toy.data(folder / "data")  # before several ask for it at once
+@dataclass(frozen=True)
+class Run:
+    """One training of a launch.
+
+    Attributes:
+        name: Of its result.
+        training: Its length and batches.
+        student: What is trained.
+        optimiser: How.
+        folder: Where its states lie, if two runs share them.
+        stop_at: Step to stop at; 0 goes to the end.
+    """
+
+    name: str
+    training: Training
+    student: StudentConfig
+    optimiser: Optimiser = toy.ADAMW
+    folder: str = ""
+    stop_at: int = 0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Processes that do some runs one after the other: starting them takes longest."""
+
+    count: int
+    shards: bool
+    runs: tuple[Run, ...]
+
+
+LAUNCHES = {
+    "copies": Launch(
+        2, False, (Run("copies", TRAINING, POOLED), Run("copies, in parts", IN_PARTS, LOW_RANK))
+    ),
+    "shards": Launch(
+        2,
+        True,
+        (
+            Run("shards, in parts", IN_PARTS, POOLED),
+            Run("straight", TRAINING, LOW_RANK, PRODIGY),
+            Run("stopped", TRAINING, LOW_RANK, PRODIGY, folder="stopped", stop_at=4),
+            Run("resumed", TRAINING, LOW_RANK, PRODIGY, folder="stopped"),
+            Run("refused", TRAINING, StudentConfig(radius=2, rank=3), PRODIGY),
+        ),
+    ),
+    "uneven shards": Launch(  # 32 rows are 11, 11 and 10
+        3, True, (Run("uneven shards", dataclasses.replace(TRAINING, batch=6), POOLED),)
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Start the processes of a launch when a test first asks, and return the folder of results."""
+    folders: dict[str, Path] = {}
+
+    def launched(name: str) -> Path:
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp("launch")
+            start(folders[name], LAUNCHES[name])
+        return folders[name]
+
+    return launched
+
+
+def start(folder: Path, launch: Launch) -> None:
+    """Train in several processes, and wait for them."""
+    for run in launch.runs:
+        toy.data(folder / (run.folder or run.name) / "data")  # before several ask for it at once
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    parts = {"training": training, "student": student, "optimiser": optimiser}
-    settings = {name: dataclasses.asdict(part) for name, part in parts.items()}
-    arguments = [str(folder), json.dumps({**settings, "stop_at": stop_at})]
+    runs = json.dumps([dataclasses.asdict(run) for run in launch.runs])
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), *arguments],
+            [sys.executable, str(SCRIPT), str(folder), runs],
             env={
                 **os.environ,
-                ASKED: str(shards).lower(),
+                ASKED: str(launch.shards).lower(),
                 "ACCELERATE_USE_CPU": "1",
                 "OMP_NUM_THREADS": "1",
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(count),
+                "WORLD_SIZE": str(launch.count),
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
             },
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(count)
+        for rank in range(launch.count)
     ]
-    said = [rank.communicate(timeout=120)[1] for rank in ranks]
-    return [rank.returncode for rank in ranks], "\n".join(said)
+    errors = "\n".join(rank.communicate(timeout=600)[1] for rank in ranks)
+    assert [rank.returncode for rank in ranks] == [0] * launch.count, errors
 
 
-def agree(several: dict[str, Tensor], one: dict[str, Tensor]) -> None:
-    assert several.keys() == one.keys()
-    for name in one.keys() - {"held"}:
-        if name.endswith("to_k.bias"):  # softmax hides it: Adam enlarges what is rounding only
-            continue
-        torch.testing.assert_close(several[name], one[name], rtol=1e-3, atol=1e-6, msg=name)
-    assert max(float(t.abs().max()) for name, t in one.items() if "gradient/" in name) > 1e-4
+def agree(several: dict[str, Tensor], folder: Path, run: Run, at: int = 0) -> None:
+    """Compare what several processes recorded with one process that goes along.
+
+    Args:
+        several: Their record.
+        folder: For the one process, perhaps with a state to begin from.
+        run: The settings.
+        at: Step where the one process begins.
+    """
+    settings = (run.training, run.student)
+    one, exact = (toy.trainer(folder, *settings, optimiser=run.optimiser) for _ in range(2))
+    assert one.resume() == at
+    replay(several, one, exact)
+    with one.result():
+        alone = one_of_several.losses_of_result(one)
+    for name, loss in alone.items():
+        assert abs(float(several[name] - loss)) <= loss_noise(float(loss)), name
 
 
 @pytest.mark.parametrize(
-    ("count", "shards", "training", "student"),
+    ("launch", "name"),
     [
-        (2, False, TRAINING, POOLED),
-        (2, False, IN_PARTS, LOW_RANK),
-        (2, True, IN_PARTS, POOLED),
-        (3, True, dataclasses.replace(TRAINING, batch=6), POOLED),  # 32 rows are 11, 11 and 10
+        ("copies", "copies"),
+        ("copies", "copies, in parts"),
+        ("shards", "shards, in parts"),
+        ("uneven shards", "uneven shards"),
     ],
     ids=["copies", "copies, in parts", "shards, in parts", "uneven shards"],
 )
-def test_several_processes_train_as_one_does(
-    count: int, shards: bool, training: Training, student: StudentConfig, tmp_path: Path
-):
-    codes, said = train(tmp_path / "several", count, shards, training, student)
-    assert codes == [0] * count, said
-    several = load_file(tmp_path / "several" / one_of_several.RESULT)
-    one = one_of_several.run(toy.trainer(tmp_path / "one", training, student))
-    agree(several, one)
-    held = int(several["held"]) / int(one["held"])
-    assert held == pytest.approx(1 / count if shards else 1, rel=0.1)
+def test_several_processes_train_as_one_does(launch: str, name: str, launched, tmp_path: Path):
+    several = load_file(launched(launch) / f"{name}.safetensors")
+    (run,) = (run for run in LAUNCHES[launch].runs if run.name == name)
+    agree(several, tmp_path, run)
+    trained = sum(tensor.numel() for name, tensor in several.items() if name.startswith("0/weight"))
+    held = int(several["held"]) / trained
+    share = 1 / LAUNCHES[launch].count if LAUNCHES[launch].shards else 1
+    assert held == pytest.approx(share, rel=0.1)
 
 
-def test_a_stopped_run_in_shards_goes_on_in_any_number_of_processes(tmp_path: Path):
-    settings = (TRAINING, LOW_RANK, PRODIGY)
-    for folder, stop_at in (("straight", 0), ("stopped", 4)):
-        codes, said = train(tmp_path / folder, 2, True, *settings, stop_at=stop_at)
-        assert codes == [0, 0], said
-    shutil.copytree(tmp_path / "stopped", tmp_path / "alone")
-    codes, said = train(tmp_path / "stopped", 2, True, *settings)
-    assert codes == [0, 0], said
-    straight, stopped = (
-        load_file(tmp_path / folder / one_of_several.RESULT) for folder in ("straight", "stopped")
+def test_a_stopped_run_in_shards_goes_on_in_any_number_of_processes(launched, tmp_path: Path):
+    folder = launched("shards")
+    straight, resumed = (
+        load_file(folder / f"{name}.safetensors") for name in ("straight", "resumed")
     )
-    assert straight.keys() == stopped.keys()
-    assert all(torch.equal(stopped[name], tensor) for name, tensor in straight.items())
-    trainer = toy.trainer(tmp_path / "alone", TRAINING, LOW_RANK, optimiser=PRODIGY)
-    agree(straight, one_of_several.run(trainer))
-    assert trainer.step == 5
+    assert any(name.startswith("5/gradient/") for name in resumed)
+    assert not any(name.startswith("4/gradient/") for name in resumed)
+    assert all(torch.equal(straight[name], tensor) for name, tensor in resumed.items())
+    alone = tmp_path / "alone"
+    shutil.copytree(folder / "stopped", alone)
+    state.states(alone / "run")[-1].unlink()  # of the end; the one before is where it stopped
+    (run,) = (run for run in LAUNCHES["shards"].runs if run.name == "straight")
+    agree(straight, alone, run, at=4)
 
 
-def test_prodigy_refuses_uneven_shards(tmp_path: Path):
-    codes, said = train(tmp_path, 2, True, TRAINING, StudentConfig(radius=2, rank=3), PRODIGY)
-    assert codes == [1, 1]
-    assert "Prodigy needs rows that divide by the 2 processes, got 3" in said
+def test_prodigy_refuses_uneven_shards(launched):
+    reasons = [launched("shards") / f"refused.{rank}.txt" for rank in range(2)]
+    for reason in reasons:
+        text = reason.read_text(encoding="utf-8")
+        assert "Prodigy needs rows that divide by the 2 processes, got 3" in text
