@@ -94,8 +94,9 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def launched(name: str) -> Path:
         if name not in folders:
-            folders[name] = tmp_path_factory.mktemp("launch")
-            start(folders[name], LAUNCHES[name])
+            folder = tmp_path_factory.mktemp("launch")
+            start(folder, LAUNCHES[name])
+            folders[name] = folder
         return folders[name]
 
     return launched

@@ -1,26 +1,14 @@
-"""What people read of a measurement: the table and the figure."""
+"""What people read of a measurement: the table."""
 
 from __future__ import annotations
 
 import sys
 
 import pytest
-import torch
+from locality_cases import BLOCKS
 
 from clear_attention.locality.figure import draw
-from clear_attention.locality.measure import Locality
 from clear_attention.locality.report import LocalityReport
-
-
-def locality(*heads, seen_by_all=0.2):
-    """Return heads that put the rest of their mass on the radius given for each."""
-    first_seen = torch.zeros(len(heads), 12)
-    for head, radius in enumerate(heads):
-        first_seen[head, radius - 1] = 1 - seen_by_all
-    return Locality(torch.full((len(heads),), seen_by_all), first_seen)
-
-
-BLOCKS = {"double 0": locality(3, 11), "double 1": locality(2, 4), "single 0": locality(6, 6)}
 
 
 def test_blocks_that_need_more_than_the_radius_are_named():
@@ -38,19 +26,6 @@ def test_the_table_has_a_line_for_each_block():
     assert rows["single 0"] == ["6", "(6)", "20.0%", "(20.0%)", "0.0%"]
     assert "Measured well." in table.splitlines()
     assert table.endswith("Radius 5 is enough for 1 of 3 blocks, radius 11 for all.")
-
-
-@pytest.mark.parametrize("radius", [1, 5, 200])
-@pytest.mark.parametrize("blocks", [1, 3, 57])
-def test_the_figure_is_a_picture_that_grows_with_the_blocks(blocks, radius):
-    many = {f"double {index}": locality(1 + index % 12, 2) for index in range(blocks)}
-    picture = draw(LocalityReport(many, share=0.9, radius=radius))
-    assert picture.dtype == torch.float32
-    assert 0 <= picture.min() < picture.max() <= 1
-    height, width, channels = picture.shape
-    assert (width, channels) == (1265, 3)
-    assert (height > 1400) == (blocks == 57)
-    assert len(picture.reshape(-1, 3).unique(dim=0)) > 100
 
 
 def test_without_matplotlib_the_figure_says_what_to_install(monkeypatch):

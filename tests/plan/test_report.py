@@ -1,4 +1,4 @@
-"""What people read of a plan: verdict, table, figure, and what came of it."""
+"""What people read of a plan: verdict, table, and what came of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import sys
 
 import pytest
-import torch
 from plan_cases import ROOMY, job, plan
 
 from clear_attention.plan.figure import draw
@@ -91,14 +90,6 @@ def test_the_sizes_grow_and_the_planned_one_is_among_them():
     square = plan(call=job(32, 32))
     assert square.at(32)[0] == square.full
     assert square.at(32)[1] == square.clear
-
-
-@pytest.mark.parametrize("radius", [3, None])
-def test_the_figure_is_a_picture(radius):
-    picture = draw(plan(call=job(40, 30, radius=radius)))
-    assert picture.shape == (506, 1265, 3) and picture.dtype == torch.float32
-    assert 0 <= picture.min() < picture.max() <= 1
-    assert len(picture.reshape(-1, 3).unique(dim=0)) > 100
 
 
 def test_without_matplotlib_the_figure_says_what_to_install(monkeypatch):
