@@ -25,6 +25,7 @@ import websocket
 from tools.answers import ServerError, parse_progress, refusal, succeeded, tail
 from tools.folders import furnish
 from tools.host import HOSTS, ROOT, find_host
+from tools.patience import Patience, slowdown_by_load
 
 PACKS = {"clear-attention": ROOT, "clear-attention-demo": ROOT / "demo" / "nodes"}
 ENVIRONMENT = {
@@ -49,7 +50,7 @@ class Server:
         cpu: Run on the CPU even where there is a GPU.
         options: Further options of ComfyUI's command line.
         environment: Environment variables to add for the process.
-        start_timeout: Seconds until it must answer.
+        start_timeout: Seconds until it must answer; longer on a busy machine.
     """
 
     def __init__(
@@ -151,9 +152,10 @@ class Server:
 
         Raises:
             ServerError: A node failed or was interrupted, or the process died.
-            TimeoutError: It took longer than ``timeout`` seconds; it goes on running.
+            TimeoutError: It took longer than ``timeout`` seconds, or longer than as many that a
+                busy machine takes; it goes on running.
         """
-        deadline = time.monotonic() + timeout
+        patience = Patience(f"prompt {prompt_id} to end", timeout)
         with contextlib.closing(self._messages(prompt_id)) as messages:
             while True:
                 if not self.running:
@@ -161,8 +163,8 @@ class Server:
                 entry = self.get(f"/history/{prompt_id}").get(prompt_id)
                 if entry is not None:
                     return succeeded(entry)
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"Prompt {prompt_id} is not done after {timeout} seconds.")
+                if patience.over:
+                    raise TimeoutError(str(patience))
                 step = next(messages)
                 if step and on_progress:
                     on_progress(*step)
@@ -200,7 +202,7 @@ class Server:
     def _request(self, request: urllib.request.Request) -> Any:
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with direct.open(request, timeout=60) as answer:
+            with direct.open(request, timeout=60 * slowdown_by_load()) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
             raise ServerError(refusal(error.read().decode("utf-8", "replace"))) from None
@@ -218,8 +220,8 @@ class Server:
         ]
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + self.start_timeout
-        while time.monotonic() < deadline:
+        patience = Patience(f"ComfyUI to answer at {self.url} after its start", self.start_timeout)
+        while not patience.over:
             if not self.running:
                 raise ServerError(f"ComfyUI did not start.\n{tail(self.log)}")
             try:
@@ -228,9 +230,7 @@ class Server:
                 time.sleep(0.2)
             else:
                 return
-        raise ServerError(
-            f"ComfyUI did not answer within {self.start_timeout} seconds.\n{tail(self.log)}"
-        )
+        raise ServerError(f"{patience} Its log ends:\n{tail(self.log)}")
 
     def _messages(self, prompt_id: str) -> Generator[tuple[str, int, int] | None]:
         """Yield the steps of a prompt as they are reported, and None about twice a second."""

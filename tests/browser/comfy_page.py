@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
-from playwright.sync_api import ConsoleMessage, Page
+from playwright.sync_api import ConsoleMessage, Locator, Page
+from playwright.sync_api import TimeoutError as NotYet
+
+from tools.patience import Patience, slowdown_by_load
 
 OURS = "/extensions/clear-attention/"
 
@@ -42,8 +46,9 @@ class ComfyPage:
         self.errors: list[str] = []
         page.on("console", self._note)
         page.on("pageerror", lambda error: self._keep(f"{error}\n{error.stack}"))
+        page.set_default_timeout(30_000 * slowdown_by_load())
         page.goto(url)
-        page.wait_for_function(READY, timeout=60_000)
+        self.wait_for_script(READY, "ComfyUI's page with its first workflow and our nodes", 60)
 
     def open_workflow(self, workflow: dict[str, Any], name: str) -> None:
         """Open a workflow as if its file were dropped onto the page."""
@@ -72,13 +77,13 @@ class ComfyPage:
         dialog = self.page.locator("[role=dialog]:visible", has_text="Missing Models")
         notice = self.page.get_by_text(re.compile(r"^\d+ errors( found)?$", re.IGNORECASE))
         message = dialog.or_(notice).first
-        message.wait_for(timeout=20_000)
+        self.wait_for_element(message, "the message about missing models", 20)
         return message.inner_text()
 
     def run(self) -> None:
         """Queue the workflow, and wait until its pictures are there."""
         self.page.evaluate("app.queuePrompt(0, 1)")
-        self.page.wait_for_function(PICTURES_SHOWN, timeout=120_000)
+        self.wait_for_script(PICTURES_SHOWN, "the pictures of the workflow", 120)
 
     def picture_sizes(self) -> list[tuple[int, int]]:
         """Return width and height of the saved pictures that the page shows."""
@@ -105,7 +110,7 @@ class ComfyPage:
                 break
         button.dispatch_event("click")  # 0.3.64 draws the button below its menu
         help_text = self.page.locator(HELP).first
-        help_text.wait_for(timeout=20_000)
+        self.wait_for_element(help_text, f"the help of {kind}", 20)
         self.page.wait_for_timeout(1_000)  # the text is fetched after the panel has opened
         return help_text.inner_text()
 
@@ -113,6 +118,28 @@ class ComfyPage:
         """Show the whole graph."""
         self.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
         self.page.wait_for_timeout(1_000)  # it glides there
+
+    def wait_for_script(self, script: str, what: str, seconds: float) -> None:
+        """Wait until a script is true.
+
+        Raises:
+            TimeoutError: It never was; the message says what was waited for, and for how long.
+        """
+        self._wait(lambda left: self.page.wait_for_function(script, timeout=left), what, seconds)
+
+    def wait_for_element(self, element: Locator, what: str, seconds: float) -> None:
+        """Wait until an element is visible, or raise as `wait_for_script` does."""
+        self._wait(lambda left: element.wait_for(timeout=left), what, seconds)
+
+    def _wait(self, attempt: Callable[[float], object], what: str, seconds: float) -> None:
+        patience = Patience(what, seconds)
+        while not patience.over:  # in pieces: the load may grow, and the limit with it
+            try:
+                attempt(min(5_000, max(1, 1_000 * patience.left)))
+            except NotYet:
+                continue
+            return
+        raise TimeoutError(f"{patience} The open dialog says {self.dialog()!r}.")
 
     def _json(self, expression: str) -> Any:
         return json.loads(self.page.evaluate(f"async () => JSON.stringify({expression})"))

@@ -139,6 +139,8 @@ def fetch(server, path):
     """Fetch a file from the server as text, whatever its bytes."""
     import urllib.request
 
+    from tools.patience import slowdown_by_load
+
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(server.url + path, timeout=60) as answer:
+    with direct.open(server.url + path, timeout=60 * slowdown_by_load()) as answer:
         return answer.read().decode("utf-8", "replace")
