@@ -14,6 +14,8 @@ pytest.importorskip("triton", reason="Triton is not made for this machine")
 
 from clear_attention.backends.triton.configs import CONFIGS, GPUS, HEAD_DIMS, KERNELS
 
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(__file__).with_name("compile_kernels.py")
 
 

@@ -18,8 +18,8 @@ from clear_attention.backends import triton_int8
 
 CASES = {
     "local": Case(TokenLayout(5, 11, 21), radius=5, batch=2),
-    "no text": Case(TokenLayout(0, 17, 18), radius=4),
-    "pooled": Case(TokenLayout(6, 13, 22, extra=3), radius=3, factor=4),
+    "no text": Case(TokenLayout(0, 17, 18), radius=4, heads=1),
+    "pooled": Case(TokenLayout(6, 13, 22, extra=3), radius=3, factor=4, heads=1),
     "views of a fused layer": Case(TokenLayout(9, 10, 17), radius=4, strides="fused"),
 }
 
@@ -41,8 +41,9 @@ def rounded(x: Tensor) -> Tensor:
     return (x / step).abs().add(0.5).floor() * x.sign() * step
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", ["local", "no text"])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("local", "wide"), ("local", "square"), ("no text", "small")]
+)
 def test_it_is_exact_for_rounded_queries_and_keys(name, shape):
     case = CASES[name]
     q, k, v = (x.double() for x in case.tensors())
@@ -72,7 +73,7 @@ def test_its_error_is_that_of_eight_bits(name, dtype):
 
 
 def test_rows_of_zeros_stay_readable():
-    case = CASES["local"]
+    case = CASES["no text"]
     q, k, v = (torch.zeros_like(x) for x in case.tensors())
     out, lse = attend(case, q, k, v + 1)
     torch.testing.assert_close(out, torch.ones_like(out))

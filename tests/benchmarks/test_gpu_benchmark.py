@@ -30,6 +30,8 @@ from benchmarks.gpu_step import SMALL, Result, why_not
 from benchmarks.gpu_variant import FULL, Variant
 from clear_attention import Window, attention
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 HOST = Path(os.environ.get("COMFYUI_HOST", ROOT / ".host" / "ComfyUI-0.3.75"))
 CPU = torch.device("cpu")

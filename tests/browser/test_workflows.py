@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from pack import EXAMPLES, NODES, WORKFLOWS
 
+pytestmark = pytest.mark.long
+
 
 def load(name):
     """Read a workflow."""

@@ -27,12 +27,11 @@ def inputs(height=23, width=18, text=40, batch=1, seed=0):
 
 def disc_bias(text, height, width, references=0, radius=RADIUS):
     """Return who sees whom as an additive mask, written down a second time on purpose."""
-    tokens = text + height * width + references
+    tokens, image = text + height * width + references, slice(text, text + height * width)
+    cells = [(y, x) for y in range(height) for x in range(width)]
+    near = [[(y - v) ** 2 + (x - u) ** 2 < radius * radius for v, u in cells] for y, x in cells]
     sees = torch.ones(tokens, tokens, dtype=torch.bool)
-    for query in range(height * width):
-        for key in range(height * width):
-            dy, dx = query // width - key // width, query % width - key % width
-            sees[text + query, text + key] = dy * dy + dx * dx < radius * radius
+    sees[image, image] = torch.tensor(near)
     return torch.zeros(tokens, tokens).masked_fill(~sees, -torch.inf)
 
 

@@ -28,6 +28,8 @@ from clear_attention.distill import state
 from clear_attention.distill.config import Optimiser, StudentConfig, Training
 from clear_attention.distill.workers.sharding import ASKED
 
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(__file__).with_name("one_of_several.py")
 TRAINING = dataclasses.replace(toy.TRAINING, steps=5, ema_decay=0.9)
 IN_PARTS = dataclasses.replace(TRAINING, accumulate=2)

@@ -20,6 +20,8 @@ from clear_attention.distill.config import (
     Training,
 )
 
+pytestmark = pytest.mark.long
+
 STEPS = 200
 # Small pictures, of 8 x 8 tokens, so that this takes a minute; a radius of 2 sees 9 of the 64.
 PROMPTS = (
