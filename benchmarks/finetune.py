@@ -36,7 +36,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, help="fewer are steadier on a busy machine")
     options = arguments.parse_args()
     host = reexec_in_venv()
-    from demo.train import enter
+    from demo.enter import enter
 
     enter(host)
     import torch
@@ -121,7 +121,7 @@ def cyanotypes() -> list[Any]:
     from clear_attention.comfyui.distill.sampling import encode
     from clear_attention.distill.config_file import read, read_prompts
     from demo.nodes.text import DemoCLIP
-    from demo.train import TEACHING
+    from demo.students import TEACHING
 
     held_out = read(TEACHING / "student.toml").generation.held_out
     lines = read_prompts(TEACHING / "prompts.txt")[-held_out:]

@@ -75,7 +75,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, help="fewer are steadier on a busy machine")
     options = arguments.parse_args()
     host = reexec_in_venv()
-    from demo.train import enter
+    from demo.enter import enter
 
     enter(host)
     if options.threads:
@@ -186,6 +186,8 @@ def draw(rows: Sequence[Row]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    from clear_attention.atomic_files import written_whole
+
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6), dpi=100)
     for number, (student, group) in enumerate(
         itertools.groupby((row for row in rows if row.rank), key=lambda row: row.student)
@@ -207,9 +209,8 @@ def draw(rows: Sequence[Row]) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
-    part = FIGURE.with_suffix(".part")
-    figure.savefig(part, format="jpeg", pil_kwargs={"quality": 88})
-    part.replace(FIGURE)
+    with written_whole(FIGURE) as part:
+        figure.savefig(part, format="jpeg", pil_kwargs={"quality": 88})
 
 
 if __name__ == "__main__":

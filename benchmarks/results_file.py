@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from clear_attention.atomic_files import written_whole
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -36,9 +38,8 @@ def write(what: str, body: str) -> Path:
     )
     slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
     target = RESULTS / f"{what}_{slug}_{today:%Y-%m}.md"
-    part = target.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(target)
+    with written_whole(target) as part:
+        part.write_text(text, encoding="utf-8")
     print(text)
     return target
 

@@ -16,8 +16,9 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from demo.students import STUDENTS
-from demo.train import DEMO, TEACHING, enter
+from demo.enter import enter
+from demo.markdown import README, replace_between
+from demo.students import STUDENTS, TEACHING
 from tools.environment import reexec_in_venv
 from tools.host import ROOT
 
@@ -63,7 +64,7 @@ def main() -> None:
         lines += [*table(bench, scale, count), ""]
         print("\n".join(lines[-6:]), flush=True)
     bench.write_sheet(SHEET)
-    replace_between(DEMO / "README.md", "\n".join(lines))
+    replace_between(README, "\n".join(lines), START, END)
 
 
 def table(bench: Bench, scale: int, count: int) -> list[str]:
@@ -148,6 +149,7 @@ class Bench:
         import torch
         from PIL import Image, ImageDraw
 
+        from clear_attention.atomic_files import written_whole
         from clear_attention.comfyui.core.pictures import GAP, contact_sheet
 
         full = [self.painted[1, index][1] for index in SHEET_PROMPTS]
@@ -159,9 +161,9 @@ class Bench:
         for number, label in enumerate(columns):
             at = (number * (EDGE_PX + GAP) + 8, 6)
             ImageDraw.Draw(sheet).text(at, label, fill="black", font_size=HEADER_PX - 14)
-        part = path.with_suffix(".part")
-        sheet.resize((sheet.width * 2 // 3, sheet.height * 2 // 3)).save(part, "JPEG", quality=85)
-        part.replace(path)
+        small = sheet.resize((sheet.width * 2 // 3, sheet.height * 2 // 3))
+        with written_whole(path) as part:
+            small.save(part, "JPEG", quality=85)
 
     def make_known(self) -> None:
         """Let the host find the demo's files."""
@@ -254,21 +256,6 @@ class Bench:
 
         with torch.inference_mode():
             return self.vae.decode(latent)[0]
-
-
-def replace_between(path: Path, text: str, start: str = START, end: str = END) -> None:
-    """Write text between the marks of a Markdown file.
-
-    Raises:
-        ValueError: The file has no such marks.
-    """
-    before, first, rest = path.read_text(encoding="utf-8").partition(start)
-    _, last, after = rest.partition(end)
-    if not first or not last:
-        raise ValueError(f"{path} must have the lines {start} and {end}.")
-    part = path.with_suffix(".part")
-    part.write_text(f"{before}{start}\n\n{text.strip()}\n\n{end}{after}", encoding="utf-8")
-    part.replace(path)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from clear_attention.atomic_files import written_whole
 from demo.codec.vae_file import write_vae_file
 from demo.nodes.checkpoint import MODELS
 from demo.students import LORA, STUDENTS
@@ -21,9 +22,8 @@ def write_models(base_directory: Path) -> None:
     for kind, name in [*(("clear", student) for student in STUDENTS), ("loras", LORA)]:
         folder = base_directory / "models" / kind
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{name}.part"
-        shutil.copyfile(MODELS / name, part)
-        part.replace(folder / name)
+        with written_whole(folder / name) as part:
+            shutil.copyfile(MODELS / name, part)
     write_vae_file(base_directory)
     write_picture(base_directory)
 
@@ -35,5 +35,8 @@ def write_picture(base_directory: Path) -> None:
 
     folder = base_directory / "input"
     folder.mkdir(parents=True, exist_ok=True)
-    with Image.open(WORKFLOWS / "clear_flux_text_to_image.jpg") as picture:
-        picture.save(folder / "example.png")
+    with (
+        Image.open(WORKFLOWS / "clear_flux_text_to_image.jpg") as picture,
+        written_whole(folder / "example.png") as part,
+    ):
+        picture.save(part, "PNG")

@@ -45,11 +45,12 @@ def write_thumbnail(picture: Path, target: Path) -> None:
     """Write a picture small, as a whole or not at all."""
     from PIL import Image
 
-    part = target.with_suffix(".part")
+    from clear_attention.atomic_files import written_whole
+
     with Image.open(picture) as image:
         small = image.convert("RGB").resize((EDGE_PX, EDGE_PX), Image.Resampling.LANCZOS)
-    small.save(part, "JPEG", quality=88)
-    part.replace(target)
+    with written_whole(target) as part:
+        small.save(part, "JPEG", quality=88)
 
 
 if __name__ == "__main__":

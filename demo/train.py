@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from demo.students import STUDENTS
+from demo.enter import enter
+from demo.students import STUDENTS, TEACHING
 from tools.environment import BASE, ensure, reexec_in_venv
-from tools.host import ROOT
 
 if TYPE_CHECKING:
     from clear_attention.distill.config import RunConfig
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from clear_attention.distill.tasks import Task
     from clear_attention.distill.trainer import Trainer
 
-DEMO = ROOT / "demo"
-TEACHING = DEMO / "teaching"
 PHOTOGRAPHS = ("scikit-image", "scikit-learn")  # packages that ship them
 
 
@@ -39,17 +37,6 @@ def main(parts: list[str]) -> None:
     enter(host)
     for part in parts or MAKE:
         MAKE[part]()
-
-
-def enter(host: Path) -> None:
-    """Make ComfyUI importable, without its server and on the CPU if there is no GPU."""
-    hidden = {"", str(ROOT), str(DEMO)}
-    sys.path[:] = [str(host), *(entry for entry in sys.path if entry not in hidden), str(ROOT)]
-    import torch
-
-    from clear_attention.comfyui.distill import headless
-
-    headless.prepare(cpu=not torch.cuda.is_available())
 
 
 def train_codec() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import shutil
 import sys
@@ -71,12 +70,14 @@ class Demo:
 
     def paint(self, size: int = 384, steps: int = 16) -> Path:
         """Paint a picture with CLEAR and put it into ``output``."""
+        # Imported here: outside the virtual environment there is no torch, which it needs.
+        from clear_attention.atomic_files import written_whole
+
         found, _ = self.run(size, steps, clear=True, say=f"Painting {size} x {size} pixels")
         OUTPUT.mkdir(exist_ok=True)
         target = OUTPUT / "clear_demo.png"
-        part = target.with_suffix(".part")
-        shutil.copyfile(found, part)
-        os.replace(part, target)
+        with written_whole(target) as part:
+            shutil.copyfile(found, part)
         return target
 
     def time(self, size: int, steps: int, clear: bool) -> Timing:

@@ -173,7 +173,11 @@ def digest(lines: Sequence[str]) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there entirely or not at all."""
+    """Write a file so that it is there entirely or not at all.
+
+    The library's own writer is out of reach here: before there is an environment, importing its
+    package would fail for want of torch.
+    """
     part = path.with_suffix(".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..atomic_files import written_whole
+
 NAME = "log.csv"
 COLUMNS = ("step", "kind", "name", "value")
 
@@ -18,7 +20,10 @@ class Log:
         """Open the log at a step."""
         self.path = folder / NAME
         rows = [row for row in read(folder) if row[0] <= step]
-        with open(self.path, "w", newline="", encoding="utf-8") as file:
+        with (
+            written_whole(self.path) as part,
+            open(part, "w", newline="", encoding="utf-8") as file,
+        ):
             csv.writer(file).writerows([COLUMNS, *rows])
         self.board = _tensorboard(folder, step)
 

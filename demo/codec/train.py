@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clear_attention.atomic_files import written_whole
 from demo.codec.crops import Crops
 from demo.codec.decoder_start import marking_decoder
 from demo.codec.latents import FLUX_SCALE, FLUX_SHIFT, encode
@@ -38,9 +39,9 @@ def main() -> None:
     torch.manual_seed(SEED)
     network = train(Crops.of_photographs(CROP_PX))
     DECODER.parent.mkdir(exist_ok=True)
-    part = DECODER.with_suffix(".part")
-    save_file({name: w.bfloat16().contiguous() for name, w in network.state_dict().items()}, part)
-    part.replace(DECODER)
+    tensors = {name: w.bfloat16().contiguous() for name, w in network.state_dict().items()}
+    with written_whole(DECODER) as part:
+        save_file(tensors, part)
     print(f"Wrote {DECODER}")
 
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from clear_attention.atomic_files import written_whole
 from demo.codec.encoder import encoder_by_hand
 from demo.codec.latents import FLUX_SHIFT
 
@@ -24,9 +25,9 @@ def write_vae_file(base_directory: Path) -> Path:
     """Put the demo's VAE into a ComfyUI base directory and return where it is."""
     folder = base_directory / "models" / "vae"
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{NAME}.part"
-    save_file(vae_weights(), part)
-    return part.replace(folder / NAME)
+    with written_whole(folder / NAME) as part:
+        save_file(vae_weights(), part)
+    return folder / NAME
 
 
 def vae_weights() -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import comfy.sample
@@ -19,14 +18,13 @@ from clear_attention.comfyui.core.patch import with_settings
 from clear_attention.window import Window
 
 from ..codec.vae_file import vae_weights
-from ..evaluate import replace_between
+from ..markdown import README, replace_between
 from ..nodes.control import load_control_net
 from ..nodes.network import load_model
 from ..nodes.text import DemoCLIP
 from .control import GUIDANCE, blurred
 from .photographs import PHOTOGRAPHS, crops
 
-README = Path(__file__).resolve().parents[1] / "README.md"
 MARKS = tuple(f"<!-- {mark} demo/teaching/control_measure.py -->" for mark in ("from", "end of"))
 EDGE_PX, STEPS, BLUR, SEED = 384, 16, 8, 9_000
 RADIUS = 8

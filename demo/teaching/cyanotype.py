@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from demo.train import PHOTOGRAPHS, TEACHING, enter, trained
+from demo.enter import enter
+from demo.students import TEACHING
+from demo.train import PHOTOGRAPHS, trained
 from tools.environment import BASE, ensure, reexec_in_venv
 
 if TYPE_CHECKING:

@@ -1,0 +1,19 @@
+"""Make ComfyUI importable in a script of the demo, without its server."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tools.host import ROOT
+
+
+def enter(host: Path) -> None:
+    """Put ComfyUI's modules in front, and run on the CPU if there is no GPU."""
+    hidden = {"", str(ROOT), str(ROOT / "demo")}
+    sys.path[:] = [str(host), *(entry for entry in sys.path if entry not in hidden), str(ROOT)]
+    import torch
+
+    from clear_attention.comfyui.distill import headless
+
+    headless.prepare(cpu=not torch.cuda.is_available())
