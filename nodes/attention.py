@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..clear_attention.comfyui.core.patch import with_settings
-from ..clear_attention.comfyui.core.settings import parse_blocks
+from ..clear_attention.families.block_text import parse_blocks
 from ..clear_attention.window import Window
 from .inputs import CATEGORY, backend_input, model_input, radius_input
 
@@ -109,7 +109,7 @@ class CLEARAttention(io.ComfyNode):
                 pool_weights={},
                 start_percent=start_percent,
                 end_percent=end_percent,
-                dense_blocks=parse_blocks(dense_blocks),
+                dense_blocks=parse_blocks(dense_blocks, "Dense blocks"),
                 min_tokens=min_tokens,
                 backend=backend,
             )

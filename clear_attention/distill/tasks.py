@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from ..families.block_text import parse_blocks, require_blocks
+from ..families.names import Block
 from ..window import Window
 from . import losses
-from .config import ConfigError, Loss, StudentConfig, Training
+from .config import Loss, StudentConfig, Training
 from .data.batches import Batch
 from .denoiser import Denoiser, Local, Recorder
-from .losses import Block
 from .student import Student
 
 
@@ -149,20 +149,11 @@ def compared_blocks(text: str, counts: Mapping[str, int]) -> frozenset[Block]:
         counts: Number of blocks by kind.
 
     Raises:
-        ConfigError: An entry is no block of the model.
+        ValueError: An entry is no block of the model.
     """
     if not text.strip():
         kind, count = list(counts.items())[-1]
         return frozenset((kind, index) for index in range(min(1, count - 1), count, 4))
-    blocks: set[Block] = set()
-    for entry in text.split(","):
-        match = re.fullmatch(r"\s*([a-z]+)\s+(\d+)(?:\s*-\s*(\d+))?\s*", entry)
-        first, last = (int(match[2]), int(match[3] or match[2])) if match else (0, -1)
-        if match is None or not first <= last < counts.get(match[1], 0):
-            has = ", ".join(f"{kind} 0-{count - 1}" for kind, count in counts.items())
-            raise ConfigError(
-                "loss.attention_blocks must name blocks of the model "
-                f"({has}), got {entry.strip()!r}."
-            )
-        blocks.update((match[1], index) for index in range(first, last + 1))
-    return frozenset(blocks)
+    blocks = parse_blocks(text, "loss.attention_blocks")
+    require_blocks(blocks, counts, "loss.attention_blocks")
+    return blocks

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ...families.block_text import require_blocks
 from ...families.names import Block
 from ...pooling import Pooling
 from ...window import Window
@@ -69,13 +69,7 @@ class Settings:
                 f"start_percent must be smaller than end_percent, got {self.start_percent:g} and "
                 f"{self.end_percent:g}."
             )
-        unknown = [b for b in self.dense_blocks if b[1] >= block_counts.get(b[0], 0)]
-        if unknown:
-            has = ", ".join(f"{kind} 0-{count - 1}" for kind, count in block_counts.items())
-            raise ValueError(
-                f"Dense blocks must be blocks of the model, which has {has}, got "
-                f"{' '.join(map(str, min(unknown)))}."
-            )
+        require_blocks(self.dense_blocks, block_counts, "Dense blocks")
 
     def pooling(self, block: Block | None) -> Pooling | None:
         """Return the pooled branch of a block, or None."""
@@ -83,37 +77,3 @@ class Settings:
             return None
         learned = self.pool_weights.get(block) if block else None
         return learned or Pooling(self.pool_factor)
-
-
-def parse_blocks(text: str) -> frozenset[Block]:
-    """Read a list of blocks such as "double 0-3, single 37"; any word may be a kind.
-
-    Raises:
-        ValueError: An entry is no kind with an index or a range of indices.
-    """
-    blocks: set[Block] = set()
-    for entry in filter(None, (part.strip() for part in text.split(","))):
-        match = re.fullmatch(r"([a-z]+)[\s._:]*(\d+)(?:\s*-\s*(\d+))?", entry.lower())
-        if match is None:
-            raise ValueError(
-                f'Dense blocks must look like "double 0-3, single 37", "joint 0-3", got {entry!r}.'
-            )
-        kind, first, last = match[1], int(match[2]), int(match[3] or match[2])
-        if last < first:
-            raise ValueError(f"A range of blocks must not run backwards, got {entry!r}.")
-        blocks.update((kind, index) for index in range(first, last + 1))
-    return frozenset(blocks)
-
-
-def format_blocks(blocks: Iterable[Block]) -> str:
-    """Write blocks as `parse_blocks` reads them, neighbours as ranges."""
-    runs: list[tuple[str, int, int]] = []
-    for kind, index in sorted(blocks):
-        if runs and runs[-1][0] == kind and runs[-1][2] == index - 1:
-            runs[-1] = (kind, runs[-1][1], index)
-        else:
-            runs.append((kind, index, index))
-    return ", ".join(
-        f"{kind} {first}" if first == last else f"{kind} {first}-{last}"
-        for kind, first, last in runs
-    )

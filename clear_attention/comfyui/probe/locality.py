@@ -13,6 +13,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ...families.block_text import format_blocks, parse_blocks
+from ...families.names import Block
 from ...locality.figure import draw
 from ...locality.measure import Locality, measure_locality
 from ...locality.report import LocalityReport
@@ -21,7 +23,6 @@ from ..core.override import CALL_KEY, Override, read_call
 from ..core.patch import OVERRIDE_KEY, settings_of, with_settings
 from ..core.pictures import figure_or_message
 from ..core.report import NOTHING_SEEN
-from ..core.settings import Block, format_blocks, parse_blocks
 
 OnMeasured = Callable[[Block, Locality], None]
 

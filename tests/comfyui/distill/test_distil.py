@@ -206,7 +206,11 @@ def test_mistakes_are_found_before_anything_is_painted(
     wrong = dataclasses.replace(config(tmp_path, "b").loss, attention_blocks="double 7")
     for model, settings, sentence in (
         (local, config(tmp_path, "b"), "has a CLEAR window already"),
-        (teacher("b"), config(tmp_path, "b", loss=wrong), "must name blocks of the model"),
+        (
+            teacher("b"),
+            config(tmp_path, "b", loss=wrong),
+            r"must be blocks of .*, got double 7",
+        ),
         (teacher("b"), config(tmp_path, "b", optimiser=Optimiser()), "needs prodigyopt"),
     ):
         with pytest.raises((ValueError, ImportError), match=sentence):

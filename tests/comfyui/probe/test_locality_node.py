@@ -339,5 +339,5 @@ def test_other_architectures_are_refused(flux_model, node):
 
 @given(st.frozensets(st.tuples(st.sampled_from(["double", "single", "joint"]), st.integers(0, 60))))
 def test_written_blocks_are_read_back(product, blocks):
-    settings = product("comfyui.core.settings")
-    assert settings.parse_blocks(settings.format_blocks(blocks)) == blocks
+    text = product("families.block_text")
+    assert text.parse_blocks(text.format_blocks(blocks)) == blocks
