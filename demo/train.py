@@ -92,7 +92,8 @@ def trained(
 
 def distil_students() -> None:
     """Let the teacher paint and distil its students."""
-    from clear_attention.comfyui.distill.run import Watcher, distil
+    from clear_attention.comfyui.distill.run import distil
+    from clear_attention.comfyui.distill.watcher import Watcher
     from clear_attention.distill.config_file import read, read_prompts
     from demo.nodes.checkpoint import MODELS
     from demo.nodes.network import load_model

@@ -18,7 +18,8 @@ from ...distill.config_file import read_prompts
 from ...distill.workers.processes import leave, make_accelerator
 from ..core.pictures import contact_sheet, save_picture
 from .headless import load_nodes, run_node
-from .run import Watcher, distil
+from .run import distil
+from .watcher import Watcher
 
 
 def run(config: RunConfig) -> int:

@@ -21,8 +21,9 @@ from ...distill import loss_figure
 from ...distill.config import ConfigError, RunConfig, StudentConfig
 from ..core.pictures import contact_sheet, figure_or_message, save_picture
 from ..weights.patches import FOLDER, SUFFIX, register_model_folder
-from .run import Watcher, distil
+from .run import distil
 from .sampling import request_to_stop_kept
+from .watcher import Watcher
 
 RUNS = "clear_distill"
 """Folder of all runs in the host's output folder."""

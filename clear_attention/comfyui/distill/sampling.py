@@ -11,8 +11,10 @@ import comfy.model_management
 import comfy.sample
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.samplers import KSampler
 from torch import Tensor
 
+from ...distill.config import RunConfig, one_of
 from ..core.geometry import LATENT_PX
 
 
@@ -90,6 +92,26 @@ class Painter:
     def _conditioning(self, prompt: Prompt) -> list[list[Any]]:
         extra = {"pooled_output": prompt.pooled, "guidance": self.guidance}
         return [[prompt.context, extra]]
+
+
+def painter_of(config: RunConfig, clip: Any) -> Painter:
+    """Return how the run's pictures are sampled.
+
+    Raises:
+        ConfigError: The host has no such sampler or scheduler.
+    """
+    generation = config.generation
+    one_of("generation.sampler", generation.sampler, KSampler.SAMPLERS)
+    one_of("generation.scheduler", generation.scheduler, KSampler.SCHEDULERS)
+    negative = encode(clip, "") if clip is not None and generation.cfg != 1 else None
+    return Painter(
+        generation.steps,
+        generation.sampler,
+        generation.scheduler,
+        generation.cfg,
+        config.training.guidance,
+        negative,
+    )
 
 
 def encode(clip: Any, text: str) -> Prompt:

@@ -34,7 +34,8 @@ PROMPTS = (
 def run(host: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, dict[str, float]]:
     """A finished run, and the losses on held-out data before its first update."""
     from clear_attention.comfyui.distill.denoiser import HostDenoiser
-    from clear_attention.comfyui.distill.run import Watcher, distil
+    from clear_attention.comfyui.distill.run import distil
+    from clear_attention.comfyui.distill.watcher import Watcher
     from clear_attention.distill.data.batches import Batches
     from clear_attention.distill.data.shards import ShardFolder
     from clear_attention.distill.tasks import Distillation
@@ -96,7 +97,8 @@ def test_the_file_has_the_published_names_and_says_its_window(run: Any):
 
 
 def test_a_finished_run_is_not_trained_again(run: Any):
-    from clear_attention.comfyui.distill.run import Watcher, distil
+    from clear_attention.comfyui.distill.run import distil
+    from clear_attention.comfyui.distill.watcher import Watcher
     from demo.nodes.network import load_model
 
     config, _ = run

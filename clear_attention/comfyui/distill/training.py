@@ -1,0 +1,80 @@
+"""Train on a run's data in the host, from where an earlier run stopped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from comfy.model_management import InterruptProcessingException
+
+from ...distill import memory
+from ...distill.config import RunConfig
+from ...distill.data.batches import Batches
+from ...distill.data.shards import ShardFolder
+from ...distill.tasks import Distillation
+from ...distill.trainer import Trainer
+from ...distill.workers.processes import Accelerator
+from .denoiser import HostDenoiser
+from .watcher import Watcher
+
+logger = logging.getLogger(__name__)
+
+
+def make_trainer(
+    task: Distillation,
+    data: ShardFolder,
+    held_out: ShardFolder | None,
+    config: RunConfig,
+    accelerator: Accelerator,
+) -> Trainer:
+    """Make the trainer of a run."""
+    return Trainer(
+        task,
+        Batches(data, config.training),
+        config.training,
+        config.optimiser,
+        config.folder,
+        Batches(held_out, config.training, salt=1) if held_out else None,
+        accelerator,
+    )
+
+
+def train(
+    trainer: Trainer, config: RunConfig, watcher: Watcher, validated: Callable[[int], None]
+) -> bool:
+    """Train from the last state of the folder; return whether the end was reached.
+
+    Args:
+        trainer: Of the run.
+        config: The run.
+        watcher: Called after each update, and asked whether to stop.
+        validated: Called at each validation with the number of the update.
+
+    Raises:
+        InterruptProcessingException: The host was asked to stop; what is done is kept.
+    """
+    steps = config.training.steps
+    logger.info("CLEAR: training from step %d to %d", trainer.resume(), steps)
+
+    def observe(step: int, values: Mapping[str, float]) -> None:
+        watcher.progress("training", step, steps)
+        watcher.losses(step, values)
+
+    try:
+        return trainer.run(observe, watcher.should_stop, validated)
+    except InterruptProcessingException:  # raised by any of the host's layers
+        trainer.save()
+        raise
+
+
+def memory_of(denoiser: HostDenoiser, config: RunConfig) -> memory.Memory:
+    """Estimate what a run holds for its whole length, from the model as it is loaded."""
+    tensors = denoiser.network.state_dict().values()
+    return memory.estimate(
+        denoiser.table,
+        denoiser.size,
+        teacher_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        rank=config.student.rank,
+        optimiser=config.optimiser.name,
+        ema=config.training.ema_decay > 0,
+    )

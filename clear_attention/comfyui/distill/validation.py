@@ -1,0 +1,98 @@
+"""What a run shows at each validation: a plot of the losses, pictures by teacher and student."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...distill import loss_figure
+from ...distill.config import RunConfig
+from ...distill.data.shards import ShardFolder
+from ...distill.tasks import Distillation
+from ..core.geometry import LATENT_PX
+from ..core.patch import with_settings
+from ..core.pictures import save_picture
+from .denoiser import HostDenoiser, local_settings
+from .sampling import Painter, Prompt, request_to_stop_kept
+from .watcher import Watcher
+
+LOSSES = "losses.png"
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """What is shown of a run at a validation.
+
+    Attributes:
+        task: What is trained.
+        held_out: Whose samples are painted again; None for no pictures.
+        painter: How pictures are sampled.
+        config: The run.
+        watcher: Gets the pictures.
+    """
+
+    task: Distillation
+    held_out: ShardFolder | None
+    painter: Painter
+    config: RunConfig
+    watcher: Watcher
+
+    def show(self, step: int) -> None:
+        """Draw the losses, and hand pictures to the watcher if it takes any."""
+        draw_losses(self.config.folder)
+        if not self.watcher.pictures or not self.held_out:
+            return
+        self.watcher.progress("training", step, self.config.training.steps)
+        with request_to_stop_kept():
+            self.watcher.pictures(step, *paint_both(self.task, self.held_out, self.painter))
+        denoiser_of(self.task).load()  # the VAE may have taken its place
+
+
+def draw_losses(folder: Path) -> None:
+    """Draw the losses so far into the run's folder, where matplotlib is installed."""
+    with suppress(ModuleNotFoundError):  # the table in log.csv is there in any case
+        save_picture(loss_figure.draw(folder), folder / LOSSES)
+
+
+def paint_both(
+    task: Distillation, data: ShardFolder, painter: Painter, count: int = 4
+) -> tuple[Tensor, Tensor]:
+    """Paint held-out samples again as the teacher and as the student, from the same seeds.
+
+    Returns:
+        Latents of the two, ``[count, C, H, W]`` each, as a VAE gives them.
+    """
+    shards = data.buckets()[0]
+    samples = data.load(shards, range(min(count, sum(shard.samples for shard in shards))))
+    prompts = [
+        Prompt(context[None], pooled[None])
+        for context, pooled in zip(samples.context, samples.pooled, strict=True)
+    ]
+    size_px = (samples.latent.shape[-2] * LATENT_PX, samples.latent.shape[-1] * LATENT_PX)
+    seeds = [int(seed) for seed in samples.seed]
+    with torch.no_grad():
+        of_teacher = painter.paint(denoiser_of(task).patcher, prompts, seeds, size_px)
+        with as_student(task) as student:
+            of_student = painter.paint(student, prompts, seeds, size_px)
+    return of_teacher, of_student
+
+
+@contextmanager
+def as_student(task: Distillation) -> Generator[ModelPatcher]:
+    """Give a clone of the teacher that samples as the student for the length of the ``with``."""
+    denoiser = denoiser_of(task)
+    student = with_settings(denoiser.patcher, **local_settings(task.local))
+    with task.student.attached(denoiser.network):
+        yield student
+
+
+def denoiser_of(task: Distillation) -> HostDenoiser:
+    """Return the host's model of a task."""
+    assert isinstance(task.denoiser, HostDenoiser)
+    return task.denoiser
