@@ -1,11 +1,11 @@
-"""The loop: draw a batch, go down the gradient, log, validate, and keep states to go on from."""
+"""The training loop: draw a batch, update, log, validate, and keep states to go on from."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import average
 from . import state as states
 from .config import Optimiser, Training
-from .data.batches import Batch, Batches
+from .data.batches import Batches
+from .gradients import Gradients
 from .log import Log
 from .optimisers import make_optimiser, make_schedule, rate_of
 from .state import State
 from .tasks import Task
 from .workers import sharding
-from .workers.processes import Accelerator, any_process, make_accelerator, require_divisible
+from .workers.processes import Accelerator, any_process, make_accelerator
 
 Observer = Callable[[int, Mapping[str, float]], None]
-"""Told after each update: how many were done, and their losses."""
+"""Called after each update with the number of updates so far and the losses."""
 
 
 class Diverged(RuntimeError):
@@ -64,16 +66,14 @@ class Trainer:
         self.task = task.to(self.accelerator.device)
         rows = [parameter.shape[0] for parameter in task.parameters() if parameter.ndim]
         sharding.require_even(self.accelerator, optimiser.name, rows)
-        self.model = sharding.prepare(self.accelerator, self.task)
+        model = sharding.prepare(self.accelerator, self.task)
+        self.gradients = Gradients(self.accelerator, self.task, model, training)
         self.parameters = {n: p for n, p in task.named_parameters() if p.requires_grad}
         self.optimiser = make_optimiser(list(self.parameters.values()), optimiser)
         self.schedule = make_schedule(self.optimiser, optimiser, training.steps)
         self.clip_norm = optimiser.clip_norm
-        self.average = (
-            {name: p.detach().clone() for name, p in self.parameters.items()}
-            if training.ema_decay
-            else {}
-        )
+        averaged = self.parameters if training.ema_decay else {}
+        self.average = {name: p.detach().clone() for name, p in averaged.items()}
         self.step = 0
         # What must not differ between a state and the run that goes on from it.
         self.made_with = _plain({"optimiser": asdict(optimiser), "seed": training.seed})
@@ -111,7 +111,7 @@ class Trainer:
         """Train to the end, or until asked to stop; the state is kept in either case.
 
         Args:
-            observe: Told after each update.
+            observe: Called after each update.
             should_stop: Asked before each update.
             validated: Called at each validation on the main process, inside `result`: for pictures.
 
@@ -127,23 +127,34 @@ class Trainer:
                 self.save()
                 return False
             values = self.update()
-            last = self.step == self.training.steps
-            if log and (last or self.step % self.training.log_every == 0):
+            if log and self.due(self.training.log_every):
                 log.add(self.step, values, "train")
-            every = self.training.validate_every
-            if last or (every and self.step % every == 0):
-                held_out = self.validate()
-                if log and held_out:
-                    log.add(self.step, held_out, "held_out")
-                if validated:
-                    with self.result():
-                        if self.accelerator.is_main_process:
-                            validated(self.step)
-            if last or self.step % self.training.save_every == 0:
+            if self.due(self.training.validate_every):
+                self.report_validation(log, validated)
+            if self.due(self.training.save_every):
                 self.save()
             if observe:
                 observe(self.step, values)
         return True
+
+    def due(self, every: int) -> bool:
+        """Return whether it is time for what is done at the end, and every so many steps.
+
+        Args:
+            every: Number of steps; 0 for the end only.
+        """
+        return self.step == self.training.steps or (every > 0 and self.step % every == 0)
+
+    def report_validation(self, log: Log | None, validated: Callable[[int], None] | None) -> None:
+        """Validate; add the losses to the log and call `validated`, both on the main process."""
+        values = self.validate()
+        if log and values:
+            log.add(self.step, values, "held_out")
+        if validated is None:
+            return
+        with self.result():
+            if self.accelerator.is_main_process:
+                validated(self.step)
 
     def update(self) -> dict[str, float]:
         """Do one update and return its losses, gradient norm and step size.
@@ -152,60 +163,20 @@ class Trainer:
             Diverged: A loss or the gradient is not finite; the weights are untouched.
         """
         self.task.train()
-        batch = self.share(self.batches.draw(self.step))
-        parts = min(self.training.accumulate, len(batch))
-        sums: dict[str, Tensor] = {}
         self.optimiser.zero_grad(set_to_none=True)
-        for index in range(parts):
-            part = batch.part(index, parts)
-            share = len(part) / len(batch)
-            # Gradients travel between processes once per update.
-            last = index == parts - 1
-            apart = nullcontext() if last else sharding.without_sync(self.accelerator, self.model)
-            with self.task.context(), apart:
-                with self.precision():
-                    terms = self.model(part)
-                self.accelerator.backward(terms["loss"] * share)
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + term.detach() * share
+        losses = self.gradients.add(self.batches.draw(self.step))
         norm = self.accelerator.clip_grad_norm_(
             self.parameters.values(), self.clip_norm or math.inf
         )
-        values = {name: self.mean(term) for name, term in sums.items()}
+        values = {name: self.gradients.mean(loss) for name, loss in losses.items()}
         values["gradient"] = float(sharding.whole(norm)) if norm is not None else 0.0
         self.require_finite(values)
         self.optimiser.step()
         values["rate"] = rate_of(self.optimiser)
         self.schedule.step()
         self.step += 1
-        decay = min(self.training.ema_decay, (1 + self.step) / (10 + self.step))
-        for name, average in self.average.items():
-            average.lerp_(self.parameters[name].detach(), 1 - decay)
+        average.follow(self.average, self.parameters, self.step, self.training.ema_decay)
         return values
-
-    def precision(self) -> AbstractContextManager[Any]:
-        """Compute in bfloat16 where it is safe, if asked to.
-
-        Not by the accelerator: its precision is fixed for the whole process.
-        """
-        wanted = self.training.precision == "bf16"
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=wanted)
-
-    def mean(self, value: Tensor) -> float:
-        """Return the mean of a number over all processes."""
-        mean = self.accelerator.reduce(value, "mean")
-        assert isinstance(mean, Tensor)
-        return float(mean)
-
-    def share(self, batch: Batch) -> Batch:
-        """Return this process's share of a batch.
-
-        Raises:
-            ValueError: The batch does not divide by the number of processes.
-        """
-        require_divisible(self.accelerator, len(batch))
-        own = batch.part(self.accelerator.process_index, self.accelerator.num_processes)
-        return own.to(self.accelerator.device)
 
     def validate(self) -> dict[str, float]:
         """Return the mean losses on held-out data, of the averaged weights where there are some."""
@@ -217,15 +188,15 @@ class Trainer:
         with self.averaged(), self.task.context(), torch.no_grad():
             for step in range(count):
                 batch = self.held_out.draw(step).to(self.accelerator.device)
-                with self.precision():
+                with self.gradients.precision():
                     terms = self.task(batch)
                 for name, term in terms.items():
                     sums[name] = sums.get(name, 0.0) + float(term) / count
         return sums
 
-    def averaged(self) -> Averaged:
+    def averaged(self) -> AbstractContextManager[None]:
         """Put the averaged weights in place for the length of a ``with``; none, no change."""
-        return Averaged(self.parameters, self.average)
+        return average.in_place(self.average, self.parameters)
 
     @contextmanager
     def result(self) -> Generator[None]:
@@ -269,27 +240,6 @@ class Trainer:
             name: sharding.whole(tensor.detach(), keep=self.accelerator.is_main_process)
             for name, tensor in tensors.items()
         }
-
-
-class Averaged:
-    """Swaps parameters with their running averages."""
-
-    def __init__(self, parameters: Mapping[str, Tensor], average: Mapping[str, Tensor]) -> None:
-        self.parameters, self.average = parameters, average
-
-    def __enter__(self) -> None:
-        self._swap()
-
-    def __exit__(self, *_: object) -> None:
-        self._swap()
-
-    def _swap(self) -> None:
-        with torch.no_grad():
-            for name, average in self.average.items():
-                parameter = self.parameters[name]
-                kept = parameter.detach().clone()
-                parameter.copy_(average)
-                average.copy_(kept)
 
 
 def _plain(tree: Any) -> Any:
