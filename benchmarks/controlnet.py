@@ -177,12 +177,12 @@ def exponent(grids: list[int], times: list[float]) -> float:
 
 def in_a_step(edges: list[int], rounds: int) -> str:
     """Time whole steps of the demo's model with its ControlNet."""
-    from clear_attention.comfyui.core.patch import with_settings
-    from clear_attention.window import Window
+    from clear_attention.comfyui.core.patch import with_window
+    from clear_attention.comfyui.core.settings import WindowSettings
     from demo.nodes.control import load_control_net
     from demo.nodes.network import load_model
 
-    model, net = with_settings(load_model(), window=Window(RADIUS)), load_control_net()
+    model, net = with_window(load_model(), WindowSettings(RADIUS)), load_control_net()
     ways = {
         "no net": None,
         "full net": net,

@@ -36,12 +36,12 @@ class Variant:
 
     def apply(self, model: Any) -> Any:
         """Return a MODEL that runs so."""
-        from clear_attention import Window
-        from clear_attention.comfyui.core.patch import with_settings
+        from clear_attention.comfyui.core.patch import with_window
+        from clear_attention.comfyui.core.settings import WindowSettings
 
         if self.radius is None:
             return model
-        return with_settings(model, window=Window(self.radius), backend=self.backend)
+        return with_window(model, WindowSettings(self.radius, backend=self.backend))
 
 
 FULL = Variant()

@@ -125,22 +125,24 @@ def report(host: Path, edges: list[int], rounds: int) -> str:
 
 def models() -> tuple[Any, Any]:
     """Return the demo model with full attention, and with CLEAR."""
-    from clear_attention import Window
-    from clear_attention.comfyui.core.patch import with_settings
+    from clear_attention.comfyui.core.patch import with_window
+    from clear_attention.comfyui.core.settings import WindowSettings
     from demo.nodes.network import load_model
 
     full = load_model()
-    return full, with_settings(full, window=Window(RADIUS))
+    return full, with_window(full, WindowSettings(RADIUS))
 
 
 def check(clear: Any) -> None:
     """Refuse to time a result that differs from the reference backend's."""
     import torch
 
-    from clear_attention.comfyui.core.patch import with_settings
+    from clear_attention.comfyui.core.patch import with_window
+    from clear_attention.comfyui.core.settings import WindowSettings
 
     fast, _ = sample(clear, 512, steps=2)
-    exact, _ = sample(with_settings(clear, backend="reference"), 512, steps=2)
+    by_definition = with_window(clear, WindowSettings(RADIUS, backend="reference"))
+    exact, _ = sample(by_definition, 512, steps=2)
     torch.testing.assert_close(fast, exact, atol=TOLERANCE, rtol=TOLERANCE)
 
 

@@ -146,8 +146,8 @@ def flux(slice_tokens: int | None) -> Any:
     import comfy.supported_models
     import torch
 
-    from clear_attention import Window
-    from clear_attention.comfyui.core.patch import with_settings
+    from clear_attention.comfyui.core.patch import with_window
+    from clear_attention.comfyui.core.settings import WindowSettings
     from clear_attention.comfyui.memory.blocks import with_low_memory
 
     known = {field.name for field in dataclasses.fields(comfy.ldm.flux.model.FluxParams)}
@@ -177,7 +177,7 @@ def flux(slice_tokens: int | None) -> Any:
         torch.nn.init.normal_(weight.data, std=0.02, generator=generator)
     cpu = torch.device("cpu")
     model = comfy.model_patcher.ModelPatcher(base, load_device=cpu, offload_device=cpu)
-    model = with_settings(model, window=Window(RADIUS), backend="tiled")
+    model = with_window(model, WindowSettings(RADIUS, backend="tiled"))
     return model if slice_tokens is None else with_low_memory(model, slice_tokens)
 
 

@@ -127,10 +127,11 @@ class Bench:
 
     def behind_window(self, radius: int, factor: int) -> Make:
         """Put the teacher behind a window, as CLEARAttention does."""
-        from clear_attention.comfyui.core.patch import with_settings
-        from clear_attention.window import Window
+        from clear_attention.comfyui.core.patch import with_window
+        from clear_attention.comfyui.core.settings import WindowSettings
 
-        return lambda model: with_settings(model, window=Window(radius), pool_factor=factor)
+        local = WindowSettings(radius, pool_factor=factor)
+        return lambda model: with_window(model, local)
 
     def student(self, name: str) -> Make:
         """Load a student, as CLEARLoader does."""

@@ -4,9 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.core.patch import with_settings
+from ..clear_attention.comfyui.core.patch import with_window
+from ..clear_attention.comfyui.core.settings import WindowSettings
 from ..clear_attention.families.block_text import parse_blocks
-from ..clear_attention.window import Window
 from .inputs import CATEGORY, backend_input, model_input, radius_input
 
 
@@ -100,17 +100,14 @@ class CLEARAttention(io.ComfyNode):
         min_tokens: int = 0,
         backend: str = "auto",
     ) -> io.NodeOutput:
-        return io.NodeOutput(
-            with_settings(
-                model,
-                node_id=cls.hidden.unique_id if cls.hidden else None,
-                window=Window(radius),
-                pool_factor=pool_factor,
-                pool_weights={},
-                start_percent=start_percent,
-                end_percent=end_percent,
-                dense_blocks=parse_blocks(dense_blocks, "Dense blocks"),
-                min_tokens=min_tokens,
-                backend=backend,
-            )
+        local = WindowSettings(
+            radius,
+            pool_factor=pool_factor,
+            start_percent=start_percent,
+            end_percent=end_percent,
+            dense_blocks=parse_blocks(dense_blocks, "Dense blocks"),
+            min_tokens=min_tokens,
+            backend=backend,
         )
+        node_id = cls.hidden.unique_id if cls.hidden else None
+        return io.NodeOutput(with_window(model, local, node_id))

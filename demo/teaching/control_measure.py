@@ -14,8 +14,8 @@ from torch import Tensor
 
 from clear_attention.comfyui.controlnet.net import ControlSettings, with_local_attention
 from clear_attention.comfyui.core.geometry import LATENT_PX
-from clear_attention.comfyui.core.patch import with_settings
-from clear_attention.window import Window
+from clear_attention.comfyui.core.patch import with_window
+from clear_attention.comfyui.core.settings import WindowSettings
 
 from ..codec.vae_file import vae_weights
 from ..markdown import README, replace_between
@@ -45,7 +45,7 @@ def table() -> str:
     others = list(zip(prompts[1:] + prompts[:1], (picture for _, picture in own), strict=True))
     model, net = load_model(), load_control_net()
     local = with_local_attention(net, ControlSettings(RADIUS))
-    clear = with_settings(model, window=Window(RADIUS))
+    clear = with_window(model, WindowSettings(RADIUS))
     lines = [
         f"| prompt | without | with the net | both behind r = {RADIUS} |",
         "|---|---|---|---|",

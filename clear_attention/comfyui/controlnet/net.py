@@ -11,13 +11,12 @@ from typing import Any
 from comfy.controlnet import ControlNet
 from torch import Tensor
 
-from ...window import Window
 from ..core import host
 from ..core.geometry import geometry_of
 from ..core.override import CALL_KEY, ModelCall, override
 from ..core.patch import OVERRIDE_KEY, REPORT_KEY, SETTINGS_KEY, why_dense
 from ..core.report import RunReport
-from ..core.settings import Settings
+from ..core.settings import Settings, WindowSettings
 from ..families.family import family_of, plain_module
 from .blocks import options_for_blocks, rotary_positions, theta_of
 from .chain import added
@@ -56,17 +55,13 @@ class ControlSettings:
         of the ControlNet's.
         """
         if self.radius:
-            return Settings(
-                window=Window(self.radius),
-                backend=self.backend,
-                proportional=of_model.proportional,
-                wrap_height=of_model.wrap_height,
-                wrap_width=of_model.wrap_width,
-            )
-        backend = of_model.backend if self.backend == "auto" else self.backend
-        return dataclasses.replace(
-            of_model, backend=backend, pool_factor=0, pool_weights={}, dense_blocks=frozenset()
-        )
+            return of_model.with_window(WindowSettings(self.radius, backend=self.backend))
+        if of_model.local is None:
+            return of_model
+        local = of_model.local.without_blocks()
+        if self.backend != "auto":
+            local = dataclasses.replace(local, backend=self.backend)
+        return of_model.with_window(local)
 
 
 def with_local_attention(control_net: Any, settings: ControlSettings) -> LocalControlNet:
@@ -197,7 +192,7 @@ class LocalControlNet(ControlNet):
         call = ModelCall(
             settings=settings,
             geometry=geometry,
-            why_dense=why_dense(settings, geometry, t, self.model_sampling_current),
+            why_dense=why_dense(settings.local, geometry, t, self.model_sampling_current),
             previous=None,
             report=RunReport(),
         )
@@ -214,7 +209,7 @@ class LocalControlNet(ControlNet):
                         wrap_width=settings.wrap_width,
                     )
                 )
-            if settings.window is not None or settings.proportional:
+            if settings.local is not None or settings.proportional:
                 options = {CALL_KEY: call, OVERRIDE_KEY: override}
                 hooks.enter_context(options_for_blocks(network, options))
             yield
@@ -232,7 +227,7 @@ class LocalControlNet(ControlNet):
         assert call.report is not None
         report = self._report_of(transformer_options)
         report.include(call.report, self._name)
-        if call.settings.window is None:
+        if call.settings.local is None:
             report.warn(f"{self._name}: {NO_WINDOW}")
         elif not call.report.calls:
             report.warn(f"{self._name}: {NOT_REACHED}")

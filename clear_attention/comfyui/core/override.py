@@ -106,7 +106,7 @@ def override(func: Override, *args: Any, **kwargs: Any) -> Tensor:
         # [B, H, L, D] -> what the caller wants
         out = out if kwargs.get("skip_output_reshape") else out.transpose(1, 2).flatten(2)
     else:
-        if model_call.report is not None and model_call.settings.window is not None:
+        if model_call.report is not None and model_call.settings.local is not None:
             model_call.report.add(_dense_path(layout, why_dense or ""))
         out = _dense(model_call, host_call, layout, func, args, kwargs)
     if model_call.recorder is not None:
@@ -150,8 +150,6 @@ def _why_dense(
     layout: TokenLayout | None,
     block: tuple[str, int] | None,
 ) -> str | None:
-    if model_call.settings.window is None:
-        return "no window was asked for"
     if model_call.why_dense is not None:
         return model_call.why_dense
     if host_call.k.shape != host_call.q.shape or host_call.v.shape != host_call.q.shape:
@@ -161,7 +159,8 @@ def _why_dense(
         )
     if layout is None:
         return f"{host_call.q.shape[2]} tokens cannot hold the picture's grid"
-    if block is not None and block in model_call.settings.dense_blocks:
+    local = model_call.settings.local
+    if block is not None and local is not None and block in local.dense_blocks:
         return f"block {block[0]} {block[1]} is kept dense"
     return None
 
@@ -169,22 +168,22 @@ def _why_dense(
 def _local(
     model_call: ModelCall, host_call: HostCall, layout: TokenLayout, block: Block | None
 ) -> Tensor:
-    settings, q = model_call.settings, host_call.q
-    assert settings.window is not None
-    pooling = settings.pooling(block)
+    local, window, q = model_call.settings.local, model_call.settings.window, host_call.q
+    assert local is not None and window is not None
+    pooling = local.pooling(block)
     scale = _scale(model_call, host_call, layout, pooled=pooling is not None)
-    call = Call(layout, settings.window, pooling, scale, host_call.mask)
-    backend, why = _backend(q, call, settings.backend)
-    if block is None and settings.needs_block:
+    call = Call(layout, window, pooling, scale, host_call.mask)
+    backend, why = _backend(q, call, local.backend)
+    if block is None and local.needs_block:
         why = "; ".join(filter(None, (UNNAMED, why)))
     if model_call.report is not None:
-        model_call.report.add(_local_path(backend, layout, settings.window, pooling, why))
+        model_call.report.add(_local_path(backend, layout, window, pooling, why))
     out = attention(
         q,
         host_call.k,
         host_call.v,
         layout,
-        settings.window,
+        window,
         pooling=pooling,
         scale=scale,
         mask=host_call.mask,

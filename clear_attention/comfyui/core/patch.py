@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,7 +18,7 @@ from .exact_positions import make_positions_exact
 from .geometry import Geometry, geometry_of
 from .override import CALL_KEY, RECORDER_KEY, ModelCall, override
 from .report import RunReport
-from .settings import Settings
+from .settings import Settings, WindowSettings
 
 SETTINGS_KEY = "clear_attention"
 """Where the nodes' `Settings` lie in a model's transformer_options."""
@@ -31,13 +32,15 @@ def settings_of(model: ModelPatcher) -> Settings:
     return model.model_options.get("transformer_options", {}).get(SETTINGS_KEY, Settings())
 
 
-def with_settings(model: ModelPatcher, node_id: str | None = None, **changes: Any) -> ModelPatcher:
-    """Return a clone of the model with changed settings; of two nodes the later one wins.
+def with_window(
+    model: ModelPatcher, local: WindowSettings | None, node_id: str | None = None
+) -> ModelPatcher:
+    """Return a clone of the model with this window; nothing of an earlier one remains.
 
     Args:
         model: A MODEL, left as it is.
+        local: What a window node asks for, or None for full attention.
         node_id: The node that shows the report.
-        **changes: Fields of `Settings`.
 
     Raises:
         RuntimeError: The host is too old.
@@ -45,11 +48,59 @@ def with_settings(model: ModelPatcher, node_id: str | None = None, **changes: An
     """
     host.require_usable()
     require_family(model)
-    settings = dataclasses.replace(settings_of(model), **changes)
+    if local is not None:
+        local.check(block_counts(model))
+    return _with(model, settings_of(model).with_window(local), node_id)
+
+
+def with_settings(
+    model: ModelPatcher,
+    node_id: str | None = None,
+    *,
+    proportional: bool | None = None,
+    wrap_height: bool | None = None,
+    wrap_width: bool | None = None,
+    name_blocks: bool | None = None,
+    observer: Callable[..., None] | None = None,
+) -> ModelPatcher:
+    """Return a clone of the model with changed settings; of two nodes the later one wins.
+
+    The window is left as it is, see `with_window`. None leaves a setting as it is too.
+
+    Args:
+        model: A MODEL, left as it is.
+        node_id: The node that shows the report.
+        proportional: See `Settings`.
+        wrap_height: See `Settings`.
+        wrap_width: See `Settings`.
+        name_blocks: See `Settings`.
+        observer: Follows each model call from now on, once if it is added again.
+
+    Raises:
+        RuntimeError: The host is too old.
+        ValueError: The model's architecture is not supported.
+    """
+    host.require_usable()
+    require_family(model)
+    settings = settings_of(model)
+    given = {
+        "proportional": proportional,
+        "wrap_height": wrap_height,
+        "wrap_width": wrap_width,
+        "name_blocks": name_blocks,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    settings = dataclasses.replace(settings, **changes)
+    if observer is not None:
+        observers = dict.fromkeys((*settings.observers, observer))
+        settings = dataclasses.replace(settings, observers=tuple(observers))
+    return _with(model, settings, node_id)
+
+
+def _with(model: ModelPatcher, settings: Settings, node_id: str | None) -> ModelPatcher:
     if node_id is not None:
         others = tuple(other for other in settings.node_ids if other != node_id)
         settings = dataclasses.replace(settings, node_ids=(*others, node_id))
-    settings.check(block_counts(model))
     model = model.clone()
     options = model.model_options.setdefault("transformer_options", {})
     if SETTINGS_KEY not in options:
@@ -78,7 +129,7 @@ def report_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
         return executor(*args, **kwargs)
     finally:
         settings: Settings = options[SETTINGS_KEY]
-        attention = settings.window is not None
+        attention = settings.local is not None
         if attention or report.calls or report.notes or report.warned:
             report.publish(settings.node_ids, attention)
 
@@ -109,7 +160,7 @@ def direct_attention(
         options[CALL_KEY] = ModelCall(
             settings=settings,
             geometry=geometry,
-            why_dense=why_dense(settings, geometry, t, model.model_sampling),
+            why_dense=why_dense(settings.local, geometry, t, model.model_sampling),
             previous=options.get(OVERRIDE_KEY),
             report=options.get(REPORT_KEY),
             recorder=options.get(RECORDER_KEY),
@@ -126,16 +177,18 @@ def direct_attention(
 
 
 def why_dense(
-    settings: Settings, geometry: Geometry, sigma: Tensor, model_sampling: Any
+    local: WindowSettings | None, geometry: Geometry, sigma: Tensor, model_sampling: Any
 ) -> str | None:
     """Return why a whole call keeps full attention, or None."""
+    if local is None:
+        return "no window was asked for"
     tokens = geometry.height * geometry.width
-    if tokens < settings.min_tokens:
-        return f"{tokens} image tokens are fewer than min_tokens {settings.min_tokens}"
-    if settings.start_percent <= 0.0 and settings.end_percent >= 1.0:
+    if tokens < local.min_tokens:
+        return f"{tokens} image tokens are fewer than min_tokens {local.min_tokens}"
+    if local.start_percent <= 0.0 and local.end_percent >= 1.0:
         return None
-    start = model_sampling.percent_to_sigma(settings.start_percent)
-    end = model_sampling.percent_to_sigma(settings.end_percent)
+    start = model_sampling.percent_to_sigma(local.start_percent)
+    end = model_sampling.percent_to_sigma(local.end_percent)
     if end <= float(sigma.max()) <= start:
         return None
-    return f"outside {settings.start_percent:g} to {settings.end_percent:g} of the schedule"
+    return f"outside {local.start_percent:g} to {local.end_percent:g} of the schedule"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...families.block_text import require_blocks
 from ...families.names import Block
@@ -15,43 +15,28 @@ DIRECTIONS = {"both": (True, True), "horizontal": (False, True), "vertical": (Tr
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How the attention of one model runs; every field's default changes nothing.
+class WindowSettings:
+    """What one window node asks for; a later window node replaces all of it, never a part.
 
     Attributes:
-        window: The disc of an image token, or None for full attention.
+        radius: Of the disc of an image token, in tokens.
         pool_factor: Edge of a pooled cell in tokens, 0 for no pooled branch.
         pool_weights: Learned pooling per block; a block without an entry pools by the mean.
-        start_percent: Share of the sampling schedule at which CLEAR begins.
-        end_percent: Share of the sampling schedule at which CLEAR ends.
+        start_percent: Share of the sampling schedule at which the window begins.
+        end_percent: Share of the sampling schedule at which the window ends.
         dense_blocks: Blocks that keep full attention.
         min_tokens: Pictures with fewer image tokens keep full attention.
         backend: "auto" or the name of a backend.
-        proportional: Grow the softmax scale with the sequence length.
-        wrap_height: Whether the last row of the picture lies beside the first one.
-        wrap_width: Whether the last column lies beside the first one.
-        observers: Plain functions that follow each model call, as `core.override.Observer` says.
-        node_ids: Nodes that show the report, in the order in which they were applied.
     """
 
-    window: Window | None = None
+    radius: int
     pool_factor: int = 0
-    pool_weights: dict[Block, Pooling] = field(default_factory=dict)
+    pool_weights: Mapping[Block, Pooling] = field(default_factory=dict)
     start_percent: float = 0.0
     end_percent: float = 1.0
     dense_blocks: frozenset[Block] = frozenset()
     min_tokens: int = 0
     backend: str = "auto"
-    proportional: bool = False
-    wrap_height: bool = False
-    wrap_width: bool = False
-    observers: tuple[Callable[..., None], ...] = ()
-    node_ids: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.window is not None:  # of whichever node, before or after the one that wraps it
-            window = Window(self.window.radius, self.wrap_height, self.wrap_width)
-            object.__setattr__(self, "window", window)
 
     @property
     def needs_block(self) -> bool:
@@ -77,3 +62,46 @@ class Settings:
             return None
         learned = self.pool_weights.get(block) if block else None
         return learned or Pooling(self.pool_factor)
+
+    def without_blocks(self) -> WindowSettings:
+        """Return the settings for another network: what was learned or named per block is gone."""
+        return replace(self, pool_factor=0, pool_weights={}, dense_blocks=frozenset())
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the attention of one model runs; every field's default changes nothing.
+
+    Attributes:
+        local: What the last window node asks for, or None for full attention.
+        proportional: Grow the softmax scale with the sequence length.
+        wrap_height: Whether the last row of the picture lies beside the first one.
+        wrap_width: Whether the last column lies beside the first one.
+        name_blocks: Whether the host must say which block is running, whatever else needs it.
+        observers: Plain functions that follow each model call, as `core.override.Observer` says.
+        node_ids: Nodes that show the report, in the order in which they were applied.
+    """
+
+    local: WindowSettings | None = None
+    proportional: bool = False
+    wrap_height: bool = False
+    wrap_width: bool = False
+    name_blocks: bool = False
+    observers: tuple[Callable[..., None], ...] = ()
+    node_ids: tuple[str, ...] = ()
+
+    @property
+    def window(self) -> Window | None:
+        """The disc of an image token, wrapped by whichever node: the order does not matter."""
+        if self.local is None:
+            return None
+        return Window(self.local.radius, self.wrap_height, self.wrap_width)
+
+    @property
+    def needs_block(self) -> bool:
+        """Whether the attention must know which block is running."""
+        return self.name_blocks or (self.local is not None and self.local.needs_block)
+
+    def with_window(self, local: WindowSettings | None) -> Settings:
+        """Return the settings with another window; None is full attention."""
+        return replace(self, local=local)

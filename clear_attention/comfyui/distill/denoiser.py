@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from ...pooling import Pooling
 from ..core import host
 from ..core.override import RECORDER_KEY
 from ..core.patch import SETTINGS_KEY, settings_of, with_settings
-from ..core.settings import Settings
+from ..core.settings import Settings, WindowSettings
 from ..families.family import plain_module, require_family
 from ..weights.base import table_and_size
 
@@ -73,7 +72,9 @@ class HostDenoiser:
     ) -> Tensor:
         """Predict the velocity, see `Denoiser.velocity`."""
         options = dict(self.patcher.model_options["transformer_options"])
-        options[SETTINGS_KEY] = _with_attention(options[SETTINGS_KEY], local)
+        if local is not None:
+            settings: Settings = options[SETTINGS_KEY]
+            options[SETTINGS_KEY] = settings.with_window(window_settings(local))
         options[RECORDER_KEY] = recorder
         # As the host makes a call's arguments from a conditioning; each family has its own.
         conditions = self.base.extra_conds(
@@ -183,7 +184,7 @@ def require_trainable(model: ModelPatcher) -> None:
     """
     family = require_family(model)
     table_and_size(model)
-    if settings_of(model).window is not None:
+    if settings_of(model).local is not None:
         raise ValueError(
             "The model to distil has a CLEAR window already, and would teach what it does not see: "
             "connect the model from in front of the CLEAR node."
@@ -216,19 +217,12 @@ def require_plain_weights(model: ModelPatcher) -> None:
             )
 
 
-def _with_attention(settings: Settings, local: Local | None) -> Settings:
-    """Return the settings with the student's attention; the teacher's is full."""
-    if local is None:
-        return settings
-    return dataclasses.replace(settings, **local_settings(local))
-
-
-def local_settings(local: Local) -> dict[str, Any]:
-    """Return the student's attention as fields of `Settings`."""
+def window_settings(local: Local) -> WindowSettings:
+    """Return the student's attention as a window node would ask for it."""
     weights = local.pooling_weights
     factor = next((weight.shape[0] for weight in weights.values()), 0)
-    return dict(
-        window=local.window,
+    return WindowSettings(
+        local.window.radius,
         pool_factor=factor,
         pool_weights={block: Pooling(factor, weight) for block, weight in weights.items()},
         backend=local.backend,

@@ -16,9 +16,9 @@ from ...distill.config import RunConfig
 from ...distill.data.shards import ShardFolder
 from ...distill.tasks import Distillation
 from ..core.geometry import LATENT_PX
-from ..core.patch import with_settings
+from ..core.patch import with_window
 from ..core.pictures import save_picture
-from .denoiser import HostDenoiser, local_settings
+from .denoiser import HostDenoiser, window_settings
 from .sampling import Painter, Prompt, request_to_stop_kept
 from .watcher import Watcher
 
@@ -87,7 +87,7 @@ def paint_both(
 def as_student(task: Distillation) -> Generator[ModelPatcher]:
     """Give a clone of the teacher that samples as the student for the length of the ``with``."""
     denoiser = denoiser_of(task)
-    student = with_settings(denoiser.patcher, **local_settings(task.local))
+    student = with_window(denoiser.patcher, window_settings(task.local))
     with task.student.attached(denoiser.network):
         yield student
 

@@ -113,23 +113,24 @@ def bytes_needed(
 
 
 def _of_attention(model: ModelPatcher, shape: Sequence[int], settings: Settings) -> float:
-    assert settings.window is not None
+    assert settings.local is not None
     backend = _backend(model, shape, settings)
     # Strips of a tile's width copy their keys and values, and those of a radius on both sides.
-    return BY_BACKEND.get(backend, 1.5 + settings.window.radius / 12)
+    return BY_BACKEND.get(backend, 1.5 + settings.local.radius / 12)
 
 
 def _why_not_linear(model: ModelPatcher, shape: Sequence[int], settings: Settings) -> str | None:
-    if settings.window is None:
+    local = settings.local
+    if local is None:
         return "the attention has no CLEAR window"
-    if settings.start_percent > 0 or settings.end_percent < 1:
+    if local.start_percent > 0 or local.end_percent < 1:
         return "the attention is full in a part of the schedule"
-    if settings.dense_blocks:
+    if local.dense_blocks:
         return "some blocks are kept dense"
-    if settings.pool_factor > 1:
+    if local.pool_factor > 1:
         return "pooled attention is not linear"
-    if _layout(model, shape).image < settings.min_tokens:
-        return f"the picture has fewer than min_tokens {settings.min_tokens}"
+    if _layout(model, shape).image < local.min_tokens:
+        return f"the picture has fewer than min_tokens {local.min_tokens}"
     backend = _backend(model, shape, settings)
     if backend in ("masked", "reference"):
         return f"the backend {backend} is not linear"
@@ -137,11 +138,12 @@ def _why_not_linear(model: ModelPatcher, shape: Sequence[int], settings: Setting
 
 
 def _backend(model: ModelPatcher, shape: Sequence[int], settings: Settings) -> str:
-    assert settings.window is not None
-    if settings.backend != "auto":
-        return settings.backend
+    local, window = settings.local, settings.window
+    assert local is not None and window is not None
+    if local.backend != "auto":
+        return local.backend
     q = _query(model, shape)
-    return choose_name(q, Call(_layout(model, shape), settings.window, None, q.shape[-1] ** -0.5))
+    return choose_name(q, Call(_layout(model, shape), window, None, q.shape[-1] ** -0.5))
 
 
 def _query(model: ModelPatcher, shape: Sequence[int]) -> Tensor:

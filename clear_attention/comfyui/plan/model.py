@@ -159,12 +159,13 @@ def _job(
     height, width = (math.ceil(edge / token_px(model)) for edge in size_px)
     layout = TokenLayout(text_tokens, height, width)
     settings = settings_of(model)
-    if radius or settings.window is None:
+    local = settings.local
+    if radius or local is None:
         return Job(layout, Window(radius or DEFAULT_RADIUS), pool_factor, batch)
-    if layout.image < settings.min_tokens:
+    if layout.image < local.min_tokens:
         return Job(layout, batch=batch)
-    dense = Counter(kind for kind, _ in settings.dense_blocks)
-    return Job(layout, settings.window, settings.pool_factor, batch, dict(dense))
+    dense = Counter(kind for kind, _ in local.dense_blocks)
+    return Job(layout, settings.window, local.pool_factor, batch, dict(dense))
 
 
 def _budget(model: ModelPatcher, size_px: tuple[int, int], batch: int, vae: Any) -> Budget:

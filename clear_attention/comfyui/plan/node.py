@@ -111,8 +111,9 @@ def _timed(model: Any, x: Tensor, options: dict[str, Any], seconds: float) -> Ti
     patch = family.patch(plain_module(model.diffusion_model))
     geometry = geometry_of(x, (), patch)
     settings: Settings = options.get(SETTINGS_KEY, Settings())
-    dense = settings.window is None or geometry.height * geometry.width < settings.min_tokens
-    radius = None if dense or settings.window is None else settings.window.radius
+    local = settings.local
+    dense = local is None or geometry.height * geometry.width < local.min_tokens
+    radius = None if dense or local is None else local.radius
     return TimedCall(x.shape[0], geometry.height, geometry.width, radius, seconds)
 
 

@@ -52,7 +52,7 @@ def report_seams(
     """
     if not (settings.wrap_height or settings.wrap_width):
         return
-    window = settings.window is not None
+    window = settings.local is not None
     if not family.rotary:
         so = "the window does, but a seam may stay" if window else "nothing does without a window"
         report.warn(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy.model_patcher import ModelPatcher
 
-from ..core.patch import settings_of, with_settings
+from ..core.patch import with_settings
 from ..core.settings import DIRECTIONS
 from ..families.family import require_family
 from .embedder import make_periodic
@@ -28,13 +28,8 @@ def make_seamless(
         ValueError: The model's architecture is not supported.
     """
     wrap_height, wrap_width = DIRECTIONS[direction]
-    observers = dict.fromkeys((*settings_of(model).observers, follow_call))
     model = with_settings(
-        model,
-        node_id,
-        wrap_height=wrap_height,
-        wrap_width=wrap_width,
-        observers=tuple(observers),
+        model, node_id, wrap_height=wrap_height, wrap_width=wrap_width, observer=follow_call
     )
     if require_family(model).rotary:
         make_periodic(model, wrap_height=wrap_height, wrap_width=wrap_width)

@@ -20,7 +20,7 @@ from ...locality.measure import Locality, measure_locality
 from ...locality.report import LocalityReport
 from ..core.blocks import block_counts, running_block
 from ..core.override import CALL_KEY, Override, read_call
-from ..core.patch import OVERRIDE_KEY, settings_of, with_settings
+from ..core.patch import OVERRIDE_KEY, settings_of, with_settings, with_window
 from ..core.pictures import figure_or_message
 from ..core.report import NOTHING_SEEN
 
@@ -89,9 +89,7 @@ def probe(model: ModelPatcher, sample: Sample, queries: int | None = None) -> di
         measured.setdefault(block, []).append(locality)
         progress.update(1)
 
-    # Naming the blocks as dense makes hosts that do not say which one is running do so.
-    everything = frozenset((kind, i) for kind, count in counts.items() for i in range(count))
-    probed = with_settings(model, window=None, dense_blocks=everything)
+    probed = with_settings(with_window(model, None), name_blocks=True)
     options = probed.model_options["transformer_options"]
     options[OVERRIDE_KEY] = _recording(add, options.get(OVERRIDE_KEY), queries, sample.seed)
     denoise_once(probed, sample)
@@ -175,6 +173,6 @@ def _remarks(model: ModelPatcher, sample: Sample, queries: int) -> tuple[str, ..
         f"{sigma_at(model, sample.at_percent):.4g}), on "
         f"{f'{queries} image tokens at most' if queries else 'every image token'}."
     )
-    if settings_of(model).window is None:
+    if settings_of(model).local is None:
         return (remark,)
     return (remark, "The window of the CLEAR node on this model was ignored: attention was full.")

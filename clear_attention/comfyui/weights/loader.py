@@ -6,8 +6,8 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 
 from ...pooling import Pooling
-from ...window import Window
-from ..core.patch import with_settings
+from ..core.patch import with_window
+from ..core.settings import WindowSettings
 from ..families.family import require_family
 from .patches import FOLDER, apply_clear, load_clear, register_model_folder
 
@@ -46,19 +46,10 @@ def load_onto(
     if strength == 0:
         return model
     clear = load_clear(clear_name, radius)
-    model = with_settings(
-        model,
-        node_id=node_id,
-        window=Window(clear.radius),
-        pool_factor=clear.pool_factor,
-        pool_weights={
-            block: Pooling(clear.pool_factor, weight)
-            for block, weight in clear.pooling_weights.items()
-        },
-        start_percent=0.0,
-        end_percent=1.0,
-        dense_blocks=frozenset(),
-        min_tokens=0,
-        backend=backend,
+    pool_weights = {
+        block: Pooling(clear.pool_factor, weight) for block, weight in clear.pooling_weights.items()
+    }
+    local = WindowSettings(
+        clear.radius, pool_factor=clear.pool_factor, pool_weights=pool_weights, backend=backend
     )
-    return apply_clear(model, clear, strength, reference)
+    return apply_clear(with_window(model, local, node_id), clear, strength, reference)

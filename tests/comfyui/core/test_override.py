@@ -176,7 +176,7 @@ def test_pooling_weights_reach_their_own_layer(flux_model, nodes, clear_folder, 
     model = nodes.CLEARLoader(flux_model("b"), "clear_b_down4.safetensors", 1.0, 4)
     options = model.model_options["transformer_options"]
     settings = options["clear_attention"]
-    kinds = {block: pooling.weight for block, pooling in settings.pool_weights.items()}
+    kinds = {block: pooling.weight for block, pooling in settings.local.pool_weights.items()}
     assert set(kinds) == {("double", 0), ("double", 1), *(("single", i) for i in range(3))}
     assert len({tuple(weight.flatten().tolist()) for weight in kinds.values()}) == len(kinds)
 

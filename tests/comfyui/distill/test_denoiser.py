@@ -52,11 +52,12 @@ def flags_of(network):
 @pytest.mark.parametrize("window", [None, Window(2)], ids=["full", "local"])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_velocity_is_what_the_host_computes(name, window, teacher, denoiser_of, run):
-    from clear_attention.comfyui.core.patch import with_settings
+    from clear_attention.comfyui.core.patch import with_window
+    from clear_attention.comfyui.core.settings import WindowSettings
 
     given = samples(name)
     extra = {} if name == "3.5-medium" else {"guidance": torch.tensor([3.5])}
-    model = with_settings(teacher(name), window=window)
+    model = with_window(teacher(name), WindowSettings(window.radius) if window else None)
     expected = run(model, noisy(), SIGMA, given.context, y=given.pooled, **extra)
     with torch.no_grad():
         local = Local(window) if window else None

@@ -221,9 +221,8 @@ def test_pooling_weights_reach_their_own_attention(image, sd3_model, sd3_clear, 
     model, arguments = sd3_model("3.5-medium"), inputs(height=24, width=16)
     file = sd3_clear("3.5-medium", pool_factor=4, image=image)
     pooled = nodes.CLEARLoader(model, file.name)
-    assert len(pooled.model_options["transformer_options"]["clear_attention"].pool_weights) == (
-        5 if image else 3
-    )
+    settings = pooled.model_options["transformer_options"]["clear_attention"]
+    assert len(settings.local.pool_weights) == (5 if image else 3)
     mean = torch.full((1, 1, 1, 4, 1, 4, 1), 1 / 16)
     weights = [
         file.tensors.get(f"transformer_blocks.{block}.processor.spatial_weight", mean)

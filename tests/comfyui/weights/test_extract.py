@@ -97,7 +97,8 @@ def test_the_window_travels_in_the_file(extract, flux_model, nodes, product, fol
     assert lora_name == "my name.safetensors"
     loaded = nodes.CLEARLoader(model, lora_name)
     settings = loaded.model_options["transformer_options"][patch.SETTINGS_KEY]
-    assert (settings.window.radius, settings.pool_factor, len(settings.pool_weights)) == (4, 4, 5)
+    assert (settings.local.radius, settings.local.pool_factor) == (4, 4)
+    assert len(settings.local.pool_weights) == 5
     with safe_open(folders / "loras" / "clear" / lora_name, "pt") as file:
         assert file.metadata()["clear.rank"] == "5"
         assert file.metadata()["clear.radius"] == "4"

@@ -189,9 +189,9 @@ def test_the_node_brings_the_files_window_and_pooling(name, model_of, write, nod
         patched = nodes.CLEARLoader(model, file, *inputs)
         return patched.model_options["transformer_options"][patch.SETTINGS_KEY]
 
-    assert (settings().window.radius, settings().pool_factor) == (RADIUS, 2)
+    assert (settings().local.radius, settings().local.pool_factor) == (RADIUS, 2)
     assert settings(1.0, 9).window.radius == 9
-    pooling = settings().pool_weights
+    pooling = settings().local.pool_weights
     assert len(pooling) == sum(name.endswith("spatial_weight") for name in tensors)
     for (kind, index), pooled in pooling.items():
         name = f"{ATTENTIONS[kind].format(index)}.processor.spatial_weight"
