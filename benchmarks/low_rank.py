@@ -148,7 +148,7 @@ def extract_file(name: str, rank: int, folder: Path) -> tuple[Path, float]:
 
     found = read(MODELS / name)
     extracted = extract(
-        found.table, found.size, base_weights(), load(found), rank=rank, dtype=torch.bfloat16
+        found.table, found.rows, base_weights(), load(found), rank=rank, dtype=torch.bfloat16
     )
     path = folder / f"{Path(name).stem}_rank_{rank}.safetensors"
     low_rank.save(path, extracted.tensors, radius=found.radius, base=found.base)

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..clear_attention.comfyui.weights.extract import extract_lora
-from ..clear_attention.comfyui.weights.loader import clear_files
+from ..clear_attention.comfyui.weights.folder import clear_files
 from .inputs import CATEGORY, radius_input
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.weights.loader import clear_files, load_onto
+from ..clear_attention.comfyui.weights.folder import clear_files
+from ..clear_attention.comfyui.weights.loader import load_onto
 from .inputs import CATEGORY, backend_input, model_input, radius_input
 
 

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from ..atomic_files import written_whole
 from ..families.flux import FLUX
-from ..families.names import ModelSize, NameTable
+from ..families.names import HostSlice, ModelSize, NameTable
 from ..families.sd3 import SD3
 from . import wrong_files
 from .errors import CheckpointError, quoted, some
@@ -37,6 +38,7 @@ from .metadata import (
     find_radius,
 )
 from .model_size import measure
+from .rows import rows_of
 
 TABLES: tuple[NameTable, ...] = (FLUX, SD3)
 """The model families whose checkpoints are read; the first whose blocks are all there is taken."""
@@ -77,6 +79,11 @@ class Checkpoint:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor, by its name in the file."""
         return {name: info.shape for name, info in self.tensors.items()}
+
+    @cached_property
+    def rows(self) -> Mapping[str, HostSlice]:
+        """The host's rows that the file becomes, by its names, pooling apart; see `rows_of`."""
+        return rows_of(self.table, self.size, self.shapes)
 
     @property
     def has_metadata(self) -> bool:

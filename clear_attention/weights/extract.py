@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..families.names import BIAS_CHANGE, DOWN, HOST_PREFIX, LORA_PREFIX, UP, ModelSize, NameTable
+from ..families.names import BIAS_CHANGE, DOWN, HOST_PREFIX, LORA_PREFIX, UP, HostSlice, NameTable
 from .errors import CheckpointError
-from .low_rank import WEIGHT
+from .rows import WEIGHT, cut
 
 OVERSAMPLING = 16  # columns beyond the rank that the iteration carries along
 ROUNDS = 4  # within 1 % of the least error even where singular values hardly fall
@@ -81,7 +81,7 @@ def relative(layers: Sequence[LayerError]) -> float:
 
 def extract(
     table: NameTable,
-    size: ModelSize,
+    rows: Mapping[str, HostSlice],
     base: Mapping[str, Tensor],
     clear: Mapping[str, Tensor],
     *,
@@ -96,7 +96,7 @@ def extract(
 
     Args:
         table: Names of the model family.
-        size: Width and blocks of the model.
+        rows: The host's rows that the checkpoint's tensors become, `Checkpoint.rows`.
         base: The base's tensors by the host's names, of a floating-point dtype, any device.
         clear: The checkpoint's tensors by their published names.
         rank: Rank of the changes, from 1 to the width.
@@ -107,11 +107,12 @@ def extract(
     Raises:
         CheckpointError: The rank is too large or too small, or the base is not finite.
     """
-    if not 1 <= rank <= size.hidden:
+    hidden = max(offset[2] for _, offset in rows.values())
+    if not 1 <= rank <= hidden:
         raise CheckpointError(
-            f"The rank must be from 1 to the model's width of {size.hidden}, got {rank}."
+            f"The rank must be from 1 to the model's width of {hidden}, got {rank}."
         )
-    whole = table.from_host(base, size)
+    whole = {name: cut(base, place) for name, place in rows.items()}
     names = [name for name in whole if name.endswith(WEIGHT)]
     draw = torch.Generator().manual_seed(0)
     tensors: dict[str, Tensor] = {}
@@ -129,7 +130,7 @@ def extract(
         lost = _square(change - up.float() @ down.float())
         layers.append(LayerError(_kind(table, name), square, lost))
         progress(done, len(names))
-    biases = bias_changes(table, size, base, clear, dtype)
+    biases = bias_changes(rows, base, clear, dtype)
     _check_finite(biases)
     tensors |= biases
     pooling = {name: t for name, t in clear.items() if name not in whole}
@@ -164,21 +165,19 @@ def factors(change: Tensor, rank: int, draw: torch.Generator) -> tuple[Tensor, T
 
 
 def bias_changes(
-    table: NameTable,
-    size: ModelSize,
+    rows: Mapping[str, HostSlice],
     base: Mapping[str, Tensor],
     clear: Mapping[str, Tensor],
     dtype: torch.dtype,
 ) -> dict[str, Tensor]:
     """Return the changes of biases by the host's layers, whose other rows stay as they are."""
     changes: dict[str, Tensor] = {}
-    for name, rows in table.slices(size).items():
+    for name, place in rows.items():
         if name.endswith(WEIGHT):
             continue
-        whole = base[rows.key]
-        layer = f"{HOST_PREFIX}{rows.key.removesuffix('bias')}{BIAS_CHANGE}"
-        fused = changes.setdefault(layer, torch.zeros(whole.shape, dtype=dtype))
-        fused.narrow(*rows.offset).copy_(difference(clear[name], whole.narrow(*rows.offset), "cpu"))
+        layer = f"{HOST_PREFIX}{place.key.removesuffix('bias')}{BIAS_CHANGE}"
+        fused = changes.setdefault(layer, torch.zeros(base[place.key].shape, dtype=dtype))
+        fused.narrow(*place.offset).copy_(difference(clear[name], cut(base, place), "cpu"))
     return changes
 
 

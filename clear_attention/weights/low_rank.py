@@ -15,11 +15,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..families.names import BIAS_CHANGE, HOST_PREFIX, LORA_PREFIX, HostSlice, ModelSize, NameTable
+from ..families.names import LORA_PREFIX
 from . import checkpoint
 from .errors import CheckpointError, some
-
-WEIGHT = ".weight"
 
 
 def save(
@@ -49,30 +47,3 @@ def save(
             f"got {some(tensors)}."
         )
     checkpoint.save(path, tensors, radius=radius, pool_factor=pool_factor, base=base)
-
-
-def slices(table: NameTable, size: ModelSize) -> dict[str, HostSlice]:
-    """Map every change to the rows of the host's weight that it changes.
-
-    Changes are named as a LoRA's layers are: ``transformer.transformer_blocks.0.attn.to_q``.
-    """
-    return {
-        LORA_PREFIX + name.removesuffix(WEIGHT): rows
-        for name, rows in table.slices(size).items()
-        if name.endswith(WEIGHT)
-    }
-
-
-def bias_slices(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, HostSlice]:
-    """Map the changes of biases among a checkpoint's tensors to the host's biases.
-
-    Args:
-        shapes: Shape of every tensor in the checkpoint.
-    """
-    return {
-        name: HostSlice(
-            f"{name.removeprefix(HOST_PREFIX).removesuffix(BIAS_CHANGE)}bias", (0, 0, shape[0])
-        )
-        for name, shape in shapes.items()
-        if name.endswith(f".{BIAS_CHANGE}")
-    }

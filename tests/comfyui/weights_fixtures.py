@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +14,17 @@ FILES = {"a-local": "clear_a_local", "a-pooled": "clear_a_down4", "b-pooled": "c
 
 @pytest.fixture(scope="session")
 def weights(host: Any) -> Any:
-    """The module under test; it can be imported only inside the host."""
-    from clear_attention.comfyui.weights import patches
+    """The functions under test; they can be imported only inside the host."""
+    from clear_attention.comfyui.weights import folder, loaded, patches
 
-    return patches
+    return SimpleNamespace(
+        loaded=loaded,
+        register_model_folder=folder.register_model_folder,
+        load_clear=loaded.load_clear,
+        ClearWeights=loaded.ClearWeights,
+        Tensors=loaded.Tensors,
+        apply_clear=patches.apply_clear,
+    )
 
 
 @pytest.fixture
@@ -27,8 +35,8 @@ def clear(host: Any) -> Any:
 
 def golden_clear(name: str) -> Any:
     """Load a golden checkpoint of whole weights for one of the FLUX models."""
-    from clear_attention.comfyui.weights import patches
+    from clear_attention.comfyui.weights import loaded
     from clear_attention.weights import checkpoint
 
     found = checkpoint.read(FOLDER / f"{FILES[name]}.safetensors", radius=4)
-    return patches.ClearWeights(found, patches.Tensors(checkpoint.load(found)))
+    return loaded.ClearWeights(found, loaded.Tensors(checkpoint.load(found)))

@@ -10,10 +10,12 @@ from clear_attention.families.names import ModelSize
 from clear_attention.families.sd3 import SD3
 from clear_attention.weights import CheckpointError, checkpoint, load, low_rank, read
 from clear_attention.weights.extract import LayerError, extract, factors, relative
+from clear_attention.weights.rows import bias_rows
 
 from ..families.test_sd3_names import made_up
 
 SIZE = ModelSize(24, {"double": 2, "single": 3}, 0)
+ROWS = FLUX.slices(SIZE)
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_factors_share_the_norm():
 
 
 def test_full_rank_is_the_difference(clear, base):
-    extracted = extract(FLUX, SIZE, base, clear, rank=24, dtype=torch.float32)
+    extracted = extract(FLUX, ROWS, base, clear, rank=24, dtype=torch.float32)
     assert extracted.error < 1e-5
     for name, whole in FLUX.from_host(base, SIZE).items():
         if name.endswith("weight"):
@@ -80,7 +82,7 @@ def test_full_rank_is_the_difference(clear, base):
 
 
 def test_biases_are_whole_and_leave_other_rows_alone(clear, base):
-    tensors = extract(FLUX, SIZE, base, clear, rank=1, dtype=torch.float32).tensors
+    tensors = extract(FLUX, ROWS, base, clear, rank=1, dtype=torch.float32).tensors
     qkv = tensors["diffusion_model.double_blocks.1.img_attn.qkv.diff_b"]
     parts = [clear[f"transformer_blocks.1.attn.to_{part}.bias"] for part in "qkv"]
     assert torch.equal(qkv, torch.cat(parts) - base["double_blocks.1.img_attn.qkv.bias"])
@@ -91,7 +93,7 @@ def test_biases_are_whole_and_leave_other_rows_alone(clear, base):
 
 
 def test_the_file_is_read_back_with_its_window(clear, base, tmp_path):
-    extracted = extract(FLUX, SIZE, base, clear, rank=3, dtype=torch.bfloat16)
+    extracted = extract(FLUX, ROWS, base, clear, rank=3, dtype=torch.bfloat16)
     path = tmp_path / "anything.safetensors"
     low_rank.save(path, extracted.tensors, radius=9, base="flux1-dev")
     found = read(path)
@@ -99,12 +101,12 @@ def test_the_file_is_read_back_with_its_window(clear, base, tmp_path):
     loaded = load(found)
     pooling = [name for name in clear if name.endswith("spatial_weight")]
     assert pooling and all(torch.equal(loaded[name], clear[name]) for name in pooling)
-    assert len(low_rank.bias_slices(found.shapes)) == 2 * 2 + 3
+    assert len(bias_rows(found.shapes)) == 2 * 2 + 3
     assert abs(extracted.size_bytes - path.stat().st_size) < 16_000
 
 
 def test_the_error_is_that_of_what_is_stored(clear, base):
-    extracted = extract(FLUX, SIZE, base, clear, rank=5, dtype=torch.bfloat16)
+    extracted = extract(FLUX, ROWS, base, clear, rank=5, dtype=torch.bfloat16)
     by_kind = {}
     for name, whole in FLUX.from_host(base, SIZE).items():
         if not name.endswith("weight"):
@@ -133,7 +135,7 @@ def test_what_did_not_change_has_no_error():
 
 def test_the_error_falls_as_the_rank_grows(clear, base):
     errors = [
-        extract(FLUX, SIZE, base, clear, rank=rank, dtype=torch.float32).error
+        extract(FLUX, ROWS, base, clear, rank=rank, dtype=torch.float32).error
         for rank in (1, 4, 12, 20)
     ]
     assert errors == sorted(errors, reverse=True) and errors[-1] < errors[0] / 2
@@ -141,12 +143,12 @@ def test_the_error_falls_as_the_rank_grows(clear, base):
 
 def test_sd3_is_extracted_too():
     clear = made_up(2, 1, 0)
-    size = ModelSize(128, {"joint": 2, "image": 1}, 0)
+    rows = SD3.slices(ModelSize(128, {"joint": 2, "image": 1}, 0))
     fused = {
-        rows.key: torch.zeros((384 if "qkv" in rows.key else 128, *[128][: "weight" in rows.key]))
-        for rows in SD3.slices(size).values()
+        key: torch.zeros((384 if "qkv" in key else 128, *[128][: "weight" in key]))
+        for key, _ in rows.values()
     }
-    extracted = extract(SD3, size, fused, clear, rank=128, dtype=torch.float32)
+    extracted = extract(SD3, rows, fused, clear, rank=128, dtype=torch.float32)
     assert extracted.error < 1e-5
     assert "image to_out.0" in extracted.by_kind and "joint to_q" in extracted.by_kind
 
@@ -160,26 +162,26 @@ def test_progress_is_told_and_may_stop_it(clear, base):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        extract(FLUX, SIZE, base, clear, rank=2, dtype=torch.float32, progress=stop)
+        extract(FLUX, ROWS, base, clear, rank=2, dtype=torch.float32, progress=stop)
     assert seen == [(1, 17), (2, 17), (3, 17)]
 
 
 @pytest.mark.parametrize("rank", [0, -1, 25])
 def test_a_rank_must_fit_the_width(rank, clear, base):
     with pytest.raises(CheckpointError, match=f"from 1 to the model's width of 24, got {rank}"):
-        extract(FLUX, SIZE, base, clear, rank=rank, dtype=torch.float32)
+        extract(FLUX, ROWS, base, clear, rank=rank, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_base_that_is_not_finite_is_refused(value, clear, base):
     base["double_blocks.1.img_attn.qkv.weight"][30, 3] = value
     with pytest.raises(CheckpointError, match=r"got NaN or infinite ones for .*to_k"):
-        extract(FLUX, SIZE, base, clear, rank=2, dtype=torch.float32)
+        extract(FLUX, ROWS, base, clear, rank=2, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("length", [(), (71,), (72, 1)], ids=str)
 def test_a_bias_of_another_shape_is_refused(length, clear, base, tmp_path):
-    tensors = extract(FLUX, SIZE, base, clear, rank=2, dtype=torch.float32).tensors
+    tensors = extract(FLUX, ROWS, base, clear, rank=2, dtype=torch.float32).tensors
     tensors["diffusion_model.double_blocks.0.img_attn.qkv.diff_b"] = torch.zeros(length)
     with pytest.raises(CheckpointError, match=r"qkv\.diff_b' must have the shape \[72\]"):
         checkpoint.save(tmp_path / "x.safetensors", tensors, radius=4)

@@ -12,6 +12,7 @@ from clear_attention.families.names import ModelSize
 from clear_attention.families.sd3 import SD3
 from clear_attention.weights import CheckpointError, checkpoint, load, read
 from clear_attention.weights import low_rank as module
+from clear_attention.weights.rows import change_rows
 
 from ..families.test_sd3_names import made_up
 
@@ -110,7 +111,7 @@ def test_sd3_has_the_form_too(image, factor, tmp_path):
 
 
 def test_changes_are_mapped_to_the_hosts_rows():
-    slices = module.slices(FLUX, ModelSize(6, {"double": 2, "single": 3}, 0, 2))
+    slices = change_rows(FLUX, ModelSize(6, {"double": 2, "single": 3}, 0, 2))
     assert len(slices) == 2 * 4 + 3 * 3
     assert slices["transformer.transformer_blocks.1.attn.to_k"] == (
         "double_blocks.1.img_attn.qkv.weight",

@@ -24,7 +24,7 @@ from ..core.override import RECORDER_KEY
 from ..core.patch import SETTINGS_KEY, settings_of, with_settings
 from ..core.settings import Settings, WindowSettings
 from ..families.family import plain_module, require_family
-from ..weights.base import table_and_size
+from ..weights.base import plain_weights, table_and_size
 
 
 class HostDenoiser:
@@ -205,16 +205,8 @@ def require_plain_weights(model: ModelPatcher) -> None:
         ValueError: The teacher's projections are quantised.
     """
     table, size = table_and_size(model)
-    state = model.model.diffusion_model.state_dict()
-    for rows in table.slices(size).values():
-        weight = state[rows.key]
-        # 8-bit floats may come with scales, and packed ones have shapes of their own.
-        if type(weight) not in (Tensor, nn.Parameter) or weight.element_size() < 2:
-            raise ValueError(
-                "Distilling whole projections needs a teacher in bf16, fp16 or float32, this one "
-                f"has {rows.key} in {str(weight.dtype).removeprefix('torch.')}: set a rank, which "
-                "works with quantised teachers."
-            )
+    otherwise = ", or set a rank, which works with quantised models too"
+    plain_weights(model, table.slices(size).values(), "The model to distil", otherwise)
 
 
 def window_settings(local: Local) -> WindowSettings:

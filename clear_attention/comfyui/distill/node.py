@@ -20,7 +20,7 @@ from torch import Tensor
 from ...distill import loss_figure
 from ...distill.config import ConfigError, RunConfig, StudentConfig
 from ..core.pictures import contact_sheet, figure_or_message, save_picture
-from ..weights.patches import FOLDER, SUFFIX, register_model_folder
+from ..weights.folder import FOLDER, SUFFIX, register_model_folder
 from .run import distil
 from .sampling import request_to_stop_kept
 from .watcher import Watcher

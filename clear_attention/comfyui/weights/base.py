@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import comfy.utils
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 from torch.nn import Parameter
 
+from ...families.names import BIAS_CHANGE, BlockKind, HostSlice, ModelSize, NameTable
 from ...families.names import HOST_PREFIX as PREFIX
-from ...families.names import BlockKind, ModelSize, NameTable
-from ...weights import checkpoint, low_rank
+from ...weights import checkpoint
 from ...weights.checkpoint import Checkpoint
 from ...weights.errors import CheckpointError, some
 
 
-def plain_weights(model: ModelPatcher, found: Checkpoint, title: str) -> dict[str, Tensor]:
+def plain_weights(
+    model: ModelPatcher, places: Iterable[HostSlice], title: str, otherwise: str = ""
+) -> dict[str, Tensor]:
     """Return a model's own weights that a checkpoint is about, without patches, not copied.
 
     Args:
         model: A MODEL, loaded or not.
-        found: The checkpoint.
+        places: The rows that the checkpoint's tensors become, `Checkpoint.rows`.
         title: What to call the model in an error.
+        otherwise: What else the user can do about it, the end of the error's sentence.
 
     Returns:
         The host's fused tensors by their names in the diffusion model.
@@ -31,9 +34,9 @@ def plain_weights(model: ModelPatcher, found: Checkpoint, title: str) -> dict[st
         CheckpointError: They are of less than 16 bits, or quantised.
     """
     tensors: dict[str, Tensor] = {}
-    for name in dict.fromkeys(rows.key for rows in found.table.slices(found.size).values()):
+    for name in dict.fromkeys(rows.key for rows in places):
         tensor = _unpatched(model, PREFIX + name)
-        _check_plain(tensor, name, title)
+        _check_plain(tensor, name, title, otherwise)
         tensors[name] = tensor.detach()
     return tensors
 
@@ -47,7 +50,7 @@ def _unpatched(model: ModelPatcher, key: str) -> Tensor:
     return comfy.utils.get_attr(model.model, key)
 
 
-def _check_plain(tensor: Tensor, name: str, title: str) -> None:
+def _check_plain(tensor: Tensor, name: str, title: str, otherwise: str) -> None:
     # Rounded to 8 bits, weights are off by as much as distilling changes them; packed ones have
     # shapes and scales of their own.
     kind = type(tensor)
@@ -57,7 +60,7 @@ def _check_plain(tensor: Tensor, name: str, title: str) -> None:
         got = str(tensor.dtype).removeprefix("torch.") if plain else kind.__name__
         raise CheckpointError(
             f"{title} must hold its weights in bf16, fp16 or float32, got {got} in {name}: load "
-            "its 16-bit file, with weight_dtype default."
+            f"its 16-bit file, with weight_dtype default{otherwise}."
         )
 
 
@@ -82,14 +85,13 @@ def check_fits(model: ModelPatcher, found: Checkpoint, title: str = "the model")
     if (width, {**blocks, **left_out}) != (size.hidden, size.blocks):
         model_size = ModelSize(width, blocks, 0)
         raise CheckpointError(f"{name} is made for a model of {size}, {title} has {model_size}.")
-    biases = low_rank.bias_slices(found.shapes).values()
-    slices = low_rank.slices if found.rank else NameTable.slices
-    lacking = {rows.key for rows in [*slices(found.table, size).values(), *biases]} - names
+    lacking = {rows.key for rows in found.rows.values()} - names
     if lacking:
         raise CheckpointError(
             f"{name} is made for {found.table.title}, {title} ({type(plain).__name__}) "
             f"lacks {some(sorted(lacking))}."
         )
+    biases = (rows for of, rows in found.rows.items() if of.endswith(f".{BIAS_CHANGE}"))
     for key, (_, _, rows) in biases:
         there = state[PREFIX + key].shape[0]
         if rows != there:

@@ -18,7 +18,8 @@ from ...weights.errors import CheckpointError
 from ...weights.extract import Extracted, extract
 from ..families.family import require_family
 from .base import check_fits, plain_weights
-from .patches import FOLDER, SUFFIX, ClearWeights, load_clear, register_model_folder
+from .folder import FOLDER, SUFFIX, register_model_folder
+from .loaded import ClearWeights, load_clear
 
 MEMORY = 16  # float32 matrices of width x width that one decomposition needs
 
@@ -88,8 +89,8 @@ def _extract(model: ModelPatcher, clear: ClearWeights, rank: int) -> Extracted:
     dtype = next(iter(clear.tensors.by_name.values())).dtype
     return extract(
         found.table,
-        found.size,
-        plain_weights(model, found, "The model to extract from"),
+        found.rows,
+        plain_weights(model, found.rows.values(), "The model to extract from"),
         clear.tensors.by_name,
         rank=rank,
         dtype=dtype if dtype.itemsize > 1 else torch.bfloat16,

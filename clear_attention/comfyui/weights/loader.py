@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import folder_paths
 from comfy.model_patcher import ModelPatcher
 
 from ...pooling import Pooling
 from ..core.patch import with_window
 from ..core.settings import WindowSettings
 from ..families.family import require_family
-from .patches import FOLDER, apply_clear, load_clear, register_model_folder
-
-
-def clear_files() -> list[str]:
-    """List the files in models/clear."""
-    register_model_folder()
-    return folder_paths.get_filename_list(FOLDER)
+from .loaded import load_clear
+from .patches import apply_clear
 
 
 def load_onto(

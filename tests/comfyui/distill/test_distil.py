@@ -224,7 +224,7 @@ def test_a_quantised_teacher_is_distilled_at_low_rank_only(
     quantised = flux_model("b", torch.float8_e4m3fn)
     clip = WordsCLIP(WIDTHS["b"])
     settings = config(tmp_path, "b", output=files / "mine.safetensors")
-    with pytest.raises(ValueError, match="in float8_e4m3fn: set a rank"):
+    with pytest.raises(ValueError, match=r"got float8_e4m3fn in .* or set a rank"):
         distil.distil(quantised, clip, settings, PROMPTS, distil.Watcher())
     assert clip.encoded == 0
     before = {key: t.clone() for key, t in quantised.model.state_dict().items()}

@@ -116,7 +116,7 @@ def test_tensors_are_shared_while_somebody_uses_them(weights, file, flux_model):
     assert weights.load_clear(name).tensors is kept
     del kept, model
     gc.collect()
-    assert len(weights._loaded) == 0
+    assert len(weights.loaded._loaded) == 0
 
 
 def test_a_replaced_file_is_loaded_anew(weights, file):

@@ -13,6 +13,7 @@ import torch
 from clear_attention.distill.student import Student
 from clear_attention.families.names import ModelSize
 from clear_attention.weights import CheckpointError, low_rank
+from clear_attention.weights.rows import change_rows
 
 from ..weights_fixtures import golden_clear
 from .test_patches import (
@@ -67,7 +68,7 @@ def write(files, weights):
         table, size = base.table_and_size(model)
         generator = torch.Generator().manual_seed(rank)
         tensors = {}
-        for layer in low_rank.slices(table, size):
+        for layer in change_rows(table, size):
             down = torch.randn(rank, size.hidden, generator=generator)
             up = torch.randn(size.hidden, rank, generator=generator)
             tensors[f"{layer}.lora_A.weight"] = down / size.hidden**0.5
@@ -388,7 +389,7 @@ def test_a_students_file_does_what_the_student_does(name, model_of, files, weigh
     low_rank.save(files / "x.safetensors", student.low_rank(torch.float32), radius=4)
     network = model.model.diffusion_model
     x = torch.randn(5, size.hidden, generator=generator)
-    layers = sorted({rows.key for rows in low_rank.slices(table, size).values()})
+    layers = sorted({rows.key for rows in change_rows(table, size).values()})
 
     def outputs():
         modules = (network.get_submodule(key.removesuffix(".weight")) for key in layers)
