@@ -1,14 +1,14 @@
 """The difference of two models' attention as a low-rank checkpoint: W_clear - W_base ~ B A.
 
-The truncated singular value decomposition is the nearest product of a given rank. It is found by
-subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4 and section 5.1), whose cost
-grows with the rank instead of with the width; at full rank it is the decomposition itself.
+The truncated singular value decomposition is the nearest product of a given rank. torch finds it by
+subspace iteration, whose cost grows with the rank instead of with the width.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -114,7 +114,6 @@ def extract(
         )
     whole = {name: cut(base, place) for name, place in rows.items()}
     names = [name for name in whole if name.endswith(WEIGHT)]
-    draw = torch.Generator().manual_seed(0)
     tensors: dict[str, Tensor] = {}
     layers: list[LayerError] = []
     for done, name in enumerate(names, 1):
@@ -124,7 +123,7 @@ def extract(
             raise CheckpointError(
                 f"The base must have finite weights, got NaN or infinite ones for {name}."
             )
-        up, down = (factor.to(dtype).contiguous() for factor in factors(change, rank, draw))
+        up, down = (factor.to(dtype).contiguous() for factor in factors(change, rank))
         layer = LORA_PREFIX + name.removesuffix(WEIGHT)
         tensors[f"{layer}.{DOWN}"], tensors[f"{layer}.{UP}"] = down.cpu(), up.cpu()
         lost = _square(change - up.float() @ down.float())
@@ -142,26 +141,36 @@ def difference(clear: Tensor, base: Tensor, device: torch.device | str) -> Tenso
     return clear.to(device, torch.float32) - base.to(device, torch.float32)
 
 
-def factors(change: Tensor, rank: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+def factors(change: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Return the nearest B A of a rank: ``[m, rank]`` and ``[rank, n]``, of equal norms.
 
     Args:
-        change: ``[m, n]`` float32.
+        change: ``[m, n]`` float32 or float64, on the CPU or a CUDA device.
         rank: At most the smaller of m and n.
-        draw: For the directions in which the iteration starts; on the CPU.
     """
     width = min(rank + OVERSAMPLING, *change.shape)
-    basis = None
-    if width < min(change.shape):
-        basis = change @ torch.randn(change.shape[1], width, generator=draw).to(change)
-        for _ in range(ROUNDS):
-            basis = torch.linalg.qr(change @ (change.mT @ torch.linalg.qr(basis).Q)).Q
-    left, values, right = torch.linalg.svd(
-        change if basis is None else basis.mT @ change, full_matrices=False
-    )
+    with _repeatable(change.device):
+        left, values, right = torch.svd_lowrank(change, q=width, niter=ROUNDS)
     scale = values[:rank].sqrt()
-    left = left[:, :rank] if basis is None else basis @ left[:, :rank]
-    return left * scale, scale[:, None] * right[:rank]
+    return left[:, :rank] * scale, scale[:, None] * right[:, :rank].mT
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Generator[None]:
+    """Draw the same random numbers each time, and leave the process's own as they were.
+
+    torch's function takes no generator: it starts from the default one of the device, which other
+    threads must not use meanwhile.
+    """
+    default = torch.default_generator
+    if device.type == "cuda":
+        default = torch.cuda.default_generators[device.index]
+    before = default.get_state()
+    default.manual_seed(0)
+    try:
+        yield
+    finally:
+        default.set_state(before)
 
 
 def bias_changes(

@@ -43,7 +43,8 @@ def matrix(values, draw=None):
     """Make a square matrix with these singular values."""
     draw = draw or torch.Generator().manual_seed(1)
     edge = len(values)
-    left, right = (torch.linalg.qr(torch.randn(edge, edge, generator=draw)).Q for _ in range(2))
+    drawn = (torch.randn(edge, edge, generator=draw, dtype=values.dtype) for _ in range(2))
+    left, right = (torch.linalg.qr(each).Q for each in drawn)
     return left * values @ right
 
 
@@ -60,15 +61,42 @@ SPECTRA = {
 def test_factors_are_within_one_percent_of_the_nearest_product(spectrum, rank):
     values = SPECTRA[spectrum]
     change = matrix(values)
-    up, down = factors(change, rank, torch.Generator().manual_seed(2))
+    up, down = factors(change, rank)
     assert up.shape == (120, rank) and down.shape == (rank, 120)
     least = values[rank:].square().sum().sqrt()  # Eckart and Young 1936
     assert torch.linalg.norm(change - up @ down) <= 1.01 * least + 1e-5 * values.norm()
 
 
 def test_factors_share_the_norm():
-    up, down = factors(matrix(SPECTRA["slow"]), 5, torch.Generator().manual_seed(2))
+    up, down = factors(matrix(SPECTRA["slow"]), 5)
     torch.testing.assert_close(up.norm(dim=0), down.norm(dim=1))
+
+
+def test_factors_are_the_same_each_time_and_leave_the_random_numbers_alone():
+    torch.manual_seed(3)
+    first, next_drawn = factors(matrix(SPECTRA["slow"]), 5), torch.rand(4)
+    torch.manual_seed(3)
+    assert torch.equal(torch.rand(4), next_drawn)
+    second = factors(matrix(SPECTRA["slow"]), 5)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+@pytest.mark.gpu
+def test_factors_on_a_gpu_leave_its_random_numbers_alone():
+    change = matrix(SPECTRA["slow"]).cuda()
+    before = torch.cuda.get_rng_state()
+    first, second = factors(change, 5), factors(change, 5)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_factors_of_float64_are_of_float64():
+    values = 0.8 ** torch.arange(120).double()
+    change = matrix(values)
+    up, down = factors(change, 100)
+    least = values[100:].square().sum().sqrt()
+    assert least < 1e-9 * values.norm()  # beyond float32
+    assert torch.linalg.norm(change - up @ down) <= 1.01 * least
 
 
 def test_full_rank_is_the_difference(clear, base):
