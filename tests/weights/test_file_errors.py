@@ -6,6 +6,7 @@ import json
 import pickle
 
 import pytest
+import safetensors
 import torch
 
 from clear_attention.weights import CheckpointError, read
@@ -111,6 +112,13 @@ def test_damaged_headers(header, raw_file, tmp_path):
     path = tmp_path / "clear_local_8.safetensors"
     path.write_bytes(raw_file(header, bytes(8)))
     refuse(path, "is damaged")
+
+
+def test_the_reason_of_safetensors_is_passed_on_escaped_and_shortened(raw_file, tmp_path):
+    path = tmp_path / "clear_local_8.safetensors"
+    name = "\u202e\n" + "x" * 5000
+    path.write_bytes(raw_file({name: {**ENTRY, "data_offsets": [8, 0]}}, bytes(8)))
+    refuse(path, f"safetensors {safetensors.__version__} cannot use its header, ", r"\u202e", "...")
 
 
 @pytest.mark.parametrize("length", [100_000_001, 2**63, 2**64 - 1])

@@ -169,7 +169,7 @@ def test_odd_shapes_of_the_first_change(part, shape, write):
 def test_the_rank_is_one_for_the_whole_file(write):
     changes = {f"{LAYER}.lora_A.weight": torch.zeros(3, 6)}
     changes[f"{LAYER}.lora_B.weight"] = torch.zeros(6, 3)
-    refuse(write(changes), "must have the shape [3, 6], got [2, 6]")
+    refuse(write(changes), "must have the shape [2, 6], got [3, 6]")
 
 
 @pytest.mark.parametrize("parameter", ["weight", "bias"])
