@@ -28,6 +28,14 @@ def test_reading_touches_the_header_only(published_file, monkeypatch):
     assert found.tensors["transformer_blocks.0.attn.to_q.weight"].dtype == "BF16"
 
 
+def test_the_hosts_rows_are_found_once_for_each_tensor_but_pooling(published_file):
+    found = read(published_file(factor=4))
+    assert found.rows is found.rows
+    assert found.rows.keys() == {name for name in found.tensors if "spatial_weight" not in name}
+    to_k = found.rows["single_transformer_blocks.1.attn.to_k.bias"]
+    assert to_k == ("single_blocks.1.linear1.bias", (0, 6, 6))
+
+
 @pytest.mark.parametrize("pool_factor", [0, 4])
 def test_what_is_written_is_read_back_whatever_its_name(pool_factor, published, tmp_path):
     tensors = published(factor=pool_factor)

@@ -110,6 +110,15 @@ def test_sd3_has_the_form_too(image, factor, tmp_path):
     assert found.size == ModelSize(128, {"joint": 2, "image": image}, factor, rank=3)
 
 
+def test_rows_are_those_of_changes_and_of_biases_but_not_of_pooling(write):
+    bias = "diffusion_model.single_blocks.2.linear1.diff_b"
+    found = read(write({bias: torch.zeros(42)}, factor=4))
+    assert found.rows[bias] == ("single_blocks.2.linear1.bias", (0, 0, 42))
+    assert found.rows[LAYER] == ("double_blocks.0.img_attn.qkv.weight", (0, 0, 6))
+    layers = {name.removesuffix(".lora_A.weight") for name in found.tensors if "lora_A" in name}
+    assert found.rows.keys() == {bias, *layers}
+
+
 def test_changes_are_mapped_to_the_hosts_rows():
     slices = change_rows(FLUX, ModelSize(6, {"double": 2, "single": 3}, 0, 2))
     assert len(slices) == 2 * 4 + 3 * 3
