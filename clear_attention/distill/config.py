@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..backends import BACKENDS
 
@@ -31,8 +31,15 @@ def _at_least(section: Any, at: str, **least: float) -> None:
             raise ConfigError(f"{at}.{name} must be at least {bound}, got {value}.")
 
 
+class Section:
+    """A table of settings."""
+
+    # What `config_file` reads: no other settings, no values of another type.
+    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
+
+
 @dataclass(frozen=True)
-class StudentConfig:
+class StudentConfig(Section):
     """What is distilled."""
 
     radius: int = 16
@@ -53,7 +60,7 @@ class StudentConfig:
 
 
 @dataclass(frozen=True)
-class Loss:
+class Loss(Section):
     """Weights of the losses, as the paper has them (arXiv 2412.16112)."""
 
     flow: float = 1.0
@@ -71,7 +78,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Optimiser:
+class Optimiser(Section):
     """How weights are updated."""
 
     name: str = "prodigy"
@@ -101,7 +108,7 @@ class Optimiser:
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Section):
     """How long and on what."""
 
     steps: int = 10_000
@@ -159,7 +166,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Generation:
+class Generation(Section):
     """Self-generated data: what the teacher paints for the student to learn from."""
 
     prompts: Path | None = None
@@ -204,7 +211,7 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Section):
     """A whole run."""
 
     output: Path

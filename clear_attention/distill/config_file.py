@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from .config import ConfigError, RunConfig
+from .config import ConfigError, RunConfig, Section
 
-Section = TypeVar("Section")
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 def read(path: Path) -> RunConfig:
@@ -25,7 +27,7 @@ def read(path: Path) -> RunConfig:
         tree = _toml().loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as a TOML file: {error}") from error
-    return build(RunConfig, tree, "", path.resolve().parent)
+    return _anchored(build(tree), path.resolve().parent)
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -44,58 +46,57 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def build(kind: type[Section], tree: Mapping[str, Any], at: str, base: Path) -> Section:
-    """Make a dataclass from a table of settings.
-
-    Args:
-        kind: The dataclass.
-        tree: Settings by field name; those left out keep their default.
-        at: Where the table stands in the file, for messages.
-        base: Folder at which relative paths start.
+def build(tree: Mapping[str, Any]) -> RunConfig:
+    """Make a run from a tree of settings; those left out keep their default.
 
     Raises:
-        ConfigError: A setting is unknown, lacking or of another type.
+        ConfigError: Settings are unknown, lacking or of another type; each has a sentence.
     """
-    hints = typing.get_type_hints(kind)
-    fields = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(tree.keys() - fields.keys())
-    if unknown:
-        raise ConfigError(
-            f"Unknown setting {at}{unknown[0]}; known are {', '.join(sorted(fields))}."
-        )
-    lacking = [name for name, entry in fields.items() if name not in tree and _is_required(entry)]
-    if lacking:
-        raise ConfigError(f"The setting {at}{lacking[0]} is required.")
-    return kind(**{name: _convert(hints[name], tree[name], f"{at}{name}", base) for name in tree})
+    try:
+        from pydantic import TypeAdapter, ValidationError
+    except ImportError as error:
+        raise ImportError(
+            "Reading a run's settings needs pydantic: python -m pip install pydantic"
+        ) from error
+    try:
+        # As JSON, which has lists for tuples and text for paths as TOML does.
+        return TypeAdapter(RunConfig).validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        raise ConfigError(" ".join(map(_sentence, error.errors()))) from None
 
 
-def _convert(hint: Any, value: Any, at: str, base: Path) -> Any:
-    if isinstance(hint, types.UnionType):  # X | None
-        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return build(typing.cast("type[Any]", hint), value, f"{at}.", base)
-    if hint is Path and isinstance(value, str):
-        return base / value
-    if hint is float and type(value) is int:
-        return float(value)
-    origin = typing.get_origin(hint)
-    if origin is tuple and isinstance(value, list):
-        inner = typing.get_args(hint)
-        open_ended = inner[-1] is Ellipsis
-        if open_ended or len(inner) == len(value):
-            kinds = [inner[0]] * len(value) if open_ended else inner
-            return tuple(_convert(k, v, at, base) for k, v in zip(kinds, value, strict=True))
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    if origin is Mapping and isinstance(value, dict):
-        return value
-    wanted = getattr(hint, "__name__", str(hint))
-    raise ConfigError(f"The setting {at} must be of the type {wanted}, got {value!r}.")
+def _sentence(mistake: ErrorDetails) -> str:
+    at, value = ".".join(map(str, mistake["loc"])), mistake["input"]
+    if mistake["type"] == "value_error":  # by `config`, in a sentence already
+        return str(mistake.get("ctx", {})["error"])
+    if mistake["type"] == "missing":
+        return f"The setting {at} is required."
+    if mistake["type"] == "unexpected_keyword_argument":
+        return f"Unknown setting {at}; known are {', '.join(_known(mistake['loc'][:-1]))}."
+    other, _, expected = mistake["msg"].partition("Input should be ")
+    if other:
+        return f"The setting {at} cannot be {value!r}: {other}."
+    return f"The setting {at} must be {expected.replace('an object', 'a table')}, got {value!r}."
 
 
-def _is_required(entry: dataclasses.Field[Any]) -> bool:
-    missing = dataclasses.MISSING
-    return entry.default is missing and entry.default_factory is missing
+def _known(section: Sequence[Any]) -> list[str]:
+    """Return the names of a section's settings."""
+    kind: Any = RunConfig
+    for name in section:
+        kind = typing.get_type_hints(kind)[name]
+    return sorted(entry.name for entry in dataclasses.fields(kind))
+
+
+def _anchored(section: Any, folder: Path) -> Any:
+    """Return a section whose relative paths start at a folder."""
+    changes: dict[str, Any] = {}
+    for entry in dataclasses.fields(section):
+        value = getattr(section, entry.name)
+        if isinstance(value, Section):
+            changes[entry.name] = _anchored(value, folder)
+        elif isinstance(value, Path):
+            changes[entry.name] = folder / value
+    return dataclasses.replace(section, **changes)
 
 
 def _toml() -> types.ModuleType:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,12 +64,19 @@ def test_tables_become_sections(write, tmp_path):
         ('output = "a"', "The setting folder is required."),
         (LEAST + "radius = 4", "Unknown setting radius; known are base, base_directory,"),
         (LEAST + "[student]\nradios = 4", "Unknown setting student.radios; known are backend,"),
-        (LEAST + '[student]\nradius = "4"', "student.radius must be of the type int, got '4'."),
-        (LEAST + "[student]\nradius = true", "student.radius must be of the type int, got True."),
+        (LEAST + '[student]\nradius = "4"', "student.radius must be a valid integer, got '4'."),
+        (LEAST + "[student]\nradius = true", "student.radius must be a valid integer, got True."),
         (LEAST + "[student]\nradius = 0", "student.radius must be at least 1, got 0."),
         (LEAST + '[student]\nbackend = "fast"', "student.backend must be one of auto,"),
-        (LEAST + "student = 4", "student must be of the type StudentConfig, got 4."),
-        (LEAST + "[optimiser]\nbetas = [0.9]", "optimiser.betas must be of the type"),
+        (LEAST + "student = 4", "The setting student must be a table, got 4."),
+        (LEAST + "[optimiser]\nbetas = [0.9]", "The setting optimiser.betas.1 is required."),
+        (
+            LEAST + "[optimiser]\nbetas = [0, 0, 0]",
+            "betas cannot be [0, 0, 0]: Tuple should have",
+        ),
+        (LEAST + "[training]\nseed = 0.5", "training.seed must be a valid integer, got 0.5."),
+        (LEAST + "loaders.vae = 2024-05-01", "loaders.vae must be a table, got '2024-05-01'."),
+        (LEAST + "comfyui = 1", "comfyui must be a valid string, got 1."),
         (LEAST + '[optimiser]\nname = "sgd"', "must be one of prodigy, adamw, got 'sgd'."),
         (LEAST + "[training]\nema_decay = 1.0", "training.ema_decay must be in [0, 1), got 1.0."),
         ("folder = ", "cannot be read as a TOML file"),
@@ -79,6 +87,19 @@ def test_a_mistake_is_one_sentence(write, text, sentence):
         read(write(text))
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_all_mistakes_are_named_at_once(write):
+    with pytest.raises(ConfigError) as error:
+        read(write(LEAST + "[training]\nsteps = 0.5\n[student]\nradios = 4\nrank = true"))
+    for name in ("training.steps", "student.radios", "student.rank"):
+        assert name in str(error.value)
+
+
+def test_a_missing_package_is_named(write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    with pytest.raises(ImportError, match="needs pydantic: python -m pip install pydantic"):
+        read(write(LEAST))
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -118,5 +139,7 @@ def test_the_documentation_has_every_setting_with_its_default():
 
 
 def section_of(text: str, section: type) -> str:
-    title = "The file itself" if section is RunConfig else f"`[{section.__name__.lower()}]`"
+    tables = {entry.type: entry.name for entry in dataclasses.fields(RunConfig)}
+    name = section.__name__
+    title = "The file itself" if section is RunConfig else f"`[{tables[name]}]`"
     return text.split(f"### {title}\n")[1].split("\n### ")[0]
