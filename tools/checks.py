@@ -20,6 +20,8 @@ CHECKS = {
     "format": ("ruff", "format", "--check", "--quiet"),
     "types": ("basedpyright", "--warnings"),
     "imports": ("lint-imports", "--no-cache"),
+    "rooms": ("python", "tools/rooms.py"),
+    "docs": ("python", "tools/docstrings.py"),
 }
 
 
