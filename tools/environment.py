@@ -39,7 +39,7 @@ TOOLS = (
     "matplotlib",  # the locality probe draws with it; users may go without
     "accelerate",  # the distiller trains with these two; who does not distil goes without
     "prodigyopt",
-    "pydantic>=2",  # the distiller's command reads settings with it; ComfyUI can run without
+    "pydantic>=2.7",  # the distiller's command reads settings with it; ComfyUI can run without
     "requests",  # ComfyUI's server imports it, older releases do not list it
     "ruff==0.17.6",
     "basedpyright==1.40.2",  # pyright as one wheel: nothing is fetched when it first runs
