@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..clear_attention.backends import BACKENDS
+from ..clear_attention.backends import BACKENDS, in_words
 
 CATEGORY = "model/patch/CLEAR"
 
@@ -33,8 +33,6 @@ def backend_input() -> io.Combo.Input:
         default="auto",
         tooltip=(
             "How the attention is computed; the result is the same. auto picks the fastest that "
-            "this machine can run. triton and flex need an NVIDIA or AMD card with Triton, tiled "
-            "runs everywhere, masked suits small pictures and regional masks, reference is slow "
-            "and for checking. triton_int8 rounds: about 1 % off, never picked by auto."
+            f"this machine can run. {in_words()}"
         ),
     )

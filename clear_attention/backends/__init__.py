@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from . import flex, masked, reference, tiled, triton, triton_int8
-from .call import Backend, Call
+from .call import About, Backend, Call, Footprint
 
 BACKENDS: dict[str, Backend] = {
     "masked": masked,
@@ -15,6 +15,20 @@ BACKENDS: dict[str, Backend] = {
     "triton_int8": triton_int8,
     "reference": reference,
 }
+
+
+__all__ = [
+    "BACKENDS",
+    "About",
+    "Backend",
+    "Call",
+    "Footprint",
+    "choose",
+    "choose_name",
+    "in_words",
+    "resolve_name",
+    "why_not_triton",
+]
 
 
 def choose(q: Tensor, call: Call, backend: str = "auto") -> Backend:
@@ -39,6 +53,43 @@ def choose_name(q: Tensor, call: Call) -> str:
         if backend.why_not(q, call) is None and backend.why_not_auto(q, call) is None:
             return name
     raise AssertionError("The masked backend accepts every call.")
+
+
+def resolve_name(q: Tensor, call: Call, backend: str) -> str:
+    """Return the name of the backend that a model takes: the one asked for, if it has no objection.
+
+    Args:
+        q: The queries; only shape, dtype and device count.
+        call: The call.
+        backend: "auto" or a name.
+    """
+    if backend != "auto" and BACKENDS[backend].why_not(q, call) is None:
+        return backend
+    return choose_name(q, call)
+
+
+def in_words() -> str:
+    """Return what users are told of all backends: for large pictures first, those that round last.
+
+    Backends of which the same is told share a clause.
+    """
+    names: dict[About, list[str]] = {}
+    for name, backend in BACKENDS.items():
+        names.setdefault(backend.ABOUT, []).append(name)
+    exact = [about for about in names if about.exact]
+    clauses = [
+        _clause(names[about], about.line) for about in sorted(exact, key=lambda a: not a.linear)
+    ]
+    rounded = [_clause(names[about], about.line) for about in names if not about.exact]
+    return " ".join(f"{sentence}." for sentence in (", ".join(clauses), *rounded))
+
+
+def _clause(names: list[str], line: str) -> str:
+    if len(names) == 1:
+        return f"{names[0]} {line}"
+    verb, rest = line.split(" ", 1)
+    plural = {"is": "are"}.get(verb, verb.removesuffix("s"))
+    return f"{', '.join(names[:-1])} and {names[-1]} {plural} {rest}"
 
 
 def why_not_triton(q: Tensor, call: Call) -> str | None:

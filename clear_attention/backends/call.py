@@ -32,11 +32,53 @@ class Call:
     mask: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class About:
+    """What users are told of a backend.
+
+    Attributes:
+        line: What it suits or needs, to go on behind its name: "runs everywhere".
+        linear: Whether it is made for large pictures, which it computes in linear time.
+        exact: Whether its result is that of the reference, to rounding.
+    """
+
+    line: str
+    linear: bool
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one call takes of a machine, for plans and for the host's memory management.
+
+    Attributes:
+        pairs: Query-key pairs of one head that set the time of the backend's own kernel.
+        memory: Bytes at the peak beside q, k and v, the output and its log-sum-exp included.
+        linear: Whether both grow with the tokens, not with their square (pooling apart).
+        shared_pairs: Pairs of one head that the backend leaves to plain fused attention.
+        tile: Rows and columns of the queries that are given the same keys, or None.
+        token_major: Whether the output lies in memory as ``[B, L, H, D]``, which is how
+            transformers go on; any other order costs them a copy of it.
+    """
+
+    pairs: int
+    memory: int
+    linear: bool
+    shared_pairs: int = 0
+    tile: tuple[int, int] | None = None
+    token_major: bool = False
+
+
 class Backend(Protocol):
     """A module that computes CLEAR attention."""
 
     @property
     def __name__(self) -> str: ...
+
+    @property
+    def ABOUT(self) -> About:
+        """What users are told of it."""
+        ...
 
     def why_not(self, q: Tensor, call: Call) -> str | None:
         """Say why this backend cannot take the call, or None."""
@@ -44,6 +86,10 @@ class Backend(Protocol):
 
     def why_not_auto(self, q: Tensor, call: Call) -> str | None:
         """Say why another backend suits this call better, or None."""
+        ...
+
+    def footprint(self, q: Tensor, call: Call) -> Footprint:
+        """Return what a call takes; of `q` only shape, dtype and device count."""
         ...
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:

@@ -26,12 +26,25 @@ from torch import Tensor
 from ..layout import TokenLayout
 from ..partial import Part
 from ..precision import accumulation_dtype
-from .call import Call
+from .call import About, Call, Footprint
 from .global_tokens import attend_everywhere, shared_keys
-from .tile_order import BLOCK, TileOrder, from_tiles, plan_blocks, to_tiles
+from .sizes import hidden_bytes, output_bytes, shared_pairs, window_pairs
+from .tile_order import (
+    BLOCK,
+    TILE_COLUMNS,
+    TILE_ROWS,
+    TileOrder,
+    from_tiles,
+    plan_blocks,
+    tiles,
+    to_tiles,
+)
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
+
+
+ABOUT = About("needs an NVIDIA or AMD card with Triton", linear=True)
 
 
 def why_not(q: Tensor, call: Call) -> str | None:
@@ -48,6 +61,25 @@ def why_not_auto(q: Tensor, call: Call) -> str | None:
     if q.device.type == "cpu":
         return "FlexAttention is dense on the CPU"
     return "it compiles on first use, and the tiled backend needs no compiler"
+
+
+def footprint(q: Tensor, call: Call) -> Footprint:
+    layout = call.layout
+    shared = layout.text + layout.extra
+    shared += call.pooling.cells(layout.height, layout.width) if call.pooling else 0
+    queries = math.prod(tiles(layout)) * BLOCK
+    keys = queries + max(BLOCK, -(-shared // BLOCK) * BLOCK)
+    # Queries, keys and values in tile order, and the output there.
+    ordered = hidden_bytes(q, 2 * queries + 2 * keys)
+    tile = (TILE_ROWS, TILE_COLUMNS)
+    if q.device.type != "cpu":
+        memory = ordered + hidden_bytes(q, queries) + output_bytes(q)
+        return Footprint(window_pairs(call), memory, True, shared_pairs(call), tile)
+    # Uncompiled it holds the scores three times, and a boolean for each.
+    scores = q.shape[0] * q.shape[1] * queries * keys
+    memory = ordered + scores * (3 * accumulation_dtype(q.dtype).itemsize + 1) + output_bytes(q)
+    rest = layout.text + layout.extra
+    return Footprint(queries * keys + rest * layout.tokens, memory, linear=False, tile=tile)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:

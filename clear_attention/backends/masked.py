@@ -11,11 +11,18 @@ from torch import Tensor
 
 from ..partial import Part, aligned_zeros, attend_part
 from .axis import pieces
-from .call import Call
+from .call import About, Call, Footprint
 from .global_tokens import attend_everywhere, shared_keys
+from .sizes import hidden_bytes, output_bytes, shared_bytes
 
 # Elements of one band's mask: 2**22 float32 values are 16 MiB.
 MASK_ELEMENTS = 2**22
+
+# While a band's mask is made, five int64 tensors of its shape exist at once (`Window.sees`).
+_MASK_BYTES = 5 * 8
+
+
+ABOUT = About("suits small pictures and regional masks", linear=False)
 
 
 def why_not(q: Tensor, call: Call) -> str | None:
@@ -33,25 +40,52 @@ def why_not_auto(q: Tensor, call: Call) -> str | None:
     return f"on {layout.height} x {layout.width} tokens tiles compute fewer pairs"
 
 
+def footprint(q: Tensor, call: Call) -> Footprint:
+    layout, heads = call.layout, q.shape[0] * q.shape[1]
+    if _is_plain(call):
+        return Footprint(layout.tokens**2, output_bytes(q), linear=False)
+    shared = _shared_tokens(call)
+    pairs, peak = (layout.text + layout.extra) * layout.tokens, 0
+    for top, bottom in _bands(call):
+        queries = (bottom - top) * layout.width
+        reached = sum(rows.stop - rows.start for rows in _reached(call, top, bottom))
+        pairs += queries * (shared + reached)
+        held = layout.text + top * layout.width + 2 * (shared + reached)
+        peak = max(peak, hidden_bytes(q, held) + queries * reached * _MASK_BYTES)
+    # Bands and the whole that is made of them lie side by side at the end.
+    memory = max(peak + 4 * heads * layout.tokens, 2 * output_bytes(q)) + shared_bytes(q, call)
+    return Footprint(pairs, memory, linear=False)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
-    layout = call.layout
-    if (
-        call.mask is None
-        and call.pooling is None
-        and call.window.covers(layout.height, layout.width)
-    ):
+    if _is_plain(call):
         return attend_part(q, k, v, scale=call.scale)
     text, extra = attend_everywhere(q, k, v, call)
     shared = shared_keys(k, call), shared_keys(v, call)
-    step = _band_rows(call)
-    bands = [
-        _band(q, k, v, shared, call, top, min(layout.height, top + step))
-        for top in range(0, layout.height, step)
-    ]
+    bands = [_band(q, k, v, shared, call, top, bottom) for top, bottom in _bands(call)]
     parts = [text, *bands, extra]
     return Part(
         torch.cat([part.out for part in parts], 2), torch.cat([part.lse for part in parts], 2)
     )
+
+
+def _is_plain(call: Call) -> bool:
+    """Tell whether every token sees every other, so that there is nothing to mask."""
+    covers = call.window.covers(call.layout.height, call.layout.width)
+    return covers and call.mask is None and call.pooling is None
+
+
+def _bands(call: Call) -> list[tuple[int, int]]:
+    """Return the first row of each band and the row behind its last."""
+    height, step = call.layout.height, _band_rows(call)
+    return [(top, min(height, top + step)) for top in range(0, height, step)]
+
+
+def _shared_tokens(call: Call) -> int:
+    """Count the keys that every image query sees."""
+    layout, pooling = call.layout, call.pooling
+    cells = pooling.cells(layout.height, layout.width) if pooling else 0
+    return layout.text + layout.extra + cells
 
 
 def _band_rows(call: Call) -> int:

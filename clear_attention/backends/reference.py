@@ -10,7 +10,10 @@ from torch import Tensor
 
 from ..partial import Part
 from ..precision import accumulation_dtype
-from .call import Call
+from .call import About, Call, Footprint
+from .sizes import output_bytes, shared_bytes
+
+ABOUT = About("is slow and for checking", linear=False)
 
 
 def why_not(q: Tensor, call: Call) -> str | None:
@@ -19,6 +22,17 @@ def why_not(q: Tensor, call: Call) -> str | None:
 
 def why_not_auto(q: Tensor, call: Call) -> str | None:
     return "the reference is for checking, not for speed"
+
+
+def footprint(q: Tensor, call: Call) -> Footprint:
+    layout, dtype = call.layout, accumulation_dtype(q.dtype)
+    cells = call.pooling.cells(layout.height, layout.width) if call.pooling else 0
+    pairs = layout.tokens * (layout.tokens + cells)
+    scores = q.shape[0] * q.shape[1] * pairs * dtype.itemsize
+    # The scores beside the making of the mask (`Window.sees`), or twice: before and behind softmax.
+    masking = scores + pairs + layout.image**2 * 5 * 8
+    memory = max(masking, 2 * scores + pairs + output_bytes(q)) + shared_bytes(q, call)
+    return Footprint(pairs, memory, linear=False)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:

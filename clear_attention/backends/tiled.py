@@ -18,9 +18,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..partial import Part, attend_part, merge_parts, part_gradients
-from .call import Call
+from ..precision import accumulation_dtype
+from .call import About, Call, Footprint
 from .global_tokens import attend_everywhere, shared_keys
-from .strips import Strip, strips
+from .sizes import hidden_bytes, output_bytes, shared_bytes, shared_pairs, window_pairs
+from .strips import Strip, strips, tile_size
+
+ABOUT = About("runs everywhere", linear=True)
 
 
 def why_not(q: Tensor, call: Call) -> str | None:
@@ -29,6 +33,26 @@ def why_not(q: Tensor, call: Call) -> str | None:
 
 def why_not_auto(q: Tensor, call: Call) -> str | None:
     return None
+
+
+def footprint(q: Tensor, call: Call) -> Footprint:
+    layout, window = call.layout, call.window
+    rows, columns = tile_size(window, q.device)
+    strip = Strip(layout, window, rows, 0, min(columns, layout.width))
+    queries = strip.tiles * strip.tile * (strip.right - strip.left)
+    halo_columns = min(columns + 2 * window.reach, layout.width + window.wrap_width * window.reach)
+    halo = hidden_bytes(q, (queries // columns + 2 * strip.halo_rows) * halo_columns)
+    tile_keys = (strip.tile + 2 * strip.halo_rows) * halo_columns
+    bias = queries * tile_keys * q.dtype.itemsize
+    exact = accumulation_dtype(q.dtype).itemsize / q.dtype.itemsize
+    # Keys and values of a strip while those of the one before still exist, or the merge of its two
+    # parts, of which three tensors are in the dtype of sums.
+    merge = int((4 + 3 * exact) * hidden_bytes(q, queries))
+    strips_bytes = max(4 * halo + 2 * hidden_bytes(q, queries), 2 * halo + merge) + bias
+    memory = output_bytes(q) + shared_bytes(q, call) + strips_bytes
+    return Footprint(
+        window_pairs(call), memory, True, shared_pairs(call), (rows, columns), token_major=True
+    )
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:

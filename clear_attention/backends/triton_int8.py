@@ -11,7 +11,9 @@ from torch import Tensor
 
 from ..partial import Part
 from . import triton
-from .call import Call
+from .call import About, Call, Footprint
+
+ABOUT = About("rounds: about 1 % off, never picked by auto", linear=True, exact=False)
 
 
 def why_not(q: Tensor, call: Call) -> str | None:
@@ -22,6 +24,10 @@ def why_not(q: Tensor, call: Call) -> str | None:
 
 def why_not_auto(q: Tensor, call: Call) -> str | None:
     return "it rounds queries and keys to 8 bits"
+
+
+def footprint(q: Tensor, call: Call) -> Footprint:
+    return triton.footprint(q, call, rounded=True)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from ..layout import TokenLayout
 from ..pooling import Pooling
@@ -20,6 +21,8 @@ class Job:
         pool_factor: Edge of a pooled cell in tokens, 0 without pooling.
         batch: Pictures in the call.
         dense: Number of attentions of each kind that stay full.
+        backend: "auto", or the name of the backend that is asked for.
+        local_share: Share of a run's calls that have the window; the others are full.
     """
 
     layout: TokenLayout
@@ -27,6 +30,8 @@ class Job:
     pool_factor: int = 0
     batch: int = 1
     dense: Mapping[str, int] = field(default_factory=dict)
+    backend: str = "auto"
+    local_share: float = 1.0
 
     @property
     def pooling(self) -> Pooling | None:
@@ -37,6 +42,13 @@ class Job:
         """Return the same call with full attention."""
         return replace(self, window=None)
 
+    def local(self) -> Job:
+        """Return the same call as it is where the window is on."""
+        return replace(self, local_share=1.0)
+
+
+Attends = Literal["", "all", "image"]
+
 
 @dataclass(frozen=True)
 class Live:
@@ -46,11 +58,16 @@ class Live:
         hidden: Tensors as wide as the hidden size.
         mlp: Tensors as wide as the inside of the MLP.
         float32: Hidden tensors in float32, where the model computes in less.
+        attends: Which tokens' attention is running; what it holds, its output included, comes on
+            top, by the backend's own count.
+        part: What exists besides, of the tokens of one slice.
     """
 
     hidden: int
     mlp: int
     float32: int = 0
+    attends: Attends = ""
+    part: Live | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,9 @@ class Blocks:
         copies: Hidden tensors that are copied.
         mlp_copies: MLP tensors that are copied.
         moments: When memory may be at its peak.
+        sliced: The same in slices of tokens, as CLEAR Low Memory computes the blocks; empty where
+            it cannot.
+        slices_text: Whether text lies among the tokens that are cut into slices.
     """
 
     count: int
@@ -72,6 +92,8 @@ class Blocks:
     copies: int
     mlp_copies: int
     moments: tuple[Live, ...]
+    sliced: tuple[Live, ...] = ()
+    slices_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,12 +146,6 @@ class Network:
     position_values: int
 
     @property
-    def attention_tensors(self) -> int:
-        """Hidden tensors that no attention can do without: the input, q, k, v, the output."""
-        twice = any(each.image_only for each in self.attentions)
-        return 9 if twice else 5  # the second attention's q, k, v and output come on top
-
-    @property
     def head_dim(self) -> int:
         """Width of one head."""
         return self.hidden // self.heads
@@ -167,8 +183,9 @@ def flux(
         heads=2,
         copies=3,  # queries, keys and values of both streams are joined
         mlp_copies=0,
-        # attention: x, q k v, rotated q and k, output; MLP: x, attention, modulated
-        moments=(Live(7, 0), Live(3, 2)),
+        # joining, rotation, attention: x, q k v, rotated q and k; MLP: x, attention, modulated
+        moments=(Live(7, 0), Live(6, 0, float32=2), Live(6, 0, attends="all"), Live(3, 2)),
+        sliced=_flux_sliced(Live(3, 2)),
     )
     singles = Blocks(
         count=single,
@@ -177,7 +194,9 @@ def flux(
         copies=1,  # attention and MLP are joined
         mlp_copies=1,
         # rotation, attention, MLP, while linear1's output of q, k, v and MLP lives on
-        moments=(Live(8, 1, float32=2), Live(9, 1), Live(5, 2)),
+        moments=(Live(8, 1, float32=2), Live(8, 1, attends="all"), Live(5, 2)),
+        sliced=_flux_sliced(Live(4, 2)),
+        slices_text=True,
     )
     return Network(
         hidden=hidden,
@@ -189,6 +208,15 @@ def flux(
         attentions=(Attention("double", double), Attention("single", single)),
         latent_values=latent_values,
         position_values=2 * hidden // heads,  # a rotation matrix for each pair of values
+    )
+
+
+def _flux_sliced(mlp: Live) -> tuple[Live, ...]:
+    """Return the moments of a block in slices: x, q k v; then x and the attention's output."""
+    return (
+        Live(4, 0, part=Live(7, 0, float32=2)),
+        Live(4, 0, attends="all"),
+        Live(2, 0, part=mlp),
     )
 
 
@@ -214,11 +242,35 @@ def sd3(
         context: Width of an encoded text token.
     """
     block = 4 * hidden**2 + 2 * hidden * mlp
-    # x, qkv, normalised q and k, joined q k v, output; the MLP: two more x and its insides
-    once = (Live(10, 0), Live(12, 2))
-    twice = (Live(15, 0), Live(18, 2))
-    plain = Blocks(joint - image, streams=2, heads=2, copies=3, mlp_copies=0, moments=once)
-    double = Blocks(image, streams=3, heads=4, copies=3, mlp_copies=0, moments=twice)
+    plain = Blocks(
+        count=joint - image,
+        streams=2,
+        heads=2,
+        copies=3,
+        mlp_copies=0,
+        # attention: x, qkv, normalised q and k, joined q k v; the MLP: output, two more x, insides
+        moments=(Live(9, 0, attends="all"), Live(12, 2)),
+        sliced=(
+            Live(4, 0, part=Live(8, 0)),
+            Live(4, 0, attends="all", part=Live(6, 0)),  # the last slice's q, k and v live on
+            Live(2, 0, part=Live(6, 2)),
+        ),
+    )
+    double = Blocks(
+        count=image,
+        streams=3,
+        heads=4,
+        copies=3,
+        mlp_copies=0,
+        # the same with q, k and v of a second attention, which runs when the first is done
+        moments=(Live(14, 0, attends="all"), Live(15, 0, attends="image"), Live(18, 2)),
+        sliced=(
+            Live(7, 0, part=Live(12, 0)),
+            Live(7, 0, attends="all", part=Live(11, 0)),
+            Live(5, 0, attends="image", part=Live(11, 0)),
+            Live(3, 0, part=Live(8, 2)),
+        ),
+    )
     attentions = (Attention("joint", joint), Attention("image", image, image_only=True))
     return Network(
         hidden=hidden,

@@ -12,8 +12,8 @@ import torch
 from ..families.network import Attention, Blocks, Job, Network
 from ..layout import TokenLayout
 from ..pairs import all_pairs, visible_pairs
-from ..window import Window
-from .memory import memory, sliced_memory
+from .attention import footprint_of
+from .memory import memory
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class Rates:
         activation: For one value inside an MLP.
         copy: To copy one value.
         full: For one pair of full attention and one value of the heads.
-        shared: For one pair that CLEAR computes without a window, likewise.
-        window: For one pair of a window that no border cuts, likewise.
+        shared: For one pair that CLEAR leaves to plain fused attention, likewise.
+        window: For one pair that the backend's own kernel computes, likewise.
         backend: Which of CLEAR's backends the last one belongs to.
+        device: Where all of this was measured.
     """
 
     linear: float
@@ -43,18 +44,19 @@ class Rates:
     shared: float
     window: float
     backend: str
+    device: torch.device
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one call costs.
+    """What one call costs: the mean of a run's calls where attention is full in some of them.
 
     Attributes:
         pairs: Query-key pairs of one head of an attention over all tokens.
         linear_flop: Floating point operations of the linear layers.
         attention_flop: Floating point operations of the attention.
         seconds: Expected, 0 where nothing was measured.
-        memory: Bytes beside the weights at the peak.
+        memory: Bytes beside the weights at the peak of all calls.
         sliced_memory: The same with everything but the attention in slices of tokens.
     """
 
@@ -77,6 +79,7 @@ def cost(
     dtype: torch.dtype,
     device: torch.device,
     rates: Rates | None = None,
+    slice_tokens: int = 0,
 ) -> Cost:
     """Work out what a call costs.
 
@@ -86,14 +89,16 @@ def cost(
         dtype: In which the model computes.
         device: Where it computes; memory depends on it.
         rates: Of this machine; without them no seconds come out.
+        slice_tokens: Tokens that the linear layers take at a time in slices, 0 for the automatic
+            choice.
     """
     return Cost(
-        pairs=_pairs(job, job.layout),
+        pairs=round(_pairs(job, job.layout)),
         linear_flop=linear_flop(network, job),
         attention_flop=attention_flop(network, job),
         seconds=0.0 if rates is None else seconds(network, job, rates),
         memory=memory(network, job, dtype, device),
-        sliced_memory=sliced_memory(network, job, dtype, device),
+        sliced_memory=memory(network, job, dtype, device, slice_tokens),
     )
 
 
@@ -111,7 +116,7 @@ def attention_flop(network: Network, job: Job) -> int:
         + each.dense(job.dense) * all_pairs(each.layout(job.layout))
         for each in network.attentions
     )
-    return 4 * network.hidden * job.batch * pairs
+    return round(4 * network.hidden * job.batch * pairs)
 
 
 def seconds(network: Network, job: Job, rates: Rates) -> float:
@@ -120,7 +125,7 @@ def seconds(network: Network, job: Job, rates: Rates) -> float:
     elementwise = sum(
         each.count * tokens * _elementwise(each, hidden, mlp, rates) for each in network.blocks
     )
-    attention = sum(_attention_seconds(each, job, rates) for each in network.attentions)
+    attention = sum(_attention_seconds(each, network, job, rates) for each in network.attentions)
     once = rates.linear * linear_flop(network, job) + rates.positions * tokens
     return once + job.batch * (elementwise + attention * hidden)
 
@@ -135,33 +140,25 @@ def _elementwise(blocks: Blocks, hidden: int, mlp: int, rates: Rates) -> float:
     )
 
 
-def _attention_seconds(attention: Attention, job: Job, rates: Rates) -> float:
+def _attention_seconds(attention: Attention, network: Network, job: Job, rates: Rates) -> float:
     """Return the seconds of one value of the heads, over all attentions of a kind."""
     layout, dense = attention.layout(job.layout), attention.dense(job.dense)
     full = rates.full * all_pairs(layout)
     if job.window is None:
         return attention.count * full
-    return dense * full + (attention.count - dense) * _local_seconds(layout, job, rates)
+    # Of pairs only their number counts, which does not depend on the dtype.
+    where = (rates.backend, torch.float32, rates.device)
+    found = footprint_of(network, job, *where, image_only=attention.image_only)
+    local = rates.window * found.pairs + rates.shared * found.shared_pairs
+    mixed = job.local_share * local + (1 - job.local_share) * full
+    return dense * full + (attention.count - dense) * mixed
 
 
-def _local_seconds(layout: TokenLayout, job: Job, rates: Rates) -> float:
-    assert job.window is not None
-    windows = rates.window * window_pairs(layout, job.window, rates.backend)
-    if rates.backend == "masked":
-        return windows
-    exact = visible_pairs(layout, job.window, job.pooling)
-    return windows + rates.shared * (exact - job.window.pairs(layout.height, layout.width))
-
-
-def window_pairs(layout: TokenLayout, window: Window, backend: str) -> int:
-    """Count the pairs that set the time of a backend, as `Rates.window` counts them."""
-    if backend == "masked":  # on small grids, where it is chosen: one call over all pairs
-        return all_pairs(layout)
-    # Tiles at the borders cost as much as those inside.
-    return layout.image * min(window.tokens, layout.image)
-
-
-def _pairs(job: Job, layout: TokenLayout) -> int:
+def _pairs(job: Job, layout: TokenLayout) -> float:
+    """Count the pairs of one head, the mean of a run's calls."""
+    full = all_pairs(layout)
     if job.window is None:
-        return all_pairs(layout)
-    return visible_pairs(layout, job.window, job.pooling)
+        return full
+    local = visible_pairs(layout, job.window, job.pooling)
+    # Whole numbers as they are: a float cannot hold all of them.
+    return local if job.local_share == 1 else full + job.local_share * (local - full)

@@ -2,69 +2,109 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
-from ..backends.strips import tile_size
-from ..families.network import Job, Live, Network
+from ..families.network import Blocks, Job, Live, Network
+from .attention import FULL, backend_of, footprint_of
+from .slices import slice_size
 
 LATENTS = 10
 """Copies of the latent that sampler and model hold during a step, float32 (counted, Euler)."""
 
-SLICES, LEAST_SLICE = 16, 4096  # of tokens, by default
 
-
-def memory(network: Network, job: Job, dtype: torch.dtype, device: torch.device) -> int:
+def memory(
+    network: Network,
+    job: Job,
+    dtype: torch.dtype,
+    device: torch.device,
+    slice_tokens: int | None = None,
+) -> int:
     """Return the bytes beside the weights at the peak of a call.
 
-    Counts the tensors that the host's blocks hold at once, attention being fused.
+    Counts the tensors that the host's blocks hold at once; full attention counts as fused. Of a run
+    that is full in a part of its calls, it is the peak of all.
 
     Args:
         network: The model's dimensions.
         job: The call.
         dtype: In which the model computes.
         device: Where it computes.
+        slice_tokens: Tokens that the linear layers take at a time as CLEAR Low Memory computes the
+            blocks, 0 for its automatic choice; None for whole blocks.
     """
-    tokens = job.layout.tokens * job.batch
-    live = max(
-        tokens * _live_bytes(moment, network, dtype.itemsize)
-        for blocks in network.blocks
-        for moment in blocks.moments
-    )
-    return live + _beside_blocks(network, job, dtype, device)
+    case = _Case(network, job, dtype, device)
+    return case.beside_blocks + max(case.peak(blocks, slice_tokens) for blocks in network.blocks)
 
 
-def sliced_memory(network: Network, job: Job, dtype: torch.dtype, device: torch.device) -> int:
-    """Return the same when all but the attention runs in slices, as CLEAR Low Memory does it.
+@dataclass(frozen=True)
+class _Case:
+    """One call of a model on a device."""
 
-    Whole are the input, q, k, v and the output of the attention.
-    """
-    tokens, size = job.layout.tokens, dtype.itemsize
-    part = min(tokens, max(LEAST_SLICE, -(-tokens // SLICES)))
-    # In a slice: inputs and outputs of the widest layers, of which two hold the MLP's insides.
-    sliced = part * (10 * network.hidden + 2 * network.mlp)
-    live = size * job.batch * (tokens * network.attention_tensors * network.hidden + sliced)
-    whole = memory(network, job, dtype, device)
-    return min(whole, live + _beside_blocks(network, job, dtype, device))
+    network: Network
+    job: Job
+    dtype: torch.dtype
+    device: torch.device
 
+    @property
+    def beside_blocks(self) -> int:
+        """Bytes of the latents and of the positions, which all pictures share."""
+        layout, network = self.job.layout, self.network
+        latents = LATENTS * 4 * network.latent_values * layout.image * self.job.batch
+        return latents + 4 * network.position_values * layout.tokens
 
-def _beside_blocks(network: Network, job: Job, dtype: torch.dtype, device: torch.device) -> int:
-    latents = LATENTS * 4 * network.latent_values * job.layout.image * job.batch
-    positions = 4 * network.position_values * job.layout.tokens
-    return latents + positions + dtype.itemsize * job.batch * _workspace(network, job, device)
+    def peak(self, blocks: Blocks, slice_tokens: int | None) -> int:
+        """Return the bytes at the peak of a block."""
+        layout = self.job.layout
+        tokens = layout.tokens if blocks.slices_text else layout.tokens - layout.text
+        size = tokens if slice_tokens is None else slice_size(tokens, slice_tokens)
+        if size >= tokens or not blocks.sliced:  # one slice: the host computes the block
+            return max(self._bytes(moment, layout.tokens, whole=True) for moment in blocks.moments)
+        return max(self._sliced(moment, size) for moment in blocks.sliced)
 
+    def _sliced(self, moment: Live, size: int) -> int:
+        whole = self._bytes(moment, self.job.layout.tokens, whole=False)
+        return whole + (self._bytes(moment.part, size, whole=False) if moment.part else 0)
 
-def _live_bytes(moment: Live, network: Network, size: int) -> int:
-    # In float32 already, tensors are not copied to become float32.
-    converted = moment.float32 * network.hidden * 4 if size < 4 else 0
-    return size * (moment.hidden * network.hidden + moment.mlp * network.mlp) + converted
+    def _bytes(self, live: Live, tokens: int, *, whole: bool) -> int:
+        network, size = self.network, self.dtype.itemsize
+        # In float32 already, tensors are not copied to become float32.
+        converted = live.float32 * network.hidden * 4 if size < 4 else 0
+        a_token = size * (live.hidden * network.hidden + live.mlp * network.mlp) + converted
+        attention = self._attention(live.attends == "image", whole) if live.attends else 0
+        return self.job.batch * tokens * a_token + attention
 
+    def _attention(self, image_only: bool, whole: bool) -> int:
+        """Return the bytes that the attention of one block holds beside q, k and v.
 
-def _workspace(network: Network, job: Job, device: torch.device) -> int:
-    """Return the values that the attention itself needs."""
-    if job.window is None:
-        return job.layout.tokens * network.hidden  # the output in the order that the model wants
-    rows, columns = tile_size(job.window, device)
-    reach = 2 * min(job.window.reach, max(job.layout.height, job.layout.width))
-    height = -(-job.layout.height // rows) * rows
-    # Keys and values of a strip with its halo, and those of the one before.
-    return 4 * network.hidden * (height + reach) * min(columns + reach, job.layout.width)
+        Args:
+            image_only: Whether text takes no part.
+            whole: Whether the host's block asks for a result in the order of its tokens, which
+                slices do without.
+        """
+        job, layout = self.job, self.job.layout
+        tokens = layout.image + layout.extra if image_only else layout.tokens
+        output = job.batch * tokens * self.network.hidden * self.dtype.itemsize
+        reordered = 2 * output if whole else output
+        local = [
+            each.count - each.dense(job.dense)
+            for each in self.network.attentions
+            if each.image_only == image_only
+        ]
+        backend = backend_of(self.network, job, self.dtype, self.device)
+        if backend == FULL or not any(local):
+            return reordered
+        where = (backend, self.dtype, self.device)
+        found = footprint_of(self.network, job, *where, image_only=image_only)
+        memory = found.memory if found.token_major else max(found.memory, reordered)
+        return max(memory, reordered) if self._is_full_too(image_only) else memory
+
+    def _is_full_too(self, image_only: bool) -> bool:
+        """Tell whether some attentions, or all in some calls, are full."""
+        dense = [
+            each.dense(self.job.dense)
+            for each in self.network.attentions
+            if each.image_only == image_only
+        ]
+        return self.job.local_share < 1 or any(dense)

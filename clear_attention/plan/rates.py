@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..api import attention
-from ..backends import Call, choose_name
+from ..backends import BACKENDS, Call
 from ..families.network import Job, Network
 from ..layout import TokenLayout
 from ..partial import attend_part
 from ..window import Window
-from .cost import Rates, window_pairs
+from .attention import FULL, backend_of, footprint_of
+from .cost import Rates
 from .machine import Machine, TimedPart
 
 WIDEST = 4096  # side of the linear layers that are timed
@@ -55,7 +56,8 @@ def measure(network: Network, job: Job, machine: Machine) -> Rates:
         full=unit("full", lambda rows: _full(machine, rows, network), 2),
         shared=unit("shared", lambda rows: _shared(machine, rows, network), 2),
         window=0.0,
-        backend="full",
+        backend=FULL,
+        device=machine.device,
     )
     return with_window(rates, network, job, machine)
 
@@ -63,30 +65,23 @@ def measure(network: Network, job: Job, machine: Machine) -> Rates:
 @torch.inference_mode()
 def with_window(rates: Rates, network: Network, job: Job, machine: Machine) -> Rates:
     """Return the rates for a call whose size lets CLEAR choose another backend."""
-    backend = backend_of(network, job, machine)
+    backend = backend_of(network, job, machine.dtype, machine.device)
     if backend == rates.backend:
         return rates
-    window, grid = job.window, replace(job.layout, text=0, extra=0)
+    if backend == FULL:
+        return replace(rates, backend=FULL, window=0.0)
+    window = job.window
     assert window is not None
-    if backend == "masked":
-        grid = replace(job.layout, extra=0)  # text and image in one call over all pairs
-    key = ("window", backend, window, network.hidden, network.heads)
+    found = footprint_of(network, job, backend, machine.dtype, machine.device)
+    # What the backend leaves to fused attention has a rate of its own.
+    grid = replace(job.layout, text=0 if found.shared_pairs else job.layout.text, extra=0)
 
     def part(tokens: int) -> TimedPart:
         return _window(machine, _smaller(grid, tokens), window, network, backend)
 
-    power = 2 if backend == "masked" else 1
-    found = machine.per_unit(key, grid.tokens, part, power)
-    return replace(rates, backend=backend, window=found)
-
-
-def backend_of(network: Network, job: Job, machine: Machine) -> str:
-    """Return the name of the backend that "auto" takes for a call, "full" without a window."""
-    if job.window is None:
-        return "full"
-    shape = (1, network.heads, job.layout.tokens, network.head_dim)
-    like = torch.empty((1,), device=machine.device, dtype=machine.dtype).expand(shape)
-    return choose_name(like, Call(job.layout, job.window, job.pooling, scale=1.0))
+    key = ("window", backend, window, network.hidden, network.heads)
+    taken = machine.per_unit(key, grid.tokens, part, 1 if found.linear else 2)
+    return replace(rates, backend=backend, window=taken)
 
 
 def _linear(machine: Machine, rows: int, hidden: int, mlp: int) -> TimedPart:
@@ -165,7 +160,8 @@ def _window(
         assert isinstance(out, Tensor)
         return out
 
-    return TimedPart(run, window_pairs(layout, window, backend) * network.hidden)
+    found = BACKENDS[backend].footprint(q, Call(layout, window, None, scale=1.0))
+    return TimedPart(run, found.pairs * network.hidden)
 
 
 def _smaller(layout: TokenLayout, tokens: int) -> TokenLayout:

@@ -16,12 +16,15 @@ from torch import Tensor
 
 from ...partial import Part
 from ...window import Window
-from ..call import Call
+from ..call import About, Call, Footprint
 from ..global_tokens import shared_keys
+from ..sizes import hidden_bytes, output_bytes, shared_bytes, shared_pairs, window_pairs
 from . import configs, lists
 
-__all__ = ["attend", "is_trained", "why_not", "why_not_auto"]
+__all__ = ["ABOUT", "attend", "footprint", "is_trained", "why_not", "why_not_auto"]
 
+
+ABOUT = About("needs an NVIDIA or AMD card with Triton", linear=True)
 
 # Triton's own switch: its interpreter takes tensors on the CPU.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -50,6 +53,15 @@ def why_not(q: Tensor, call: Call, rounded: bool = False) -> str | None:
 
 def why_not_auto(q: Tensor, call: Call) -> str | None:
     return "interpreted, it is for checking" if q.device.type == "cpu" else None
+
+
+def footprint(q: Tensor, call: Call, rounded: bool = False) -> Footprint:
+    # Of q, k and v one at a time is copied if the kernels cannot read it as it lies.
+    memory = output_bytes(q) + shared_bytes(q, call) + hidden_bytes(q)
+    if rounded:  # the keys without their mean, and queries and keys as 8-bit integers
+        memory += hidden_bytes(q) + 2 * q.numel()
+    tile = (configs.WIDE.rows, configs.WIDE.columns)
+    return Footprint(window_pairs(call), memory, True, shared_pairs(call), tile, token_major=True)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, call: Call, rounded: bool = False) -> Part:
