@@ -30,6 +30,7 @@ RATES = Rates(
     shared=2e-9,
     window=5e-9,
     backend="tiled",
+    device=CPU,
 )
 ROOMY = Budget(available=10**12, weights=10**9, decoding=10**9, reserved=10**9)
 
@@ -51,7 +52,7 @@ def job(height=8, width=6, text=4, radius=3, **more) -> Job:
     return Job(TokenLayout(text, height, width), Window(radius) if radius else None, **more)
 
 
-def plan(budget=ROOMY, call=None, network=SMALL_FLUX, sliced=False) -> Plan:
+def plan(budget=ROOMY, call=None, network=SMALL_FLUX, slice_tokens=None) -> Plan:
     """Plan a small run."""
     return make_plan(
         network,
@@ -61,5 +62,5 @@ def plan(budget=ROOMY, call=None, network=SMALL_FLUX, sliced=False) -> Plan:
         steps=20,
         token_px=16,
         title="A small FLUX",
-        sliced=sliced,
+        slice_tokens=slice_tokens,
     )

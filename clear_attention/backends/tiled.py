@@ -36,23 +36,34 @@ def why_not_auto(q: Tensor, call: Call) -> str | None:
 
 
 def footprint(q: Tensor, call: Call) -> Footprint:
-    layout, window = call.layout, call.window
+    memory = output_bytes(q) + shared_bytes(q, call) + _strip_bytes(q, call)
+    return Footprint(
+        pairs=window_pairs(call),
+        memory=memory,
+        linear=True,
+        shared_pairs=shared_pairs(call),
+        tile=tile_size(call.window, q.device),
+        token_major=True,
+    )
+
+
+def _strip_bytes(q: Tensor, call: Call) -> int:
+    """Return the bytes that one strip needs at its peak, beside the output."""
+    layout, window, size = call.layout, call.window, q.dtype.itemsize
     rows, columns = tile_size(window, q.device)
     strip = Strip(layout, window, rows, 0, min(columns, layout.width))
-    queries = strip.tiles * strip.tile * (strip.right - strip.left)
-    halo_columns = min(columns + 2 * window.reach, layout.width + window.wrap_width * window.reach)
-    halo = hidden_bytes(q, (queries // columns + 2 * strip.halo_rows) * halo_columns)
-    tile_keys = (strip.tile + 2 * strip.halo_rows) * halo_columns
-    bias = queries * tile_keys * q.dtype.itemsize
-    exact = accumulation_dtype(q.dtype).itemsize / q.dtype.itemsize
-    # Keys and values of a strip while those of the one before still exist, or the merge of its two
-    # parts, of which three tensors are in the dtype of sums.
-    merge = int((4 + 3 * exact) * hidden_bytes(q, queries))
-    strips_bytes = max(4 * halo + 2 * hidden_bytes(q, queries), 2 * halo + merge) + bias
-    memory = output_bytes(q) + shared_bytes(q, call) + strips_bytes
-    return Footprint(
-        window_pairs(call), memory, True, shared_pairs(call), (rows, columns), token_major=True
-    )
+    key_columns = min(columns + 2 * window.reach, layout.width * (2 if window.wrap_width else 1))
+    key_rows = strip.tiles * rows + 2 * strip.halo_rows
+    tokens = strip.tiles * rows * (strip.right - strip.left)
+    queries, halo = hidden_bytes(q, tokens), hidden_bytes(q, key_rows * key_columns)
+    masked = tokens * (rows + 2 * strip.halo_rows) * key_columns
+    bias = masked * size
+    # The next strip's mask, first as booleans, is made beside the one before and its strip.
+    masking = 2 * halo + 2 * queries + bias + masked + (bias if layout.width > columns else 0)
+    # Its keys and values likewise; a merge has three tensors in the dtype of sums.
+    moving = 4 * halo + 2 * queries + bias
+    merging = 2 * halo + (4 + 3 * accumulation_dtype(q.dtype).itemsize // size) * queries + bias
+    return max(masking, moving, merging)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:

@@ -126,8 +126,8 @@ def seconds(network: Network, job: Job, rates: Rates) -> float:
         each.count * tokens * _elementwise(each, hidden, mlp, rates) for each in network.blocks
     )
     attention = sum(_attention_seconds(each, network, job, rates) for each in network.attentions)
-    once = rates.linear * linear_flop(network, job) + rates.positions * tokens
-    return once + job.batch * (elementwise + attention * hidden)
+    linear = rates.linear * linear_flop(network, job)
+    return linear + job.batch * (rates.positions * tokens + elementwise + attention * hidden)
 
 
 def _elementwise(blocks: Blocks, hidden: int, mlp: int, rates: Rates) -> float:

@@ -36,11 +36,11 @@ def draw(plan: Plan) -> Tensor:
     _draw_curves(
         right,
         edges,
-        [(each.memory + plan.budget.weights) / GIB for each in full],
-        [(each.memory + plan.budget.weights) / GIB for each in clear],
+        [(plan.held(each) + plan.budget.weights) / GIB for each in full],
+        [(plan.held(each) + plan.budget.weights) / GIB for each in clear],
     )
     _draw_planned(left, plan, plan.full.seconds, plan.clear.seconds)
-    memory = [(each.memory + plan.budget.weights) / GIB for each in (plan.full, plan.clear)]
+    memory = [(plan.held(each) + plan.budget.weights) / GIB for each in (plan.full, plan.clear)]
     _draw_planned(right, plan, *memory)
     right.axhline(
         plan.budget.available / GIB, color="black", linestyle="--", linewidth=1, label="available"

@@ -49,10 +49,10 @@ class _Case:
 
     @property
     def beside_blocks(self) -> int:
-        """Bytes of the latents and of the positions, which all pictures share."""
+        """Bytes of the latents and of the positions, both in float32."""
         layout, network = self.job.layout, self.network
-        latents = LATENTS * 4 * network.latent_values * layout.image * self.job.batch
-        return latents + 4 * network.position_values * layout.tokens
+        latents = LATENTS * network.latent_values * layout.image
+        return 4 * self.job.batch * (latents + network.position_values * layout.tokens)
 
     def peak(self, blocks: Blocks, slice_tokens: int | None) -> int:
         """Return the bytes at the peak of a block."""

@@ -53,7 +53,7 @@ def outcome(plan: Plan, calls: Sequence[TimedCall], peak: int | None = None) -> 
         f"{best.batch} picture{'s' if best.batch > 1 else ''}."
     ]
     if peak is not None:
-        expected = plan.budget.weights + cost.memory * best.batch // plan.job.batch
+        expected = plan.budget.weights + _memory(plan, calls) * best.batch // plan.job.batch
         lines.append(
             f"Memory at the peak: {gib(expected)} expected, {gib(peak)} measured "
             f"({_deviation(expected, peak)})."
@@ -68,7 +68,13 @@ def _planned_cost(plan: Plan, call: TimedCall) -> Cost | None:
         return None
     if call.radius is None:
         return plan.full
-    return plan.clear if window is not None and call.radius == window.radius else None
+    return plan.local if window is not None and call.radius == window.radius else None
+
+
+def _memory(plan: Plan, calls: Sequence[TimedCall]) -> int:
+    """Return the bytes that were expected at the peak of all calls of the planned kinds."""
+    costs = [cost for call in calls if (cost := _planned_cost(plan, call)) is not None]
+    return max(plan.held(each) for each in costs)
 
 
 def _nothing_to_compare(plan: Plan, calls: Sequence[TimedCall]) -> str:

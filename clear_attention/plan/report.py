@@ -52,8 +52,9 @@ class Plan:
         steps: Calls of the model in a run.
         token_px: Edge of a token in pixels.
         full: One call with full attention.
-        clear: One call with CLEAR.
-        sliced: Whether the model runs in slices already.
+        clear: One call with CLEAR, the mean of a run's calls where it is off in some of them.
+        slice_tokens: Of the CLEAR Low Memory node on the model, 0 for its automatic choice; None
+            without one.
     """
 
     title: str
@@ -66,12 +67,28 @@ class Plan:
     token_px: int
     full: Cost
     clear: Cost
-    sliced: bool = False
+    slice_tokens: int | None = None
+
+    @property
+    def sliced(self) -> bool:
+        """Whether the model runs in slices already."""
+        return self.slice_tokens is not None
+
+    @property
+    def local(self) -> Cost:
+        """One call in which the window is on."""
+        if self.job.local_share == 1:
+            return self.clear
+        return _cost(self.network, self.job.local(), self.machine, self.rates, self.slice_tokens)
 
     @property
     def step_memory(self) -> int:
         """Bytes beside the weights that a step with CLEAR takes as the model is."""
-        return self.clear.sliced_memory if self.sliced else self.clear.memory
+        return self.held(self.clear)
+
+    def held(self, cost: Cost) -> int:
+        """Return the bytes beside the weights that a call takes as the model is, sliced or not."""
+        return cost.sliced_memory if self.sliced else cost.memory
 
     @property
     def verdict(self) -> str:
@@ -119,7 +136,7 @@ class Plan:
         """Return the costs of a call for a square of so many tokens on a side."""
         job = replace(self.job, layout=TokenLayout(self.job.layout.text, edge, edge))
         rates = with_window(self.rates, self.network, job, self.machine)
-        return _costs(self.network, job, self.machine, rates)
+        return _costs(self.network, job, self.machine, rates, self.slice_tokens)
 
     def table(self) -> str:
         """Return the plan as text."""
@@ -141,13 +158,29 @@ class Plan:
             f"available {gib(self.budget.available)}; ComfyUI sets {gib(self.budget.reserved)} "
             "aside for a step.",
             f"Verdict: {self.verdict}.{state}",
+            *self._schedule(),
             *self.advice(),
             "",
             f"{'at other sizes':16}{'seconds per step':>24}{'memory beside the weights':>28}",
             f"{'pixels':16}{'full':>12}{'CLEAR':>12}{'full':>14}{'CLEAR':>14}",
-            *(_size_row(edge, *costs) for edge, costs in self.over_sizes().items()),
+            *(self._size_row(edge, *costs) for edge, costs in self.over_sizes().items()),
         ]
         return "\n".join(lines)
+
+    def _schedule(self) -> list[str]:
+        share, local = self.job.local_share, self.local
+        if self.job.window is None or share == 1:
+            return []
+        return [
+            f"The window is on in {share:.0%} of the schedule, attention is full in the rest: the "
+            "figures for CLEAR are the mean of all steps, and the memory is the larger one. With "
+            f"the window a step takes {local.seconds:.3g} s, without it {self.full.seconds:.3g} s."
+        ]
+
+    def _size_row(self, edge: int, full: Cost, clear: Cost) -> str:
+        seconds = f"{full.seconds:>12.3g}{clear.seconds:>12.3g}"
+        memory = f"{gib(self.held(full)):>14}{gib(self.held(clear)):>14}"
+        return f"{f'{edge} x {edge}':16}{seconds}{memory}"
 
     def _rows(self) -> list[tuple[str, ...]]:
         full, clear = both = (self.full, self.clear)
@@ -174,7 +207,7 @@ def make_plan(
     steps: int,
     token_px: int,
     title: str,
-    sliced: bool = False,
+    slice_tokens: int | None = None,
 ) -> Plan:
     """Measure the machine, and plan a run.
 
@@ -186,21 +219,24 @@ def make_plan(
         steps: Calls of the model in a run.
         token_px: Edge of a token in pixels.
         title: What the model is.
-        sliced: Whether it runs in slices already.
+        slice_tokens: Of the CLEAR Low Memory node on the model, None without one.
     """
     rates = measure(network, job, machine)
-    costs = _costs(network, job, machine, rates)
-    return Plan(title, network, job, machine, rates, budget, steps, token_px, *costs, sliced)
+    costs = _costs(network, job, machine, rates, slice_tokens)
+    return Plan(title, network, job, machine, rates, budget, steps, token_px, *costs, slice_tokens)
 
 
-def _costs(network: Network, job: Job, machine: Machine, rates: Rates) -> tuple[Cost, Cost]:
-    where = (machine.dtype, machine.device, rates)
-    return cost(network, job.full(), *where), cost(network, job, *where)
+def _costs(
+    network: Network, job: Job, machine: Machine, rates: Rates, slice_tokens: int | None
+) -> tuple[Cost, Cost]:
+    full, clear = (_cost(network, each, machine, rates, slice_tokens) for each in (job.full(), job))
+    return full, clear
 
 
-def _size_row(edge: int, full: Cost, clear: Cost) -> str:
-    seconds = f"{full.seconds:>12.3g}{clear.seconds:>12.3g}"
-    return f"{f'{edge} x {edge}':16}{seconds}{gib(full.memory):>14}{gib(clear.memory):>14}"
+def _cost(
+    network: Network, job: Job, machine: Machine, rates: Rates, slice_tokens: int | None
+) -> Cost:
+    return cost(network, job, machine.dtype, machine.device, rates, slice_tokens or 0)
 
 
 def tera(flop: int) -> str:

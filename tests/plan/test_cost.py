@@ -13,7 +13,7 @@ from plan_cases import CPU, FLUX_DEV, FLUX_WIDTHS, RATES, SMALL_FLUX, SMALL_SD3,
 from clear_attention import TokenLayout, Window
 from clear_attention.families.network import Job, flux
 from clear_attention.plan.cost import attention_flop, cost, linear_flop, seconds
-from clear_attention.plan.memory import memory, sliced_memory
+from clear_attention.plan.memory import memory
 
 ONE_LAYER = flux(double=1, single=0, **FLUX_WIDTHS)
 
@@ -62,12 +62,11 @@ NETWORKS = st.sampled_from([SMALL_FLUX, SMALL_SD3])
 
 
 @given(NETWORKS, JOBS)
-def test_all_but_the_positions_is_proportional_to_the_batch(network, call):
+def test_everything_is_proportional_to_the_batch(network, call):
     one = dataclasses.replace(call, batch=1)
-    rates = dataclasses.replace(RATES, positions=0.0)
     assert attention_flop(network, call) == call.batch * attention_flop(network, one)
     assert linear_flop(network, call) == call.batch * linear_flop(network, one)
-    assert seconds(network, call, rates) == pytest.approx(call.batch * seconds(network, one, rates))
+    assert seconds(network, call, RATES) == pytest.approx(call.batch * seconds(network, one, RATES))
 
 
 @given(NETWORKS, JOBS)
@@ -88,13 +87,13 @@ def test_a_window_over_the_whole_grid_needs_every_pair(network, call):
 @given(NETWORKS, JOBS, st.sampled_from([torch.float32, torch.bfloat16]))
 def test_slices_never_need_more_memory_than_the_whole(network, call, dtype):
     whole = memory(network, call, dtype, CPU)
-    assert 0 < sliced_memory(network, call, dtype, CPU) <= whole
+    assert 0 < memory(network, call, dtype, CPU, 0) <= whole
 
 
 def test_slices_save_the_mlp_of_a_large_flux():
     call = job(512, 512, 512, 16)
     whole = memory(FLUX_DEV, call, torch.bfloat16, CPU)
-    sliced = sliced_memory(FLUX_DEV, call, torch.bfloat16, CPU)
+    sliced = memory(FLUX_DEV, call, torch.bfloat16, CPU, 0)
     assert whole / 2**30 == pytest.approx(24, rel=0.15)
     assert sliced < 0.45 * whole
 
@@ -137,27 +136,6 @@ def test_the_pooled_branch_costs_time_and_operations():
 def test_without_rates_a_cost_has_no_seconds():
     found = cost(SMALL_FLUX, job(), torch.float32, CPU)
     assert found.seconds == 0 and found.flop == found.linear_flop + found.attention_flop > 0
-
-
-@pytest.mark.parametrize(
-    ("dtype", "live"),
-    [
-        # x, q k v, normalised and rotated q and k, the output, and linear1's share of the MLP
-        (torch.float32, 4 * (9 * 4 + 8)),
-        # all but one of these, and two tensors in float32 while the second is rotated
-        (torch.bfloat16, 2 * (8 * 4 + 8) + 4 * 2 * 4),
-    ],
-    ids=str,
-)
-def test_bytes_add_up_by_hand(dtype, live):
-    """One single block of width 4, MLP 8, two heads, on 2 text and 6 image tokens, 5 values."""
-    network = flux(
-        hidden=4, heads=2, mlp=8, double=0, single=1, latent_values=5, input_values=5, context=0
-    )
-    output, positions, latents = 8 * 4 * dtype.itemsize, 8 * 4 * 4, 10 * 6 * 5 * 4
-    expected = 8 * live + output + positions + latents
-    assert memory(network, job(3, 2, 2, None), dtype, CPU) == expected
-    assert memory(network, job(3, 2, 2, None, batch=3), dtype, CPU) == 3 * expected - 2 * positions
 
 
 def test_half_the_bytes_need_about_half_the_memory():

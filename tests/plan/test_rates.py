@@ -6,9 +6,7 @@ import pytest
 import torch
 from plan_cases import SMALL_FLUX, SMALL_SD3, job, machine
 
-from clear_attention import Window
 from clear_attention.plan import machine as timing
-from clear_attention.plan.cost import window_pairs
 from clear_attention.plan.machine import Found, TimedPart
 from clear_attention.plan.rates import measure, with_window
 
@@ -16,7 +14,7 @@ from clear_attention.plan.rates import measure, with_window
 @pytest.mark.parametrize("network", [SMALL_FLUX, SMALL_SD3], ids=["flux", "sd3"])
 def test_every_rate_is_measured(network):
     rates = measure(network, job(40, 40), machine())
-    numbers = {name: value for name, value in vars(rates).items() if name != "backend"}
+    numbers = {name: value for name, value in vars(rates).items() if isinstance(value, float)}
     assert all(0 < value < 1e-2 for value in numbers.values()), numbers
     assert rates.backend == "tiled"
 
@@ -107,10 +105,3 @@ def test_a_sample_is_never_longer_than_the_call():
 
     machine().per_unit("nothing", 1000, part)
     assert max(lengths) == 1000
-
-
-def test_the_pairs_of_a_window_are_not_cut_at_the_borders():
-    layout, window = job(8, 6, 4, 3).layout, job().window
-    assert window_pairs(layout, window, "tiled") == 48 * window.tokens
-    assert window_pairs(layout, window, "masked") == 52**2
-    assert window_pairs(layout, Window(100), "tiled") == 48**2

@@ -21,7 +21,7 @@ WHOLE, SLICED = 1000, 600
 def with_memory(budget, sliced=False):
     """Return a plan whose step needs 1000 bytes, 600 in slices."""
     clear = dataclasses.replace(PLAN.clear, memory=WHOLE, sliced_memory=SLICED)
-    return dataclasses.replace(PLAN, clear=clear, budget=budget, sliced=sliced)
+    return dataclasses.replace(PLAN, clear=clear, budget=budget, slice_tokens=0 if sliced else None)
 
 
 def budget(available, decoding=0, weights=0, streams=True):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import comfy.ldm.modules.attention
@@ -14,15 +13,16 @@ from comfy.ldm.flux.math import apply_rope
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...families.network import Job, Network, flux, sd3
+from ...families.network import Network
 from ...layout import TokenLayout
 from ...plan.machine import Found, Machine
 from ...plan.report import Budget, Plan, make_plan
-from ...window import Window
 from ..core.geometry import LATENT_PX
+from ..core.job import dtype_of, job_of, network_of
 from ..core.patch import settings_of
-from ..families.family import FLUX, SD3, plain_module, require_family
-from ..memory.blocks import MEMORY_KEY
+from ..core.settings import WindowSettings
+from ..families.family import plain_module, require_family
+from ..memory.blocks import MEMORY_KEY, LowMemory
 
 DEFAULT_RADIUS = 16
 VAE_VALUES = 2178
@@ -48,8 +48,8 @@ def plan_model(
     Args:
         model: A MODEL, left as it is.
         size_px: Height and width of the picture.
-        radius: Of the window in tokens; 0 is that of the CLEAR node on the model, pooling and
-            dense blocks included, or 16 without one.
+        radius: Of the window in tokens; 0 is that of the CLEAR node on the model, with all that
+            the node asks for, or 16 without one.
         pool_factor: Edge of a pooled cell in tokens, used together with a radius.
         text_tokens: Length of the prompt.
         batch: Pictures in one call.
@@ -59,63 +59,22 @@ def plan_model(
     Raises:
         ValueError: The model's architecture is not supported, or the size is none.
     """
-    network = network_of(model)
-    job = _job(model, size_px, radius, pool_factor, text_tokens, batch)
+    network, settings = network_of(model), settings_of(model)
+    if radius or settings.local is None:  # the node's own window
+        own = WindowSettings(radius or DEFAULT_RADIUS, pool_factor)
+        settings = settings.with_window(own)
+    asked: LowMemory | None = model.model_options.get("transformer_options", {}).get(MEMORY_KEY)
+    height, width = (math.ceil(edge / token_px(model)) for edge in size_px)
     return make_plan(
         network,
-        job,
+        job_of(settings, TokenLayout(text_tokens, height, width), batch),
         machine_of(model),
         _budget(model, size_px, batch, vae),
         steps=steps,
         token_px=token_px(model),
-        sliced=MEMORY_KEY in model.model_options.get("transformer_options", {}),
+        slice_tokens=None if asked is None else asked.slice_tokens,
         title=f"{require_family(model).name}, {_blocks_text(network)}",
     )
-
-
-def network_of(model: ModelPatcher) -> Network:
-    """Read the dimensions of a MODEL from its layers.
-
-    Raises:
-        ValueError: Its architecture is not supported.
-    """
-    family = require_family(model)
-    return DIMENSIONS[family.name](plain_module(model.get_model_object("diffusion_model")))
-
-
-def _flux_network(model: Any) -> Network:
-    params = model.params
-    return flux(
-        hidden=model.hidden_size,
-        heads=model.num_heads,
-        mlp=int(model.hidden_size * params.mlp_ratio),
-        double=len(model.double_blocks),
-        single=len(model.single_blocks),
-        latent_values=model.out_channels,
-        input_values=model.in_channels,
-        context=params.context_in_dim,
-    )
-
-
-def _sd3_network(model: Any) -> Network:
-    counts = SD3.blocks(model)
-    hidden, block = model.hidden_size, model.joint_blocks[0].x_block
-    context = getattr(model.context_embedder, "in_features", hidden)
-    return sd3(
-        hidden=hidden,
-        heads=model.num_heads,
-        mlp=block.mlp.fc1.out_features,
-        joint=counts["joint"],
-        image=counts.get("image", 0),
-        latent_values=model.in_channels * model.patch_size**2,
-        context=context,
-    )
-
-
-DIMENSIONS: Mapping[str, Callable[[Any], Network]] = {
-    FLUX.name: _flux_network,
-    SD3.name: _sd3_network,
-}
 
 
 def token_px(model: ModelPatcher) -> int:
@@ -128,7 +87,7 @@ def machine_of(model: ModelPatcher) -> Machine:
     """Return where and in which dtype a MODEL computes, with the host's own attention."""
     return Machine(
         device=model.load_device,
-        dtype=model.model.manual_cast_dtype or model.model.get_dtype(),
+        dtype=dtype_of(model),
         attend=_host_attention,
         positions=_positions(model) if require_family(model).rotary else None,
         rotate=apply_rope,
@@ -146,26 +105,6 @@ def _positions(model: ModelPatcher) -> Callable[[int], Tensor]:
     embedder = model.get_model_object("diffusion_model.pe_embedder")
     axes = len(embedder.axes_dim)
     return lambda tokens: embedder(torch.zeros(1, tokens, axes, device=model.load_device))
-
-
-def _job(
-    model: ModelPatcher,
-    size_px: tuple[int, int],
-    radius: int,
-    pool_factor: int,
-    text_tokens: int,
-    batch: int,
-) -> Job:
-    height, width = (math.ceil(edge / token_px(model)) for edge in size_px)
-    layout = TokenLayout(text_tokens, height, width)
-    settings = settings_of(model)
-    local = settings.local
-    if radius or local is None:
-        return Job(layout, Window(radius or DEFAULT_RADIUS), pool_factor, batch)
-    if layout.image < local.min_tokens:
-        return Job(layout, batch=batch)
-    dense = Counter(kind for kind, _ in local.dense_blocks)
-    return Job(layout, settings.window, local.pool_factor, batch, dict(dense))
 
 
 def _budget(model: ModelPatcher, size_px: tuple[int, int], batch: int, vae: Any) -> Budget:

@@ -15,7 +15,7 @@ from ...plan.outcome import TimedCall, outcome
 from ...plan.report import Plan
 from ..core import host
 from ..core.geometry import geometry_of
-from ..core.patch import SETTINGS_KEY
+from ..core.patch import SETTINGS_KEY, why_dense
 from ..core.pictures import figure_or_message
 from ..core.report import RunReport
 from ..core.settings import Settings
@@ -101,19 +101,18 @@ def timed_call(
     _wait_for(x.device)
     if stopwatch is not None:
         taken = time.perf_counter() - started
-        stopwatch.calls.append(_timed(executor.class_obj, x, options, taken))
+        stopwatch.calls.append(_timed(executor.class_obj, x, t, options, taken))
     return out
 
 
-def _timed(model: Any, x: Tensor, options: dict[str, Any], seconds: float) -> TimedCall:
+def _timed(model: Any, x: Tensor, t: Tensor, options: dict[str, Any], seconds: float) -> TimedCall:
     family = family_of(model.diffusion_model)
     assert family is not None
     patch = family.patch(plain_module(model.diffusion_model))
     geometry = geometry_of(x, (), patch)
     settings: Settings = options.get(SETTINGS_KEY, Settings())
-    local = settings.local
-    dense = local is None or geometry.height * geometry.width < local.min_tokens
-    radius = None if dense or local is None else local.radius
+    dense = why_dense(settings, geometry, t, model.model_sampling) is not None
+    radius = None if dense or settings.local is None else settings.local.radius
     return TimedCall(x.shape[0], geometry.height, geometry.width, radius, seconds)
 
 
