@@ -29,14 +29,14 @@ def wide(flux_model, monkeypatch):
     return model
 
 
-@pytest.mark.parametrize(
-    ("edge_px", "least", "most", "theirs"), [(8192, 10, 14, 63.5), (4096, 2.5, 4, 15.9)]
-)
-def test_the_estimate_is_what_slices_need(edge_px, least, most, theirs, wide, nodes, product):
+@pytest.mark.parametrize(("edge_px", "theirs"), [(8192, 63.5), (4096, 15.9)])
+def test_the_estimate_is_what_slices_need(edge_px, theirs, wide, nodes, product):
+    """The input, q, k, v and the attention's output; strips, latents and positions are small."""
     shape = [1, 16, edge_px // 8, edge_px // 8]
+    hidden = ((edge_px // 16) ** 2 + 512) * 3072 * 2
     found = estimate(product, nodes.CLEARAttention(wide, 16, backend="tiled"), shape)
     assert found.host / GIB == pytest.approx(theirs, rel=0.01)
-    assert least <= found.needed / GIB <= most
+    assert 5 * hidden < found.needed - GIB // 2 < 6.5 * hidden
     # What the host makes of the shape that it is given.
     assert wide.model.memory_required(found.shape) == pytest.approx(found.needed, rel=1e-3)
     assert found.shape[:2] == shape[:2]

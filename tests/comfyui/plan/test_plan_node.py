@@ -225,6 +225,60 @@ def test_a_clear_node_in_front_is_what_is_planned(flux_model, node, nodes, adapt
     assert adapter.planner.plan_model(small, (176, 96)).job.window is not None
 
 
+def test_the_slices_of_the_node_in_front_are_planned(flux_model, nodes, adapter):
+    def plan(*slice_tokens):
+        model = nodes.CLEARAttention(flux_model("b"), 5, backend="tiled")
+        for size in slice_tokens:
+            model = nodes.CLEARLowMemory(model, size)
+        return adapter.planner.plan_model(model, (1024, 1024), text_tokens=TEXT)
+
+    without, auto, small, large = plan(), plan(0), plan(512), plan(512, 4096)
+    assert (without.slice_tokens, auto.slice_tokens, small.slice_tokens) == (None, 0, 512)
+    # 4096 tokens are few enough to be computed whole, by auto and by a slice that holds them all.
+    assert without.step_memory == auto.step_memory == without.clear.memory
+    assert small.step_memory < large.step_memory < without.step_memory
+
+
+def test_the_backend_of_the_node_in_front_is_planned(flux_model, nodes, adapter):
+    plans = {
+        name: adapter.planner.plan_model(
+            nodes.CLEARAttention(flux_model("b"), 5, backend=name), (256, 256), text_tokens=TEXT
+        )
+        for name in ("tiled", "masked", "reference")
+    }
+    assert all(plan.rates.backend == name for name, plan in plans.items())
+    assert plans["reference"].clear.memory > plans["tiled"].clear.memory
+    # Triton does not run on a CPU: the run takes what auto takes, and so does the plan.
+    model = nodes.CLEARAttention(flux_model("b"), 5, backend="triton")
+    plan = adapter.planner.plan_model(model, (1024, 1024), text_tokens=TEXT)
+    assert plan.rates.backend == "tiled"
+
+
+def test_a_schedule_mixes_the_steps_and_has_the_larger_peak(flux_model, nodes, adapter, node):
+    def plan(**given):
+        model = nodes.CLEARAttention(flux_model("b"), 5, backend="tiled", **given)
+        return adapter.planner.plan_model(model, (512, 512), text_tokens=TEXT)
+
+    always, mixed = plan(), plan(start_percent=0.2, end_percent=0.9)
+    assert mixed.job.local_share == pytest.approx(0.7)
+    seconds = 0.7 * mixed.local.seconds + 0.3 * mixed.full.seconds
+    assert mixed.clear.seconds == pytest.approx(seconds)
+    assert mixed.clear.memory == max(mixed.full.memory, always.clear.memory)
+    assert mixed.local.memory == always.clear.memory
+    sentence = "The window is on in 70% of the schedule, attention is full in the rest"
+    assert sentence in mixed.table() and "of the schedule" not in always.table()
+
+
+def test_a_run_with_a_schedule_is_held_against_the_step_that_it_made(
+    flux_model, node, nodes, caplog
+):
+    caplog.set_level(logging.INFO)
+    early = nodes.CLEARAttention(flux_model("b"), 3, end_percent=0.01)
+    sample(node(early, radius=0)[2])  # of three steps only the first has the window
+    assert "Plan and run, full attention:" in caplog.text
+    assert "the best of 2 calls" in caplog.text
+
+
 def test_odd_sizes_have_the_grid_that_the_model_makes(flux_model, adapter):
     layout = adapter.planner.plan_model(flux_model("b"), (24 * 8 + 8, 17 * 8)).job.layout
     assert (layout.height, layout.width) == (13, 9)
