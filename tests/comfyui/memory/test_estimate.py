@@ -48,7 +48,8 @@ def test_the_estimate_is_linear_in_pixels_and_batch(wide, nodes, product):
         (batch, edge): estimate(product, model, [batch, 16, edge, edge]).needed - GIB // 2
         for batch, edge in ((1, 512), (1, 1024), (2, 1024))
     }
-    assert needed[2, 1024] == pytest.approx(2 * needed[1, 1024], rel=1e-6)
+    # All but the mask of a strip, which the pictures share.
+    assert needed[2, 1024] == pytest.approx(2 * needed[1, 1024], rel=1e-3)
     assert needed[1, 1024] == pytest.approx(4 * needed[1, 512], rel=0.01)
 
 

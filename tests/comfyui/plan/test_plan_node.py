@@ -239,7 +239,9 @@ def test_the_slices_of_the_node_in_front_are_planned(flux_model, nodes, adapter)
     assert small.step_memory < large.step_memory < without.step_memory
 
 
-def test_the_backend_of_the_node_in_front_is_planned(flux_model, nodes, adapter):
+def test_the_backend_of_the_node_in_front_is_planned(
+    flux_model, nodes, adapter, product, monkeypatch
+):
     plans = {
         name: adapter.planner.plan_model(
             nodes.CLEARAttention(flux_model("b"), 5, backend=name), (256, 256), text_tokens=TEXT
@@ -248,8 +250,10 @@ def test_the_backend_of_the_node_in_front_is_planned(flux_model, nodes, adapter)
     }
     assert all(plan.rates.backend == name for name, plan in plans.items())
     assert plans["reference"].clear.memory > plans["tiled"].clear.memory
-    # Triton does not run on a CPU: the run takes what auto takes, and so does the plan.
-    model = nodes.CLEARAttention(flux_model("b"), 5, backend="triton")
+    # Of a backend that declines, a run takes what auto takes, and so does the plan.
+    flex = product("backends").BACKENDS["flex"]
+    monkeypatch.setattr(flex, "why_not", lambda q, call: "not here")
+    model = nodes.CLEARAttention(flux_model("b"), 5, backend="flex")
     plan = adapter.planner.plan_model(model, (1024, 1024), text_tokens=TEXT)
     assert plan.rates.backend == "tiled"
 
