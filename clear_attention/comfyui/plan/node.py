@@ -111,8 +111,9 @@ def _timed(model: Any, x: Tensor, t: Tensor, options: dict[str, Any], seconds: f
     patch = family.patch(plain_module(model.diffusion_model))
     geometry = geometry_of(x, (), patch)
     settings: Settings = options.get(SETTINGS_KEY, Settings())
-    dense = why_dense(settings, geometry, t, model.model_sampling) is not None
-    radius = None if dense or settings.local is None else settings.local.radius
+    local = settings.local
+    dense = why_dense(local, geometry, t, model.model_sampling) is not None
+    radius = None if dense or local is None else local.radius
     return TimedCall(x.shape[0], geometry.height, geometry.width, radius, seconds)
 
 

@@ -69,15 +69,15 @@ def main() -> None:
 
 def measured(model: Any, case: Case) -> dict[str, int]:
     """Return the bytes at the peak of a run, measured and expected."""
-    from clear_attention import Window
     from clear_attention.comfyui.core.job import dtype_of, job_of, network_of
-    from clear_attention.comfyui.core.patch import settings_of, with_settings
+    from clear_attention.comfyui.core.patch import settings_of, with_window
+    from clear_attention.comfyui.core.settings import WindowSettings
     from clear_attention.comfyui.memory.blocks import with_low_memory
     from clear_attention.layout import TokenLayout
     from clear_attention.plan.memory import memory
 
     if case.backend:
-        model = with_settings(model, window=Window(RADIUS), backend=case.backend)
+        model = with_window(model, WindowSettings(RADIUS, backend=case.backend))
     if case.slice_tokens is not None:
         model = with_low_memory(model, case.slice_tokens)
     job = job_of(settings_of(model), TokenLayout(TEXT, case.edge // 16, case.edge // 16), 1)
