@@ -43,7 +43,7 @@ class Measured:
     Attributes:
         extra_bytes: Growth of the peak.
         seconds: Of the call.
-        estimate_bytes: What the node tells the host, activations and a fixed part.
+        estimate_bytes: What CLEAR Plan and the node count, a sampler's latents included.
     """
 
     extra_bytes: int

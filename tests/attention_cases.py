@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clear_attention import Pooling, TokenLayout, Window, attention, partial
-from clear_attention.backends import masked, strips
+from clear_attention.backends import BACKENDS, masked, strips
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -126,23 +126,24 @@ def cases(draw: st.DrawFn, **fixed: Any) -> Case:
     return replace(drawn, **fixed)
 
 
+# Those of Triton, interpreted step by step, are too slow for all of these tests.
+ELSEWHERE = {"triton", "triton_int8", "reference"}
+
 # Way to compute attention -> the backend and what is changed in it, so that small grids show what
 # large ones and other devices do.
 WAYS: dict[str, tuple[str, dict[Any, dict[str, Any]]]] = {
-    "masked": ("masked", {}),
+    **{name: (name, {}) for name in BACKENDS if name not in ELSEWHERE},
     "masked in bands": ("masked", {masked: {"MASK_ELEMENTS": 4000}}),
     "masked without fused attention": (
         "masked",
         {partial: {"SOURCES": (partial.Plain,), "PLAIN_SCORES": 50_000}},
     ),
-    "tiled": ("tiled", {}),
     "tiled as on a GPU": ("tiled", {strips: {"tile_size": lambda window, device: (16, 16)}}),
     "tiled oddly": ("tiled", {strips: {"tile_size": lambda window, device: (3, 5)}}),
     "tiled without fused attention": (
         "tiled",
         {partial: {"SOURCES": (partial.Plain,), "PLAIN_SCORES": 50_000}},
     ),
-    "flex": ("flex", {}),
 }
 
 

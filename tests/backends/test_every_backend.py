@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attention_cases import (
+    ELSEWHERE,
     WAYS,
     Case,
     assert_as_exact_as,
@@ -27,11 +28,7 @@ every_way = pytest.mark.parametrize("way", WAYS)
 
 
 def test_every_backend_is_tested():
-    elsewhere = {
-        "triton",
-        "triton_int8",
-    }  # interpreted, step by step, it is too slow for all that follows
-    assert {backend for backend, _ in WAYS.values()} | {"reference"} | elsewhere == set(BACKENDS)
+    assert {backend for backend, _ in WAYS.values()} | ELSEWHERE == set(BACKENDS)
 
 
 @every_way

@@ -8,6 +8,7 @@ One line of JSON for each case. Linux only, where a process's peak can be forgot
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 import sys
@@ -67,8 +68,10 @@ def main() -> None:
         print(json.dumps(dict(case=str(case), **measured(models[case.model], case))), flush=True)
 
 
-def measured(model: Any, case: Case) -> dict[str, int]:
-    """Return the bytes at the peak of a run, measured and expected."""
+def measured(model: Any, case: Case) -> dict[str, int | bool]:
+    """Return the bytes at the peak of a run, measured and expected, and whether blocks free."""
+    import comfy.ldm.flux.layers
+
     from clear_attention.comfyui.core.job import dtype_of, job_of, network_of
     from clear_attention.comfyui.core.patch import settings_of, with_window
     from clear_attention.comfyui.core.settings import WindowSettings
@@ -87,7 +90,8 @@ def measured(model: Any, case: Case) -> dict[str, int]:
     before = resident("VmRSS")
     CLEAR_REFS.write_text("5")  # forget the peak so far
     sample(model, case.edge)
-    return dict(measured=resident("VmHWM") - before, expected=expected)
+    frees = "del qkv" in inspect.getsource(comfy.ldm.flux.layers.SingleStreamBlock)
+    return dict(measured=resident("VmHWM") - before, expected=expected, frees=frees)
 
 
 def sample(model: Any, edge: int) -> None:

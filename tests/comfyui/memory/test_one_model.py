@@ -11,13 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from clear_attention.backends import BACKENDS
+
 from .peak_of_a_run import CASES
 
 HERE = Path(__file__).parent
 # Otherwise glibc keeps freed tensors for itself, and the process is larger than what it uses.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
 CLEAR_REFS = Path("/proc/self/clear_refs")
-BACKENDS = ("auto", "masked", "triton", "tiled", "flex", "triton_int8", "reference")
 LONG_PROMPT = 512  # which CLEAR Low Memory takes for granted
 
 
@@ -49,7 +50,7 @@ def estimated(product):
     return count
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
 @pytest.mark.parametrize("kind", ["flux", "sd3"])
 def test_plan_and_low_memory_count_the_same_bytes(
     kind, backend, flux_model, sd3_model, nodes, planned, estimated
@@ -117,4 +118,6 @@ def runs(host):
 @pytest.mark.parametrize("case", CASES)
 def test_the_bytes_are_those_of_a_run(case, runs):
     row = runs[case]
-    assert abs(row["expected"] / row["measured"] - 1) <= 0.15, row
+    # Older hosts keep what FLUX's blocks need no more until the blocks end.
+    least = 0.85 if row["frees"] or "slices" in case else 0.7
+    assert least <= row["expected"] / row["measured"] <= 1.15, row
