@@ -50,7 +50,8 @@ def test_the_estimate_is_linear_in_pixels_and_batch(wide, nodes, product):
     }
     # All but the mask of a strip, which the pictures share.
     assert needed[2, 1024] == pytest.approx(2 * needed[1, 1024], rel=1e-3)
-    assert needed[1, 1024] == pytest.approx(4 * needed[1, 512], rel=0.01)
+    # What a strip of tiles holds grows with the edge only.
+    assert 3.6 * needed[1, 512] < needed[1, 1024] <= 4 * needed[1, 512]
 
 
 @pytest.mark.parametrize(
