@@ -1,4 +1,4 @@
-"""Check the size of the rooms: how many files a folder of the product has, and how long they are."""
+"""Check the size of the rooms: the number of files in each folder of the product, their length."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def faults(product: Path) -> Iterator[str]:
         files = sorted(folder.glob("*.py"))
         if len(files) > MOST_FILES:
             yield (
-                f"{folder.relative_to(product.parent)} must have at most {MOST_FILES} files, it has "
-                f"{len(files)}: give one of its concepts a folder."
+                f"{folder.relative_to(product.parent)} must have at most {MOST_FILES} files, it "
+                f"has {len(files)}: give one of its concepts a folder."
             )
         for path in files:
             lines = len(path.read_text(encoding="utf-8").splitlines())

@@ -160,7 +160,7 @@ def test_blocks_stay_whole_while_gradients_are_computed(flux_model, nodes, lengt
 def test_a_result_that_the_host_has_read_holds_no_memory(flux_model, product):
     memory = product("comfyui.memory.blocks")
     model = flux_model("b").model.diffusion_model
-    options = {memory.CALL_KEY: memory.MemoryCall(memory.LowMemory(4), model, None)}
+    options = {memory.MEMORY_CALL_KEY: memory.MemoryCall(memory.LowMemory(4), model, None)}
     args = {"vec": torch.zeros(1, 128), "pe": None, "transformer_options": options}
     args |= {"img": torch.zeros(1, 16, 128), "txt": torch.zeros(1, 3, 128)}
     first = memory._replace("double", 0)(args, {})
