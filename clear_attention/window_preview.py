@@ -36,8 +36,8 @@ class Preview:
     window: Window
     at: tuple[int, int]
     tile: tuple[int, int]
-    pool_factor: int = 0
-    token_px: int = 16
+    pool_factor: int
+    token_px: int
 
     @property
     def rows(self) -> int:

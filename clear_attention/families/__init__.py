@@ -1,1 +1,16 @@
-"""Model families as data, without the host: names of weights and dimensions."""
+"""Model families as data, without the host: one file each, in one ordered list."""
+
+from __future__ import annotations
+
+from .family import Family
+from .flux import FLUX
+from .sd3 import SD3
+
+FAMILIES: tuple[Family, ...] = (
+    FLUX,
+    SD3,
+)
+"""A checkpoint without a family in its metadata is taken for the first one that it fits."""
+
+DEFAULT = FLUX
+"""The family whose sizes count where no model is given, as in the window preview."""

@@ -1,10 +1,12 @@
-"""FLUX.1: the published checkpoints' names (those of diffusers) and the host's fused layers."""
+"""FLUX.1: its kinds of blocks, the published checkpoints' names (those of diffusers)."""
 
 from __future__ import annotations
 
+from . import network
+from .family import AttentionKind, Family
 from .names import BlockKind, Layer, NameTable
 
-FLUX = NameTable(
+NAMES = NameTable(
     family="flux",
     title="FLUX.1",
     kinds=(
@@ -29,4 +31,13 @@ FLUX = NameTable(
             pooling="single_transformer_blocks.{}.attn.processor.spatial_weight",
         ),
     ),
+)
+
+FLUX = Family(
+    key=NAMES.family,
+    title="FLUX",
+    kinds=(AttentionKind("double"), AttentionKind("single")),
+    positions="rotary",
+    network=network.flux,
+    names=NAMES,
 )

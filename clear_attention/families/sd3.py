@@ -1,7 +1,9 @@
-"""SD3 and SD3.5: a checkpoint's names (those of diffusers) and the host's fused layers."""
+"""SD3 and SD3.5: their kinds of blocks, a checkpoint's names (those of diffusers)."""
 
 from __future__ import annotations
 
+from . import network
+from .family import AttentionKind, Family
 from .names import BlockKind, Layer, NameTable
 
 
@@ -21,7 +23,7 @@ def _kind(name: str, attention: str, optional: bool = False) -> BlockKind:
     )
 
 
-SD3 = NameTable(
+NAMES = NameTable(
     family="sd3",
     title="SD3",
     kinds=(
@@ -31,4 +33,13 @@ SD3 = NameTable(
         _kind("image", "attn2", optional=True),
     ),
     width_per_block=64,  # as many blocks as heads, each head 64 wide
+)
+
+SD3 = Family(
+    key=NAMES.family,
+    title="SD3",
+    kinds=(AttentionKind("joint"), AttentionKind("image", inside="joint")),
+    positions="table",
+    network=network.sd3,
+    names=NAMES,
 )

@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..families import DEFAULT
 from ..scale import proportional_scale
 
 MAX_FACTOR = 2
@@ -23,7 +24,7 @@ MAX_FACTOR = 2
 AUTHORS_NTK = 10.0
 TRAINED_TOKENS = 4608  # 64 x 64 of the picture and 512 of text: where the scale of both is 1
 TEXT_TOKENS = 512
-TOKEN_PX = 16
+TOKEN_PX = DEFAULT.token_px
 ROTARY_DIM = 56  # of each axis of the picture in FLUX
 
 

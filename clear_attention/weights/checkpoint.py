@@ -20,9 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..atomic_files import written_whole
-from ..families.flux import FLUX
+from ..families import FAMILIES
 from ..families.names import HostSlice, ModelSize, NameTable
-from ..families.sd3 import SD3
 from . import wrong_files
 from .errors import CheckpointError, quoted, some
 from .header import TensorInfo, read_header
@@ -40,7 +39,7 @@ from .metadata import (
 from .model_size import measure
 from .rows import rows_of
 
-TABLES: tuple[NameTable, ...] = (FLUX, SD3)
+TABLES: tuple[NameTable, ...] = tuple(each.names for each in FAMILIES if each.names)
 """The model families whose checkpoints are read; the first whose blocks are all there is taken."""
 
 FLOATS = ("BF16", "F16", "F32", "F64", "F8_E4M3", "F8_E5M2")

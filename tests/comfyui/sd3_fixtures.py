@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clear_attention.families.names import ModelSize
-from clear_attention.families.sd3 import SD3
+from clear_attention.families.sd3 import NAMES as SD3
 from clear_attention.weights.checkpoint import save
 
 Model = Callable[..., Any]

@@ -6,7 +6,7 @@ import pytest
 
 from clear_attention.distill.memory import estimate, trained_numbers
 from clear_attention.distill.student import Student
-from clear_attention.families.flux import FLUX
+from clear_attention.families.flux import NAMES as FLUX
 from clear_attention.families.names import ModelSize
 
 FLUX_DEV = ModelSize(3072, {"double": 19, "single": 38}, 0)

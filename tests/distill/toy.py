@@ -17,7 +17,7 @@ from clear_attention import Pooling, TokenLayout, attention
 from clear_attention.distill.config import Loss, Optimiser, StudentConfig, Training
 from clear_attention.distill.data.shards import Samples, ShardFolder
 from clear_attention.distill.denoiser import Local, Recorder
-from clear_attention.families.flux import FLUX
+from clear_attention.families.flux import NAMES as FLUX
 from clear_attention.families.names import ModelSize
 
 HIDDEN, CHANNELS, TEXT = 32, 4, 3

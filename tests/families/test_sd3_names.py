@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from clear_attention.families.names import ModelSize
-from clear_attention.families.sd3 import SD3
+from clear_attention.families.sd3 import NAMES as SD3
 from clear_attention.weights import CheckpointError, read, save
 from clear_attention.weights.model_size import measure
 

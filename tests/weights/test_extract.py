@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clear_attention.families.flux import FLUX
+from clear_attention.families.flux import NAMES as FLUX
 from clear_attention.families.names import ModelSize
-from clear_attention.families.sd3 import SD3
+from clear_attention.families.sd3 import NAMES as SD3
 from clear_attention.weights import CheckpointError, checkpoint, load, low_rank, read
 from clear_attention.weights.extract import LayerError, extract, factors, relative
 from clear_attention.weights.rows import bias_rows

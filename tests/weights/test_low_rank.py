@@ -7,9 +7,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from clear_attention.families.flux import FLUX
+from clear_attention.families.flux import NAMES as FLUX
 from clear_attention.families.names import ModelSize
-from clear_attention.families.sd3 import SD3
+from clear_attention.families.sd3 import NAMES as SD3
 from clear_attention.weights import CheckpointError, checkpoint, load, read
 from clear_attention.weights import low_rank as module
 from clear_attention.weights.rows import change_rows

@@ -6,13 +6,12 @@ import comfy.model_management
 from torch import Tensor
 
 from ...backends.strips import tile_size
+from ...families import DEFAULT
 from ...window import Window
 from ...window_preview import Preview, blank, draw, token_at
-from ..core.geometry import LATENT_PX
 from ..core.settings import DIRECTIONS
 
-PATCH = 2  # latent pixels on a token's edge, in all families that CLEAR knows
-TOKEN_PX = PATCH * LATENT_PX
+TOKEN_PX = DEFAULT.token_px
 NOWHERE = "none"
 
 

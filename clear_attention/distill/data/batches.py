@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...families import DEFAULT
 from ..config import Training
 from .shards import Samples, ShardFolder
 
-PATCH_AREA = 4  # latent pixels per token
+PATCH_AREA = DEFAULT.patch**2  # latent pixels per token
 
 
 @dataclass(frozen=True, eq=False)

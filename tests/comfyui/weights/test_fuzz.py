@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
-from clear_attention.families.flux import FLUX
+from clear_attention.families.flux import NAMES as FLUX
 from clear_attention.families.names import ModelSize
 from clear_attention.weights import CheckpointError
 from clear_attention.weights.extract import extract

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clear_attention.families.sd3 import SD3
+from clear_attention.families.sd3 import NAMES as SD3
 from clear_attention.weights import CheckpointError, checkpoint
 
 from ..sd3_fixtures import SD3_MODELS, size_of
