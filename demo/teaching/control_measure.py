@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clear_attention.comfyui.controlnet.net import ControlSettings, with_local_attention
-from clear_attention.comfyui.core.geometry import LATENT_PX
 from clear_attention.comfyui.core.patch import with_window
 from clear_attention.comfyui.core.settings import WindowSettings
+from clear_attention.families import DEFAULT
 
 from ..codec.vae_file import vae_weights
 from ..markdown import README, replace_between
@@ -83,7 +83,7 @@ def paint(model: Any, prompt: str, net: Any, hint: Tensor, vae: Any, seed: int) 
     if net is not None:
         extra["control"] = net.copy().set_cond_hint(hint.movedim(-1, 1), vae=vae)
         extra["control_apply_to_uncond"] = False
-    latent = torch.zeros(1, 16, *(edge // LATENT_PX for edge in hint.shape[1:3]))
+    latent = torch.zeros(1, 16, *(edge // DEFAULT.latent_px for edge in hint.shape[1:3]))
     noise = comfy.sample.prepare_noise(latent, seed)
     conditioning = [[context, extra]]
     return comfy.sample.sample(

@@ -17,7 +17,7 @@ from ..core.override import CALL_KEY, ModelCall, override
 from ..core.patch import OVERRIDE_KEY, REPORT_KEY, SETTINGS_KEY, why_dense
 from ..core.report import RunReport
 from ..core.settings import Settings, WindowSettings
-from ..families.family import family_of, plain_module
+from ..families import family_of, plain_module
 from .blocks import options_for_blocks, rotary_positions, theta_of
 from .chain import added
 from .reuse import Control, Pace, key_of
@@ -188,8 +188,9 @@ class LocalControlNet(ControlNet):
         assert family is not None
         of_model = transformer_options.get(SETTINGS_KEY, Settings())
         settings = self.clear_settings.attention(of_model)
-        geometry = geometry_of(x_noisy, [], family.patch(network))
+        geometry = geometry_of(x_noisy, [], family.patch(network), family.data.order)
         call = ModelCall(
+            family=family.data,
             settings=settings,
             geometry=geometry,
             why_dense=why_dense(settings.local, geometry, t, self.model_sampling_current),
@@ -198,11 +199,12 @@ class LocalControlNet(ControlNet):
         )
         assert call.report is not None
         with ExitStack() as hooks:
-            theta = self._theta(network) if family.rotary else None
-            if theta is not None:
+            theta = self._theta(network)
+            if family.embedder is not None and theta is not None:
                 hooks.enter_context(
                     rotary_positions(
                         network,
+                        family.embedder,
                         geometry,
                         theta,
                         wrap_height=settings.wrap_height,

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy.controlnet import ControlLora, T2IAdapter
 
-from ..families.family import FAMILIES, family_of, plain_module
+from ..families import family_of, plain_module, titles
 
 UNET = "input_blocks"  # what every UNet has
 
@@ -34,6 +34,5 @@ def why_not(control_net: Any) -> str | None:
             "options to set another one with."
         )
     if family_of(network) is None:
-        names = ", ".join(family.name for family in FAMILIES)
-        return f"CLEAR knows ControlNets of the families {names}, got {kind}."
+        return f"CLEAR knows ControlNets of the families {titles()}, got {kind}."
     return None

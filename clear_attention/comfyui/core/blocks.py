@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
+from ...families.family import Family
 from ...layout import TokenLayout
-from ..families.family import Family, family_of, plain_module, require_family
+from ..families import HostFamily, plain_module, require_family
 from . import host
 from .settings import Block
 
@@ -20,56 +21,76 @@ BlockReplace = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 
 def running_block(
-    transformer_options: Mapping[str, Any], layout: TokenLayout | None = None
+    transformer_options: Mapping[str, Any], family: Family, layout: TokenLayout | None = None
 ) -> Block | None:
     """Return the block that calls the attention, or None where nobody says.
 
     Args:
         transformer_options: Of the attention call.
-        layout: Of its tokens. A joint block that attends to the image alone counts as a block of
-            its own kind, ``image``.
+        family: Of the model. A second attention, to the image alone, may have a kind of its own.
+        layout: Of the call's tokens.
     """
-    if "block_index" not in transformer_options:
+    if not transformer_options.keys() >= {"block_type", "block_index"}:
         return None
     kind, index = str(transformer_options["block_type"]), int(transformer_options["block_index"])
-    if kind == "joint" and layout is not None and layout.text == 0:
-        kind = "image"
-    return kind, index
+    image_only = layout is not None and layout.tokens == layout.image
+    return family.kind_of(kind, image_only=image_only), index
 
 
 def block_counts(model: ModelPatcher) -> dict[str, int]:
     """Count the blocks of each kind of a MODEL."""
     diffusion_model = plain_module(model.get_model_object("diffusion_model"))
-    return require_family(model).blocks(diffusion_model)
+    return require_family(model).block_counts(diffusion_model)
 
 
-def name_blocks(transformer_options: dict[str, Any], diffusion_model: nn.Module) -> None:
+def blocks_named(
+    family: HostFamily, diffusion_model: nn.Module, options: dict[str, Any], needed: bool
+) -> AbstractContextManager[None]:
+    """Name the running block to the attention during a call, where the host does not.
+
+    Args:
+        family: Of the diffusion model.
+        diffusion_model: The one that runs.
+        options: Of the call; changed.
+        needed: Whether the attention must know which block is running.
+    """
+    if runs_foreign(family, diffusion_model):
+        return tell_blocks(family, diffusion_model, options)
+    if not needed or _names_blocks(family):
+        return nullcontext()
+    if any(blocks.hook is None for blocks in family.blocks):
+        return tell_blocks(family, diffusion_model, options)
+    name_blocks(family, diffusion_model, options)
+    return nullcontext()
+
+
+def name_blocks(
+    family: HostFamily, diffusion_model: nn.Module, transformer_options: dict[str, Any]
+) -> None:
     """Make a host that does not name its running block do so, in this call's options only."""
-    family = family_of(diffusion_model)
-    if family is None or _names_blocks(family):
-        return
-    counts = family.blocks(plain_module(diffusion_model))
     replace = dict(transformer_options.get("patches_replace", {}))
     replace["dit"] = dict(replace.get("dit", {}))
-    for kind, hook in family.hooks.items():
-        for index in range(counts[kind]):
-            key = (hook, index)
-            replace["dit"][key] = _naming((kind, index), replace["dit"].get(key))
+    for blocks in family.blocks:
+        for index in range(len(blocks.of(plain_module(diffusion_model)))):
+            key = (blocks.hook, index)
+            replace["dit"][key] = _naming((blocks.kind, index), replace["dit"].get(key))
     transformer_options["patches_replace"] = replace
 
 
-def runs_foreign(family: Family, diffusion_model: nn.Module) -> bool:
+def runs_foreign(family: HostFamily, diffusion_model: nn.Module) -> bool:
     """Tell whether another node put its own method in place of the one that runs the blocks.
 
     TeaCache and PuLID do. Theirs give the blocks no options, or do not name the running one.
     """
+    if family.runner is None:
+        return False
     runner = getattr(plain_module(diffusion_model), family.runner)
     return not str(getattr(runner, "__module__", "")).startswith("comfy.")
 
 
 @contextmanager
 def tell_blocks(
-    family: Family, diffusion_model: nn.Module, options: Mapping[str, Any]
+    family: HostFamily, diffusion_model: nn.Module, options: Mapping[str, Any]
 ) -> Generator[None]:
     """Give a call's options and their own name to blocks that are run without, during the call.
 
@@ -83,12 +104,12 @@ def tell_blocks(
         return {**options, **given, "block_type": kind, "block_index": index}
 
     with ExitStack() as hooks:
-        for kind in family.hooks:
-            for index, block in enumerate(getattr(plain_module(diffusion_model), f"{kind}_blocks")):
+        for blocks in family.blocks:
+            for index, block in enumerate(blocks.of(plain_module(diffusion_model))):
                 # Nodes that bring blocks of their own may have some that take no options.
                 taken = inspect.signature(plain_module(block).forward).parameters
                 if taken.keys() & {"transformer_options", "kwargs"}:
-                    hooks.enter_context(options_changed(block, partial(told, kind, index)))
+                    hooks.enter_context(options_changed(block, partial(told, blocks.kind, index)))
         yield
 
 
@@ -111,7 +132,7 @@ def options_changed(
         hook.remove()
 
 
-def _names_blocks(family: Family) -> bool:
+def _names_blocks(family: HostFamily) -> bool:
     since = family.names_blocks_since
     return since is not None and host.version() >= since
 

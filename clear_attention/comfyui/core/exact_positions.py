@@ -1,4 +1,7 @@
-"""Exact position ids on hosts that compute them in the model's dtype."""
+"""Exact position ids on hosts that compute them in the model's dtype.
+
+In bfloat16 integers above 256 collide: tokens beyond 4096 pixels would share their positions.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,31 @@ from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
+from torch import Tensor, nn
 
-PROCESS = "diffusion_model.process_img"
+from ..families import Embedder, HostFamily, plain_module
+from .geometry import Geometry
 
 ProcessImage = Callable[..., tuple[Tensor, Tensor]]
 
 
-def make_positions_exact(model: ModelPatcher) -> None:
+def make_positions_exact(model: ModelPatcher, embedder: Embedder) -> None:
     """Make a cloned model compute its position ids in float32, where the host does not.
 
-    Hosts before 0.3.72 compute them in the model's dtype: in bfloat16 integers above 256 collide,
-    which is 4096 pixels.
+    Hosts before 0.3.72 do not for FLUX. Where ids come from within a forward, the embedder counts
+    them anew.
     """
-    process = model.get_model_object(PROCESS)
+    if embedder.process is None:
+        path = f"diffusion_model.{embedder.path}"
+        current = model.get_model_object(path)
+        if not isinstance(current, ExactEmbedder):
+            model.add_object_patch(path, ExactEmbedder(current, embedder.axes))
+        return
+    path = f"diffusion_model.{embedder.process}"
+    process = model.get_model_object(path)
     if isinstance(process, functools.partial) or _is_exact(process):
         return
-    model.add_object_patch(PROCESS, functools.partial(_exact, process))
+    model.add_object_patch(path, functools.partial(_exact, process))
 
 
 def _is_exact(process: ProcessImage) -> bool:
@@ -36,3 +47,74 @@ def _exact(process: ProcessImage, x: Tensor, *args: Any, **kwargs: Any) -> tuple
     tokens, _ = process(x, *args, **kwargs)
     _, ids = process(x.float(), *args, **kwargs)
     return tokens, ids
+
+
+class ExactEmbedder(nn.Module):
+    """A positional embedder around another one, to which it gives exact ids.
+
+    Attributes:
+        inner: The embedder.
+        axes: Of the ids that count rows and columns.
+        geometry: The grid of the model call that began last, or None before the first.
+    """
+
+    inner: nn.Module
+
+    def __init__(self, inner: nn.Module, axes: tuple[int, int]) -> None:
+        super().__init__()
+        # Past torch's registry of submodules, which would list what the model has already.
+        object.__setattr__(self, "inner", inner)
+        for name in {"dim", "theta", "axes_dim"} & vars(inner).keys():  # for those who read them
+            object.__setattr__(self, name, getattr(inner, name))
+        self.axes = axes
+        self.geometry: Geometry | None = None
+
+    def around(self, inner: nn.Module) -> ExactEmbedder:
+        """Return the same around another embedder."""
+        return ExactEmbedder(inner, self.axes)
+
+    def exact(self, ids: Tensor) -> Tensor:
+        """Return ids in float32 where they come in less, the grid's counted anew."""
+        if ids.dtype.itemsize >= torch.float32.itemsize or self.geometry is None:
+            return ids
+        return exact_ids(ids, self.geometry, self.axes)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Embed positions ``[B, L, axes]`` as rotations ``[B, 1, L, D / 2, 2, 2]``."""
+        return self.inner(self.exact(ids))
+
+
+def exact_ids(ids: Tensor, geometry: Geometry, axes: tuple[int, int]) -> Tensor:
+    """Return ids in float32, those of the grid counted anew.
+
+    Args:
+        ids: ``[B, L, axes]``, of all tokens.
+        geometry: Of the grid; ids of a sequence that cannot hold it are only cast.
+        axes: Of the ids that count rows and columns.
+    """
+    exact = ids.to(torch.float32, copy=True)
+    layout = geometry.layout(ids.shape[1])
+    if layout is not None:
+        height, width = layout.height, layout.width
+        grid = exact[:, layout.image_slice].unflatten(1, (height, width))
+        grid[..., axes[0]] = torch.arange(height, device=ids.device).float()[:, None]
+        grid[..., axes[1]] = torch.arange(width, device=ids.device).float()
+    return exact
+
+
+def embedder_of(family: HostFamily, diffusion_model: nn.Module) -> ExactEmbedder | None:
+    """Return the positional embedder of a model if it is ours."""
+    if family.embedder is None:
+        return None
+    embedder = getattr(plain_module(diffusion_model), family.embedder.path, None)
+    return embedder if isinstance(embedder, ExactEmbedder) else None
+
+
+def set_grid(family: HostFamily, diffusion_model: nn.Module, geometry: Geometry) -> None:
+    """Tell the positional embedder, if it is ours, the grid of the model call that begins.
+
+    It is not taken back at the end: parts of a batch may run side by side on one embedder.
+    """
+    embedder = embedder_of(family, diffusion_model)
+    if embedder is not None:
+        embedder.geometry = geometry

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ...families.family import TEXT_FIRST, Part
 from ...layout import TokenLayout
-
-LATENT_PX = 8  # pixels per latent pixel, in all families that CLEAR knows
 
 
 @dataclass(frozen=True)
@@ -19,12 +18,14 @@ class Geometry:
     Attributes:
         height: Rows of the grid; a latent of odd height is padded by the model.
         width: Columns of the grid.
-        references: Tokens of all reference pictures, behind the grid.
+        references: Tokens of all reference pictures.
+        order: Order of text, image and references in a sequence.
     """
 
     height: int
     width: int
     references: int = 0
+    order: tuple[Part, ...] = TEXT_FIRST
 
     def layout(self, tokens: int) -> TokenLayout | None:
         """Return the layout of a sequence, or None when it is too short to hold the grid.
@@ -35,14 +36,25 @@ class Geometry:
         text = tokens - self.height * self.width - self.references
         if text < 0:
             return None
-        return TokenLayout(text, self.height, self.width, extra=self.references)
+        lengths = {"text": text, "image": 0, "references": self.references}
+        place = self.order.index("image")
+        front, behind = (
+            sum(lengths[part] for part in parts)
+            for parts in (self.order[:place], self.order[place:])
+        )
+        return TokenLayout(front, self.height, self.width, extra=behind)
 
 
-def geometry_of(latent: Tensor, references: Iterable[Tensor], patch: int) -> Geometry:
+def geometry_of(
+    latent: Tensor,
+    references: Iterable[Tensor],
+    patch: int,
+    order: tuple[Part, ...] = TEXT_FIRST,
+) -> Geometry:
     """Measure a latent ``[..., height, width]`` and its references, in latent pixels."""
     height, width = _grid(latent, patch)
     sizes = (_grid(reference, patch) for reference in references)
-    return Geometry(height, width, sum(rows * columns for rows, columns in sizes))
+    return Geometry(height, width, sum(rows * columns for rows, columns in sizes), order)
 
 
 def _grid(latent: Tensor, patch: int) -> tuple[int, int]:

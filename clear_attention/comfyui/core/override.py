@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...api import attention
 from ...backends import BACKENDS, Call, choose_name, why_not_triton
+from ...families.family import Family
 from ...layout import TokenLayout
 from ...pairs import all_pairs, visible_pairs
 from ...pooling import Pooling
@@ -48,6 +49,7 @@ class ModelCall:
     """What the attention of one model call needs to know.
 
     Attributes:
+        family: Of the model.
         settings: What the nodes ask for.
         geometry: The grid of this call.
         why_dense: Why the whole call keeps full attention, or None.
@@ -56,6 +58,7 @@ class ModelCall:
         recorder: Is given each block's attention output, or None.
     """
 
+    family: Family
     settings: Settings
     geometry: Geometry
     why_dense: str | None
@@ -99,7 +102,7 @@ def override(func: Override, *args: Any, **kwargs: Any) -> Tensor:
     model_call: ModelCall = kwargs["transformer_options"][CALL_KEY]
     host_call = read_call(*args, **kwargs)
     layout = model_call.geometry.layout(host_call.q.shape[2])
-    block = running_block(kwargs["transformer_options"], layout)
+    block = running_block(kwargs["transformer_options"], model_call.family, layout)
     why_dense = _why_dense(model_call, host_call, layout, block)
     if why_dense is None and layout is not None:
         out = _local(model_call, host_call, layout, block)

@@ -11,10 +11,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from ..families.family import family_of, require_family
+from ..families import family_of, require_family
 from . import host
-from .blocks import block_counts, name_blocks, runs_foreign, tell_blocks
-from .exact_positions import make_positions_exact
+from .blocks import block_counts, blocks_named
+from .exact_positions import make_positions_exact, set_grid
 from .geometry import Geometry, geometry_of
 from .override import CALL_KEY, RECORDER_KEY, ModelCall, override
 from .report import RunReport
@@ -117,8 +117,9 @@ def _install(model: ModelPatcher) -> None:
         add_wrapper_with_key(
             kind, SETTINGS_KEY, wrapper, model.model_options, is_model_options=True
         )
-    if require_family(model).rotary:
-        make_positions_exact(model)
+    embedder = require_family(model).embedder
+    if embedder is not None:
+        make_positions_exact(model, embedder)
 
 
 def report_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -155,9 +156,14 @@ def direct_attention(
     told: AbstractContextManager[None] = nullcontext()
     family = family_of(model.diffusion_model)
     if settings is not None and family is not None and options.get(OVERRIDE_KEY) is not override:
-        patch = family.patch(model.diffusion_model)
-        geometry = geometry_of(x, family.references(kwargs), patch)
+        geometry = geometry_of(
+            x,
+            family.reference_latents(kwargs),
+            family.patch(model.diffusion_model),
+            family.data.order,
+        )
         options[CALL_KEY] = ModelCall(
+            family=family.data,
             settings=settings,
             geometry=geometry,
             why_dense=why_dense(settings.local, geometry, t, model.model_sampling),
@@ -166,10 +172,9 @@ def direct_attention(
             recorder=options.get(RECORDER_KEY),
         )
         options[OVERRIDE_KEY] = override
-        if runs_foreign(family, model.diffusion_model):
-            told = tell_blocks(family, model.diffusion_model, options)
-        elif settings.needs_block or options.get(RECORDER_KEY) is not None:
-            name_blocks(options, model.diffusion_model)
+        needed = settings.needs_block or options.get(RECORDER_KEY) is not None
+        told = blocks_named(family, model.diffusion_model, options, needed)
+        set_grid(family, model.diffusion_model, geometry)
         for observe in settings.observers:
             observe(options[CALL_KEY], x, model.diffusion_model)
     with told:

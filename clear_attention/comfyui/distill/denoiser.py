@@ -23,7 +23,7 @@ from ..core import host
 from ..core.override import RECORDER_KEY
 from ..core.patch import SETTINGS_KEY, settings_of, with_settings
 from ..core.settings import Settings, WindowSettings
-from ..families.family import plain_module, require_family
+from ..families import plain_module, require_family
 from ..weights.base import plain_weights, table_and_size
 
 
@@ -120,8 +120,8 @@ class HostDenoiser:
 
     def _blocks(self) -> list[nn.Module]:
         """List the transformer blocks."""
-        names = dict.fromkeys(kind.layers[0].host.partition(".")[0] for kind in self.table.kinds)
-        return [block for name in names for block in self.network.get_submodule(name).children()]
+        family = require_family(self.patcher)
+        return [block for blocks in family.blocks for block in blocks.of(self.network)]
 
 
 @contextmanager
@@ -191,10 +191,10 @@ def require_trainable(model: ModelPatcher) -> None:
         )
     # Hosts from 0.8 to 0.18 do so whenever comfy-kitchen is installed; newer ones ask first.
     fused = comfy.ldm.flux.math.apply_rope.__module__.startswith("comfy_kitchen")
-    if family.rotary and fused:
+    if family.data.is_rotary and fused:
         raise ValueError(
-            f"ComfyUI {host.HOST_VERSION} with comfy-kitchen cannot train {family.name}: its fused "
-            "rotary positions have no gradient. Update ComfyUI to 0.19 or newer."
+            f"ComfyUI {host.HOST_VERSION} with comfy-kitchen cannot train {family.title}: its "
+            "fused rotary positions have no gradient. Update ComfyUI to 0.19 or newer."
         )
 
 

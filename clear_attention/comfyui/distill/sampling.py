@@ -15,7 +15,7 @@ from comfy.samplers import KSampler
 from torch import Tensor
 
 from ...distill.config import RunConfig, one_of
-from ..core.geometry import LATENT_PX
+from ..families import require_family
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,8 @@ class Painter:
             Latents as a VAE gives them, ``[B, C, H, W]`` float32.
         """
         channels = model.get_model_object("latent_format").latent_channels
-        latent = torch.zeros(1, channels, *(edge // LATENT_PX for edge in size_px))
+        latent_px = require_family(model).data.latent_px
+        latent = torch.zeros(1, channels, *(edge // latent_px for edge in size_px))
         noise = torch.cat([comfy.sample.prepare_noise(latent, seed) for seed in seeds])
         positive = self._conditioning(stack(prompts))
         negative = self._conditioning(self.negative) if self.negative else positive

@@ -15,9 +15,9 @@ from ...distill import loss_figure
 from ...distill.config import RunConfig
 from ...distill.data.shards import ShardFolder
 from ...distill.tasks import Distillation
-from ..core.geometry import LATENT_PX
 from ..core.patch import with_window
 from ..core.pictures import save_picture
+from ..families import require_family
 from .denoiser import HostDenoiser, window_settings
 from .sampling import Painter, Prompt, request_to_stop_kept
 from .watcher import Watcher
@@ -74,10 +74,12 @@ def paint_both(
         Prompt(context[None], pooled[None])
         for context, pooled in zip(samples.context, samples.pooled, strict=True)
     ]
-    size_px = (samples.latent.shape[-2] * LATENT_PX, samples.latent.shape[-1] * LATENT_PX)
+    model = denoiser_of(task).patcher
+    latent_px = require_family(model).data.latent_px
+    size_px = (samples.latent.shape[-2] * latent_px, samples.latent.shape[-1] * latent_px)
     seeds = [int(seed) for seed in samples.seed]
     with torch.no_grad():
-        of_teacher = painter.paint(denoiser_of(task).patcher, prompts, seeds, size_px)
+        of_teacher = painter.paint(model, prompts, seeds, size_px)
         with as_student(task) as student:
             of_student = painter.paint(student, prompts, seeds, size_px)
     return of_teacher, of_student

@@ -1,4 +1,4 @@
-"""The model families whose joint attention CLEAR knows, as one ordered list."""
+"""HostFamily: what the pack needs to know of the host's class for a model family."""
 
 from __future__ import annotations
 
@@ -6,109 +6,111 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.ldm.flux.model
-import comfy.ldm.modules.diffusionmodules.mmdit
-from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
+
+from ...families.family import Family
+from ..slicing.sliced import Sliced
 
 
 @dataclass(frozen=True)
-class Family:
-    """One architecture; its tokens are text first, then the grid, then references.
+class HostBlocks:
+    """The blocks of one kind in the host's model.
 
     Attributes:
-        name: What users call it.
+        kind: As in `Family.kinds`.
+        path: Of the model's list of them.
+        hook: Under which name the host's ``patches_replace`` lists them, or None.
+        sliced: How CLEAR Low Memory computes them in slices, or None.
+        attends_twice: Whether a block also has the attention that is ``inside`` this kind.
+    """
+
+    kind: str
+    path: str
+    hook: str | None = None
+    sliced: Sliced | None = None
+    attends_twice: Callable[[Any], bool] = lambda block: False
+
+    def of(self, model: nn.Module) -> list[nn.Module]:
+        """List the model's blocks; ControlNets of a family may have none of a kind."""
+        return list(getattr(model, self.path, ()))
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Where the host's model turns position ids into rotations.
+
+    Attributes:
+        path: Of the module that does, from ids ``[B, L, axes]`` to ``[B, 1, L, D / 2, 2, 2]``.
+        axes: Of the ids: the one that counts rows and the one that counts columns.
+        process: The method that makes a picture's tokens and ids, or None where ids come from
+            within the model's forward.
+    """
+
+    path: str
+    axes: tuple[int, int]
+    process: str | None = None
+
+
+@dataclass(frozen=True)
+class HostFamily:
+    """A model family in the host.
+
+    Attributes:
+        data: What needs no host.
         matches: Whether a diffusion model belongs to it.
-        patch: Edge of a token in latent pixels.
-        references: Latents of the reference pictures in a call's keyword arguments.
-        blocks: Number of blocks of each kind; the kinds are those of its checkpoints.
-        hooks: Under which name the host's ``patches_replace`` lists the blocks of a kind.
+        blocks: In the order in which they run.
+        dimensions: Reads the arguments of `Family.network` off the model's layers.
+        embedder: Of rotary positions, or None where the pack cannot reach them.
+        references: Argument of a model call that holds the latents of reference pictures.
         runner: The method that runs the blocks, which other nodes are known to replace.
         names_blocks_since: The first host version that tells the attention which block is running,
             or None.
-        rotary: Whether ``process_img`` and ``pe_embedder`` make rotary positions.
     """
 
-    name: str
+    data: Family
     matches: Callable[[nn.Module], bool]
-    patch: Callable[[Any], int]
-    references: Callable[[Mapping[str, Any]], list[Tensor]]
-    blocks: Callable[[Any], dict[str, int]]
-    hooks: Mapping[str, str]
-    runner: str
-    names_blocks_since: tuple[int, ...] | None
-    rotary: bool
+    blocks: tuple[HostBlocks, ...]
+    dimensions: Callable[[Any], Mapping[str, int]]
+    embedder: Embedder | None = None
+    references: str | None = None
+    runner: str | None = None
+    names_blocks_since: tuple[int, ...] | None = None
 
+    @property
+    def title(self) -> str:
+        """What users call it."""
+        return self.data.title
 
-def _sd3_blocks(model: Any) -> dict[str, int]:
-    """Count the joint blocks, and those of them, the first ones, that attend a second time."""
-    image = sum(bool(block.x_block.x_block_self_attn) for block in model.joint_blocks)
-    return {"joint": len(model.joint_blocks), **({"image": image} if image else {})}
+    def patch(self, model: nn.Module) -> int:
+        """Return the edge of a token of a model in latent pixels."""
+        return int(getattr(model, "patch_size", self.data.patch))
 
+    def token_px(self, model: nn.Module) -> int:
+        """Return the edge of a token of a model in pixels."""
+        return self.patch(model) * self.data.latent_px
 
-FLUX = Family(
-    name="FLUX",
-    matches=lambda model: isinstance(model, comfy.ldm.flux.model.Flux),
-    # Hosts before FLUX.2 fix the patch at 2 without an attribute in every place.
-    patch=lambda model: int(getattr(model, "patch_size", 2)),
-    references=lambda kwargs: list(kwargs.get("ref_latents") or ()),
-    blocks=lambda model: {"double": len(model.double_blocks), "single": len(model.single_blocks)},
-    hooks={"double": "double_block", "single": "single_block"},
-    runner="forward_orig",
-    names_blocks_since=(0, 3, 75),
-    rotary=True,
-)
+    def block_counts(self, model: nn.Module) -> dict[str, int]:
+        """Count the attentions of each kind of a model, which are those of its checkpoints."""
+        by_kind = {blocks.kind: blocks for blocks in self.blocks}
+        counts: dict[str, int] = {}
+        for kind in self.data.kinds:
+            blocks = by_kind[kind.inside or kind.name]
+            has_it = [not kind.inside or blocks.attends_twice(one) for one in blocks.of(model)]
+            if any(has_it) or not kind.inside:
+                counts[kind.name] = sum(has_it)
+        return counts
 
-SD3 = Family(
-    name="SD3",
-    matches=lambda model: isinstance(model, comfy.ldm.modules.diffusionmodules.mmdit.MMDiT),
-    patch=lambda model: int(model.patch_size),
-    references=lambda kwargs: [],
-    blocks=_sd3_blocks,
-    hooks={"joint": "double_block"},
-    runner="forward_core_with_concat",
-    names_blocks_since=None,
-    rotary=False,
-)
+    def attends_twice(self, model: nn.Module) -> bool:
+        """Return whether some block of a model also attends to the image alone."""
+        return any(
+            blocks.attends_twice(block) for blocks in self.blocks for block in blocks.of(model)
+        )
 
-FAMILIES: tuple[Family, ...] = (FLUX, SD3)
+    def reference_latents(self, arguments: Mapping[str, Any]) -> list[Tensor]:
+        """Return the latents of the reference pictures among a model call's arguments."""
+        return list(arguments.get(self.references) or ()) if self.references else []
 
 
 def plain_module(diffusion_model: nn.Module) -> nn.Module:
     """Return the module that torch.compile has wrapped, or the module itself."""
     return getattr(diffusion_model, "_orig_mod", diffusion_model)
-
-
-def family_of(diffusion_model: nn.Module) -> Family | None:
-    """Return the family of a diffusion model, compiled or not, or None."""
-    plain = plain_module(diffusion_model)
-    return next((family for family in FAMILIES if family.matches(plain)), None)
-
-
-def _is_nunchaku(module: nn.Module) -> bool:
-    """Tell by names, without importing it; its FLUX is a wrapper around a module of its own."""
-    types = [type(one) for one in (module, *module.children())]
-    return any("nunchaku" in f"{one.__module__}.{one.__name__}".lower() for one in types)
-
-
-def require_family(model: ModelPatcher) -> Family:
-    """Return the family of a MODEL.
-
-    Raises:
-        ValueError: CLEAR does not know its architecture; the message says what to do.
-    """
-    diffusion_model = model.get_model_object("diffusion_model")
-    family = family_of(diffusion_model)
-    if family is not None:
-        return family
-    plain = plain_module(diffusion_model)
-    if _is_nunchaku(plain):
-        raise ValueError(
-            "CLEAR cannot be combined with nunchaku models: their attention runs inside nunchaku's "
-            "own engine. Load the bf16, fp8 or GGUF version of the model instead."
-        )
-    names = ", ".join(family.name for family in FAMILIES)
-    raise ValueError(
-        f"CLEAR supports models of the families {names}, got {type(plain).__name__}. "
-        "Remove the CLEAR node from this model."
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +16,9 @@ from ..core.blocks import BlockReplace, runs_foreign
 from ..core.override import RECORDER_KEY
 from ..core.patch import REPORT_KEY, settings_of, with_settings
 from ..core.report import RunReport
-from ..families.family import Family, family_of, plain_module
-from . import flux, sd3
+from ..families import HostBlocks, HostFamily, family_of, plain_module, require_family
+from ..slicing.sliced import BlockArgs
 from .estimate import corrected_shape
-from .flux import BlockArgs
 from .warnings import warnings
 
 MEMORY_KEY = "clear_low_memory"
@@ -66,29 +64,6 @@ class MemoryCall:
             self.results.pop().clear()
 
 
-@dataclass(frozen=True)
-class Sliced:
-    """How blocks of one kind are computed in slices.
-
-    Attributes:
-        blocks: The model's attribute that holds them.
-        why_not: Says why a block must be left to the host, or None.
-        compute: The block, its arguments and the tokens of a slice, to its result.
-    """
-
-    blocks: str
-    why_not: Callable[[nn.Module, BlockArgs], str | None]
-    compute: Callable[[Any, BlockArgs, int], BlockArgs]
-
-
-# By the kinds of `Family.hooks`.
-SLICED: dict[str, Sliced] = {
-    "double": Sliced("double_blocks", flux.why_not, flux.double),
-    "single": Sliced("single_blocks", flux.why_not, flux.single),
-    "joint": Sliced("joint_blocks", sd3.why_not, sd3.joint),
-}
-
-
 def with_low_memory(
     model: ModelPatcher, slice_tokens: int = 0, node_id: str | None = None
 ) -> ModelPatcher:
@@ -98,7 +73,16 @@ def with_low_memory(
         model: A MODEL, left as it is.
         slice_tokens: Tokens that the linear layers take at a time, 0 for the automatic choice.
         node_id: The node that shows the report.
+
+    Raises:
+        ValueError: The model's architecture is not supported, or its blocks cannot be sliced.
     """
+    family = require_family(model)
+    if not any(blocks.sliced for blocks in family.blocks):
+        raise ValueError(
+            f"CLEAR Low Memory cannot compute the blocks of {family.title} models in slices. "
+            "Remove it from this model."
+        )
     model = with_settings(model, node_id=node_id)
     options = model.model_options["transformer_options"]
     if MEMORY_KEY not in options:
@@ -160,32 +144,33 @@ def slice_blocks(
 
 
 def _with_slices(
-    patches_replace: dict[str, Any], family: Family, model: nn.Module
+    patches_replace: dict[str, Any], family: HostFamily, model: nn.Module
 ) -> dict[str, Any]:
     blocks: dict[Any, BlockReplace] = dict(patches_replace.get("dit", {}))
-    for kind, hook in family.hooks.items():
-        for index in range(len(getattr(model, SLICED[kind].blocks))):
-            previous = blocks.get((hook, index))
+    for kind in family.blocks:
+        for index in range(len(kind.of(model)) if kind.sliced else 0):
+            previous = blocks.get((kind.hook, index))
             replace = _replace(kind, index)
-            blocks[hook, index] = (
+            blocks[kind.hook, index] = (
                 functools.partial(_inside, previous, replace) if previous else replace
             )
     return {**patches_replace, "dit": blocks}
 
 
 @functools.cache
-def _replace(kind: str, index: int) -> BlockReplace:
+def _replace(kind: HostBlocks, index: int) -> BlockReplace:
     """Return what computes one block; always the same, because torch.compile asks for that."""
 
     def replace(args: BlockArgs, extra: dict[str, Any]) -> BlockArgs:
         call: MemoryCall = args["transformer_options"][MEMORY_CALL_KEY]
-        sliced = SLICED[kind]
-        block = plain_module(getattr(call.model, sliced.blocks)[index])
+        sliced = kind.sliced
+        assert sliced is not None
+        block = plain_module(kind.of(call.model)[index])
         size = slice_size(args["img"].shape[1], call.asked.slice_tokens)
         why = sliced.why_not(block, args) or _why_whole(args, size)
         if call.report is not None:
             done = f"whole: {why}" if why else f"in slices of {size} tokens"
-            call.report.note(f"memory: {kind} blocks {done}")
+            call.report.note(f"memory: {kind.kind} blocks {done}")
         call.forget()
         result = extra["original_block"](args) if why else sliced.compute(block, args, size)
         call.results.append(result)

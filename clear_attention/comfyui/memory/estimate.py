@@ -18,7 +18,7 @@ from ...plan.memory import memory
 from ...units import GIB
 from ..core.job import dtype_of, job_of, network_of
 from ..core.settings import Settings
-from ..families.family import plain_module, require_family
+from ..families import plain_module, require_family
 
 TEXT_TOKENS = 512
 """Of a long prompt; what there is more does not count at sizes that matter."""

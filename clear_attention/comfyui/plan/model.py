@@ -17,16 +17,13 @@ from ...families.network import Network
 from ...layout import TokenLayout
 from ...plan.machine import Found, Machine
 from ...plan.report import Budget, Plan, make_plan
-from ..core.geometry import LATENT_PX
 from ..core.job import dtype_of, job_of, network_of
 from ..core.patch import settings_of
 from ..core.settings import WindowSettings
-from ..families.family import plain_module, require_family
+from ..families import plain_module, require_family
 from ..memory.blocks import MEMORY_KEY, LowMemory
 
 DEFAULT_RADIUS = 16
-VAE_VALUES = 2178
-"""Values that the host reckons a VAE of FLUX or SD3 to need for a pixel."""
 
 KNOWN: dict[Hashable, list[Found]] = {}
 """What the micro-benchmark found, for as long as ComfyUI runs."""
@@ -54,7 +51,7 @@ def plan_model(
         text_tokens: Length of the prompt.
         batch: Pictures in one call.
         steps: Of the run.
-        vae: A VAE whose decoding is to be planned, or None for that of FLUX and SD3.
+        vae: A VAE whose decoding is to be planned, or None for the usual one of its family.
 
     Raises:
         ValueError: The model's architecture is not supported, or the size is none.
@@ -73,14 +70,14 @@ def plan_model(
         steps=steps,
         token_px=token_px(model),
         slice_tokens=None if asked is None else asked.slice_tokens,
-        title=f"{require_family(model).name}, {_blocks_text(network)}",
+        title=f"{require_family(model).title}, {_blocks_text(network)}",
     )
 
 
 def token_px(model: ModelPatcher) -> int:
     """Return the edge of a token in pixels."""
-    family = require_family(model)
-    return LATENT_PX * family.patch(plain_module(model.get_model_object("diffusion_model")))
+    module = plain_module(model.get_model_object("diffusion_model"))
+    return require_family(model).token_px(module)
 
 
 def machine_of(model: ModelPatcher) -> Machine:
@@ -89,7 +86,7 @@ def machine_of(model: ModelPatcher) -> Machine:
         device=model.load_device,
         dtype=dtype_of(model),
         attend=_host_attention,
-        positions=_positions(model) if require_family(model).rotary else None,
+        positions=_positions(model),
         rotate=apply_rope,
         check=comfy.model_management.throw_exception_if_processing_interrupted,
         known=KNOWN,
@@ -101,15 +98,19 @@ def _host_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return comfy.ldm.modules.attention.optimized_attention(q, k, v, heads, skip_reshape=True)
 
 
-def _positions(model: ModelPatcher) -> Callable[[int], Tensor]:
-    embedder = model.get_model_object("diffusion_model.pe_embedder")
+def _positions(model: ModelPatcher) -> Callable[[int], Tensor] | None:
+    family = require_family(model)
+    if family.embedder is None:
+        return None
+    embedder = model.get_model_object(f"diffusion_model.{family.embedder.path}")
     axes = len(embedder.axes_dim)
     return lambda tokens: embedder(torch.zeros(1, tokens, axes, device=model.load_device))
 
 
 def _budget(model: ModelPatcher, size_px: tuple[int, int], batch: int, vae: Any) -> Budget:
     device = model.load_device
-    height, width = (edge // LATENT_PX for edge in size_px)
+    family = require_family(model).data
+    height, width = (edge // family.latent_px for edge in size_px)
     channels = model.get_model_object("latent_format").latent_channels
     shape = (batch, channels, height, width)
     streams = model.offload_device != device
@@ -117,7 +118,7 @@ def _budget(model: ModelPatcher, size_px: tuple[int, int], batch: int, vae: Any)
         streams=streams,
         weights=int(model.model_size()),
         available=_available(model),
-        decoding=_decoding(vae, shape, device),
+        decoding=_decoding(vae, family, shape, device),
         reserved=int(model.model.memory_required([*shape])),
     )
 
@@ -132,14 +133,14 @@ def _available(model: ModelPatcher) -> int:
     return free + sum(int(each.model_loaded_memory()) for each in loaded)
 
 
-def _decoding(vae: Any, shape: tuple[int, ...], device: torch.device) -> int:
+def _decoding(vae: Any, family: Family, shape: tuple[int, ...], device: torch.device) -> int:
     """Return the host's estimate for a VAE's whole decoding, one picture after the other."""
     shape = (1, *shape[1:])
     if vae is not None:
         return int(vae.memory_used_decode(shape, vae.vae_dtype))
     usual = [torch.bfloat16, torch.float32]
     size = comfy.model_management.vae_dtype(device, usual).itemsize
-    return VAE_VALUES * shape[2] * shape[3] * LATENT_PX**2 * size
+    return family.vae_values * shape[2] * shape[3] * family.latent_px**2 * size
 
 
 def _blocks_text(network: Network) -> str:

@@ -19,7 +19,7 @@ from ..core.patch import SETTINGS_KEY, why_dense
 from ..core.pictures import figure_or_message
 from ..core.report import RunReport
 from ..core.settings import Settings
-from ..families.family import family_of, plain_module
+from ..families import family_of, plain_module
 from .model import plan_model
 
 PLAN_KEY = "clear_attention_plan"
@@ -109,7 +109,7 @@ def _timed(model: Any, x: Tensor, t: Tensor, options: dict[str, Any], seconds: f
     family = family_of(model.diffusion_model)
     assert family is not None
     patch = family.patch(plain_module(model.diffusion_model))
-    geometry = geometry_of(x, (), patch)
+    geometry = geometry_of(x, (), patch, family.data.order)
     settings: Settings = options.get(SETTINGS_KEY, Settings())
     local = settings.local
     dense = why_dense(local, geometry, t, model.model_sampling) is not None

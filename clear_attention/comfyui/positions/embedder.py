@@ -7,12 +7,12 @@ from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 
+from ..core.exact_positions import ExactEmbedder
+from ..families import Embedder
 from .periodic import PeriodicEmbedder
 
-EMBEDDER = "diffusion_model.pe_embedder"
 
-
-def scale_theta(model: ModelPatcher, ntk_factor: float) -> None:
+def scale_theta(model: ModelPatcher, embedder: Embedder, ntk_factor: float) -> None:
     """Multiply the base of the rotary embedding on all axes of a cloned model.
 
     theta = 10000 * ntk_factor; positions are not rescaled (CLEAR's high-resolution recipe: 10).
@@ -23,8 +23,9 @@ def scale_theta(model: ModelPatcher, ntk_factor: float) -> None:
     if ntk_factor <= 0:
         raise ValueError(f"ntk_factor must be positive, got {ntk_factor}. 1 changes nothing.")
     # Another node may have put its own embedder there: scale that. Of two of ours the last wins.
-    outer = model.get_model_object(EMBEDDER)
-    current: Any = outer.inner if isinstance(outer, PeriodicEmbedder) else outer
+    path = _path(embedder)
+    outer = model.get_model_object(path)
+    current: Any = outer.inner if isinstance(outer, ExactEmbedder) else outer
     unscaled = getattr(current, "clear_unscaled", current)
     if ntk_factor == 1 and unscaled is current:
         return
@@ -38,17 +39,25 @@ def scale_theta(model: ModelPatcher, ntk_factor: float) -> None:
     # Past torch's registry of submodules, which would list the unscaled one as a child.
     object.__setattr__(scaled, "clear_unscaled", unscaled)
     model.add_object_patch(
-        EMBEDDER, outer.around(scaled) if isinstance(outer, PeriodicEmbedder) else scaled
+        path, outer.around(scaled) if isinstance(outer, ExactEmbedder) else scaled
     )
 
 
-def make_periodic(model: ModelPatcher, *, wrap_height: bool, wrap_width: bool) -> None:
+def make_periodic(
+    model: ModelPatcher, embedder: Embedder, *, wrap_height: bool, wrap_width: bool
+) -> None:
     """Make the positions of a cloned model repeat around the picture; of two calls the last wins.
 
     Whatever embedder is there stays inside, also one that `scale_theta` puts there later.
     """
-    current = model.get_model_object(EMBEDDER)
-    inner = current.inner if isinstance(current, PeriodicEmbedder) else current
+    path = _path(embedder)
+    current = model.get_model_object(path)
+    inner = current.inner if isinstance(current, ExactEmbedder) else current
     model.add_object_patch(
-        EMBEDDER, PeriodicEmbedder(inner, wrap_height=wrap_height, wrap_width=wrap_width)
+        path,
+        PeriodicEmbedder(inner, embedder.axes, wrap_height=wrap_height, wrap_width=wrap_width),
     )
+
+
+def _path(embedder: Embedder) -> str:
+    return f"diffusion_model.{embedder.path}"

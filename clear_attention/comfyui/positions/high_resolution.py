@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy.model_patcher import ModelPatcher
 
 from ..core.patch import with_settings
-from ..families.family import require_family
+from ..families import require_family
 from .embedder import scale_theta
 
 
@@ -23,12 +23,13 @@ def for_high_resolution(
         ValueError: The model's positions are not rotary, and ntk_factor is not 1.
     """
     family = require_family(model)
-    if not family.rotary and ntk_factor != 1:
+    if family.embedder is None and ntk_factor != 1:
+        why = "no rotary positions" if not family.data.is_rotary else "positions out of reach"
         raise ValueError(
-            f"{family.name} models have no rotary positions: ntk_factor would have no effect, "
+            f"{family.title} models have {why}: ntk_factor would have no effect, "
             f"got {ntk_factor:g}. Set ntk_factor to 1; proportional_attention works."
         )
     model = with_settings(model, proportional=proportional_attention)
-    if family.rotary:
-        scale_theta(model, ntk_factor)
+    if family.embedder is not None:
+        scale_theta(model, family.embedder, ntk_factor)
     return model

@@ -17,36 +17,29 @@ import torch
 from torch import Tensor, nn
 
 from ...layout import TokenLayout
-from ..core.geometry import Geometry
-
-ROW_AXIS, COLUMN_AXIS = 1, 2  # of FLUX's position ids; the first one tells pictures apart
+from ..core.exact_positions import ExactEmbedder
 
 
-class PeriodicEmbedder(nn.Module):
+class PeriodicEmbedder(ExactEmbedder):
     """A positional embedder around another one; without a geometry it gives the other's output.
 
     Attributes:
-        inner: The embedder.
         wrap_height: Whether the last row lies beside the first one.
         wrap_width: Whether the last column lies beside the first one.
-        geometry: The grid of the model call that began last, or None before the first.
     """
 
-    inner: nn.Module
-
-    def __init__(self, inner: nn.Module, *, wrap_height: bool, wrap_width: bool) -> None:
-        super().__init__()
-        # Past torch's registry of submodules, which would list what the model has already.
-        object.__setattr__(self, "inner", inner)
-        for name in {"dim", "theta", "axes_dim"} & vars(inner).keys():  # for those who read them
-            object.__setattr__(self, name, getattr(inner, name))
+    def __init__(
+        self, inner: nn.Module, axes: tuple[int, int], *, wrap_height: bool, wrap_width: bool
+    ) -> None:
+        super().__init__(inner, axes)
         self.wrap_height = wrap_height
         self.wrap_width = wrap_width
-        self.geometry: Geometry | None = None
 
     def around(self, inner: nn.Module) -> PeriodicEmbedder:
         """Return the same around another embedder."""
-        return PeriodicEmbedder(inner, wrap_height=self.wrap_height, wrap_width=self.wrap_width)
+        return PeriodicEmbedder(
+            inner, self.axes, wrap_height=self.wrap_height, wrap_width=self.wrap_width
+        )
 
     def forward(self, ids: Tensor) -> Tensor:
         """Embed positions.
@@ -57,15 +50,21 @@ class PeriodicEmbedder(nn.Module):
         Returns:
             Rotations ``[B, 1, L, D / 2, 2, 2]``.
         """
+        ids = self.exact(ids)
         rotations: Tensor = self.inner(ids)
         layout = self.geometry.layout(ids.shape[1]) if self.geometry is not None else None
         if layout is None:
             return rotations
-        return repeated(rotations, ids, layout, self.wrap_height, self.wrap_width)
+        wraps = (self.wrap_height, self.wrap_width)
+        return repeated(rotations, ids, layout, self.axes, wraps)
 
 
 def repeated(
-    rotations: Tensor, ids: Tensor, layout: TokenLayout, wrap_height: bool, wrap_width: bool
+    rotations: Tensor,
+    ids: Tensor,
+    layout: TokenLayout,
+    axes: tuple[int, int],
+    wraps: tuple[bool, bool],
 ) -> Tensor:
     """Return rotations that repeat after one turn around a wrapped axis.
 
@@ -73,21 +72,30 @@ def repeated(
         rotations: ``[B, 1, L, D / 2, 2, 2]``, of all tokens.
         ids: ``[B, L, axes]``, what they were made from.
         layout: Where the grid lies among the tokens.
-        wrap_height: Whether the last row lies beside the first one.
-        wrap_width: Whether the last column lies beside the first one.
+        axes: Of the ids that count rows and columns.
+        wraps: Whether the last row lies beside the first one, and the last column likewise.
     """
     turns = torch.zeros((), device=ids.device)
-    if wrap_height and layout.height > 1:
-        turns = turns + _turns(rotations, ids, layout, ROW_AXIS)
-    if wrap_width and layout.width > 1:
-        turns = turns + _turns(rotations, ids, layout, COLUMN_AXIS)
+    lengths, steps = (layout.height, layout.width), (layout.width, 1)
+    for axis, wrapped, length, step in zip(axes, wraps, lengths, steps, strict=True):
+        if wrapped and length > 1:
+            turns = turns + _turns(rotations, ids, layout, axis, length, step)
     return _turned(rotations, turns)
 
 
-def _turns(rotations: Tensor, ids: Tensor, layout: TokenLayout, axis: int) -> Tensor:
-    """Return by which angle to turn each pair of each token, ``[B, 1, L, D / 2]``."""
-    by_rows = axis == ROW_AXIS
-    length, step = (layout.height, layout.width) if by_rows else (layout.width, 1)
+def _turns(
+    rotations: Tensor, ids: Tensor, layout: TokenLayout, axis: int, length: int, step: int
+) -> Tensor:
+    """Return by which angle to turn each pair of each token, ``[B, 1, L, D / 2]``.
+
+    Args:
+        rotations: Of all tokens.
+        ids: Of all tokens.
+        layout: Where the grid lies.
+        axis: Of the ids.
+        length: Of the grid along this axis.
+        step: Tokens from one to the next along this axis.
+    """
     first, second, last = (layout.text + place * step for place in (0, 1, length - 1))
     angles = torch.atan2(rotations[..., 1, 0], rotations[..., 0, 0])
     around = angles[:, :, last] + angles[:, :, second] - 2 * angles[:, :, first]

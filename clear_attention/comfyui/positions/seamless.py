@@ -6,7 +6,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ..core.patch import with_settings
 from ..core.settings import DIRECTIONS
-from ..families.family import require_family
+from ..families import require_family
 from .embedder import make_periodic
 from .seam_report import follow_call
 
@@ -31,6 +31,7 @@ def make_seamless(
     model = with_settings(
         model, node_id, wrap_height=wrap_height, wrap_width=wrap_width, observer=follow_call
     )
-    if require_family(model).rotary:
-        make_periodic(model, wrap_height=wrap_height, wrap_width=wrap_width)
+    embedder = require_family(model).embedder
+    if embedder is not None:
+        make_periodic(model, embedder, wrap_height=wrap_height, wrap_width=wrap_width)
     return model

@@ -19,7 +19,7 @@ from ...locality.figure import draw
 from ...locality.measure import Locality, measure_locality
 from ...locality.report import LocalityReport
 from ..core.blocks import block_counts, running_block
-from ..core.override import CALL_KEY, Override, read_call
+from ..core.override import CALL_KEY, ModelCall, Override, read_call
 from ..core.patch import OVERRIDE_KEY, settings_of, with_settings, with_window
 from ..core.pictures import figure_or_message
 from ..core.report import NOTHING_SEEN
@@ -147,8 +147,9 @@ def _recording(
     def record(func: Override, *args: Any, **kwargs: Any) -> Tensor:
         options = kwargs["transformer_options"]
         call = read_call(*args, **kwargs)
-        layout = options[CALL_KEY].geometry.layout(call.q.shape[2])
-        block = running_block(options, layout)
+        model_call: ModelCall = options[CALL_KEY]
+        layout = model_call.geometry.layout(call.q.shape[2])
+        block = running_block(options, model_call.family, layout)
         if layout is not None and block is not None and call.k.shape == call.q.shape:
             add(
                 block,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...sampling.pyramid import Stage, plan
 from ..core.report import tell
-from ..families.family import family_of
+from ..families import family_of
 from ..vae.pixels import decode, encode
 from .cascade import Cascade, Painting, Sampling, SourcePicture
 

@@ -16,7 +16,7 @@ from ...units import MIB
 from ...weights import low_rank
 from ...weights.errors import CheckpointError
 from ...weights.extract import Extracted, extract
-from ..families.family import require_family
+from ..families import require_family
 from .base import check_fits, plain_weights
 from .folder import FOLDER, SUFFIX, register_model_folder
 from .loaded import ClearWeights, load_clear

@@ -7,7 +7,7 @@ from comfy.model_patcher import ModelPatcher
 from ...pooling import Pooling
 from ..core.patch import with_window
 from ..core.settings import WindowSettings
-from ..families.family import require_family
+from ..families import require_family
 from .loaded import load_clear
 from .patches import apply_clear
 

@@ -150,11 +150,11 @@ def test_a_window_of_its_own_wraps_as_the_models_does(host):
 
 
 def test_ids_of_text_stay_and_the_given_tensor_too(host):
-    from clear_attention.comfyui.controlnet.blocks import exact_ids
+    from clear_attention.comfyui.core.exact_positions import exact_ids
     from clear_attention.comfyui.core.geometry import Geometry
 
     ids = torch.full((2, 3 + 6, 3), 7.0)
-    exact = exact_ids(ids, Geometry(2, 3))
+    exact = exact_ids(ids, Geometry(2, 3), (1, 2))
     assert (ids == 7).all()
     assert (exact[:, :3] == 7).all()
     assert exact[1, 3:, 1].tolist() == [0, 0, 0, 1, 1, 1]

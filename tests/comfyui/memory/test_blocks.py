@@ -79,7 +79,7 @@ def test_blocks_that_another_node_changed_are_left_to_it(flux_model, nodes, run)
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", ["double", "single"])
 def test_what_overflows_in_half_precision_stays_finite(kind, flux_model, product):
-    flux = product("comfyui.memory.flux")
+    flux = product("comfyui.slicing.flux")
     model = flux_model("b", torch.float16).model.diffusion_model
     block = (model.double_blocks if kind == "double" else model.single_blocks)[0]
     last = block.txt_mlp[2] if kind == "double" else block.linear2
@@ -159,13 +159,14 @@ def test_blocks_stay_whole_while_gradients_are_computed(flux_model, nodes, lengt
 @torch.inference_mode()
 def test_a_result_that_the_host_has_read_holds_no_memory(flux_model, product):
     memory = product("comfyui.memory.blocks")
+    double = product("comfyui.families").FAMILIES[0].blocks[0]
     model = flux_model("b").model.diffusion_model
     options = {memory.MEMORY_CALL_KEY: memory.MemoryCall(memory.LowMemory(4), model, None)}
     args = {"vec": torch.zeros(1, 128), "pe": None, "transformer_options": options}
     args |= {"img": torch.zeros(1, 16, 128), "txt": torch.zeros(1, 3, 128)}
-    first = memory._replace("double", 0)(args, {})
+    first = memory._replace(double, 0)(args, {})
     assert set(first) == {"img", "txt"}
-    second = memory._replace("double", 1)({**args, **first}, {})
+    second = memory._replace(double, 1)({**args, **first}, {})
     assert first == {}
     assert set(second) == {"img", "txt"}
 
@@ -180,7 +181,7 @@ def test_hooks_on_a_layer_see_each_token_once(flux_model, nodes, run):
 
 
 def test_references_with_a_timestep_of_their_own_are_left_to_the_host(flux_model, product):
-    flux = product("comfyui.memory.flux")
+    flux = product("comfyui.slicing.flux")
     block = flux_model("b").model.diffusion_model.single_blocks[0]
     x = torch.zeros(1, 8, 128)
     args = {"img": x, "vec": torch.zeros(1, 128), "pe": None, "transformer_options": {}}

@@ -40,7 +40,7 @@ def grid_ids(height, width, spacing="plain"):
 
 
 def periodic(inner, geometry, wrap_height=True, wrap_width=True):
-    outer = PeriodicEmbedder(inner, wrap_height=wrap_height, wrap_width=wrap_width)
+    outer = PeriodicEmbedder(inner, (1, 2), wrap_height=wrap_height, wrap_width=wrap_width)
     outer.geometry = geometry
     return outer
 

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 from ...plan.slices import slices
 from .linear import hold, hold_all, is_changed
-
-BlockArgs = dict[str, Any]
-"""What the host gives to a block's replacement."""
+from .sliced import BlockArgs, Sliced
 
 # Newer hosts let other nodes change q, k, v and the attention's output inside the block.
 INSIDE_PATCHES = ("attn1_patch", "attn1_output_patch")
@@ -184,3 +182,6 @@ def _make_finite(x: Tensor) -> None:
     """Do what the host does against overflow in half precision, in place."""
     if x.dtype == torch.float16:
         torch.nan_to_num_(x, nan=0.0, posinf=HALF_MAX, neginf=-HALF_MAX)
+
+
+DOUBLE, SINGLE = Sliced(why_not, double), Sliced(why_not, single)

@@ -11,8 +11,8 @@ from comfy.ldm.modules.diffusionmodules import mmdit
 from torch import Tensor
 
 from ...plan.slices import slices
-from .flux import BlockArgs
 from .linear import is_changed
+from .sliced import BlockArgs, Sliced
 
 
 def why_not(block: Any, args: BlockArgs) -> str | None:
@@ -80,3 +80,6 @@ class _Whole:
             transformer_options=args["transformer_options"],
         )
         return attended.transpose(1, 2)
+
+
+JOINT = Sliced(why_not, joint)

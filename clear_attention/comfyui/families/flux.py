@@ -1,0 +1,42 @@
+"""The host's FLUX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.ldm.flux.model
+
+from ...families.flux import FLUX as DATA
+from ..slicing import flux as slicing
+from .family import Embedder, HostBlocks, HostFamily
+
+
+def dimensions(model: Any) -> Mapping[str, int]:
+    """Return the arguments of `network.flux`."""
+    params = model.params
+    return dict(
+        hidden=model.hidden_size,
+        heads=model.num_heads,
+        mlp=int(model.hidden_size * params.mlp_ratio),
+        double=len(model.double_blocks),
+        single=len(model.single_blocks),
+        latent_values=model.out_channels,
+        input_values=model.in_channels,
+        context=params.context_in_dim,
+    )
+
+
+FLUX = HostFamily(
+    data=DATA,
+    matches=lambda model: isinstance(model, comfy.ldm.flux.model.Flux),
+    blocks=(
+        HostBlocks("double", "double_blocks", "double_block", slicing.DOUBLE),
+        HostBlocks("single", "single_blocks", "single_block", slicing.SINGLE),
+    ),
+    dimensions=dimensions,
+    embedder=Embedder("pe_embedder", axes=(1, 2), process="process_img"),
+    references="ref_latents",
+    runner="forward_orig",
+    names_blocks_since=(0, 3, 75),
+)

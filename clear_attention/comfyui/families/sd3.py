@@ -1,0 +1,40 @@
+"""The host's SD3 and SD3.5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.ldm.modules.diffusionmodules.mmdit
+
+from ...families.sd3 import SD3 as DATA
+from ..slicing import sd3 as slicing
+from .family import HostBlocks, HostFamily
+
+
+def _attends_twice(block: Any) -> bool:
+    """Return whether a joint block has the second attention, as SD3.5 medium's first ones do."""
+    return bool(block.x_block.x_block_self_attn)
+
+
+def _dimensions(model: Any) -> Mapping[str, int]:
+    """Return the arguments of `network.sd3`."""
+    hidden, blocks = model.hidden_size, model.joint_blocks
+    return dict(
+        hidden=hidden,
+        heads=model.num_heads,
+        mlp=blocks[0].x_block.mlp.fc1.out_features,
+        joint=len(blocks),
+        image=sum(map(_attends_twice, blocks)),
+        latent_values=model.in_channels * model.patch_size**2,
+        context=getattr(model.context_embedder, "in_features", hidden),
+    )
+
+
+SD3 = HostFamily(
+    data=DATA,
+    matches=lambda model: isinstance(model, comfy.ldm.modules.diffusionmodules.mmdit.MMDiT),
+    blocks=(HostBlocks("joint", "joint_blocks", "double_block", slicing.JOINT, _attends_twice),),
+    dimensions=_dimensions,
+    runner="forward_core_with_concat",
+)

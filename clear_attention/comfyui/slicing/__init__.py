@@ -1,0 +1,1 @@
+"""Blocks of the host's classes, with everything but the attention computed slice by slice."""
