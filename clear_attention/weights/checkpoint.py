@@ -169,6 +169,7 @@ def save(
     radius: int,
     pool_factor: int | None = None,
     base: str | None = None,
+    family: str | None = None,
 ) -> None:
     """Write a checkpoint with metadata; `read` understands whatever this writes.
 
@@ -181,13 +182,14 @@ def save(
         pool_factor: Edge of a pooled cell in tokens, 0 for no pooling; must agree with the pooling
             weights, from which None takes it.
         base: What the weights were distilled from.
+        family: Key of the model family; None takes the first one that has these names.
 
     Raises:
         CheckpointError: The tensors are no whole checkpoint, or have NaN or infinite values.
         OSError: The file cannot be written.
     """
     path = Path(path)
-    names_of = _table_for(tensors.keys(), path.name)
+    names_of = _table_for(tensors.keys(), path.name, family)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     size = measure(names_of, shapes, path.name)
     metadata = {"format": "pt", FAMILY: names_of.family}

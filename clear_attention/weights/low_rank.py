@@ -27,6 +27,7 @@ def save(
     radius: int,
     pool_factor: int | None = None,
     base: str | None = None,
+    family: str | None = None,
 ) -> None:
     """Write a low-rank checkpoint, see `checkpoint.save`.
 
@@ -36,6 +37,7 @@ def save(
         radius: Radius of the window in tokens.
         pool_factor: Edge of a pooled cell in tokens; None takes it from the pooling weights.
         base: What the weights were distilled from.
+        family: Key of the model family; None takes the first one that has these names.
 
     Raises:
         CheckpointError: The tensors are no whole set of changes, or have NaN or infinite values.
@@ -46,4 +48,4 @@ def save(
             f"{os.path.basename(path)} must hold low-rank changes, named {LORA_PREFIX}*, "
             f"got {some(tensors)}."
         )
-    checkpoint.save(path, tensors, radius=radius, pool_factor=pool_factor, base=base)
+    checkpoint.save(path, tensors, radius=radius, pool_factor=pool_factor, base=base, family=family)

@@ -25,6 +25,7 @@ from ..core.patch import SETTINGS_KEY, settings_of, with_settings
 from ..core.settings import Settings, WindowSettings
 from ..families import plain_module, require_family
 from ..weights.base import plain_weights, table_and_size
+from .sampling import given
 
 
 class HostDenoiser:
@@ -81,7 +82,7 @@ class HostDenoiser:
             noise=noisy,
             device=noisy.device,
             cross_attn=samples.context,
-            pooled_output=samples.pooled,
+            pooled_output=given(samples.pooled),
             guidance=guidance,
         )
         arguments = {

@@ -24,7 +24,7 @@ class Prompt:
 
     Attributes:
         context: Text embedding, ``[1, T, D]``.
-        pooled: Pooled text vector, ``[1, P]``.
+        pooled: Pooled text vector, ``[1, P]``; ``[1, 0]`` from text encoders that give none.
     """
 
     context: Tensor
@@ -91,7 +91,7 @@ class Painter:
         ).float()
 
     def _conditioning(self, prompt: Prompt) -> list[list[Any]]:
-        extra = {"pooled_output": prompt.pooled, "guidance": self.guidance}
+        extra = {"pooled_output": given(prompt.pooled), "guidance": self.guidance}
         return [[prompt.context, extra]]
 
 
@@ -118,7 +118,13 @@ def painter_of(config: RunConfig, clip: Any) -> Painter:
 def encode(clip: Any, text: str) -> Prompt:
     """Encode a prompt with a CLIP, as CLIPTextEncode does it."""
     (context, extra), *_ = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-    return Prompt(context.cpu(), extra["pooled_output"].cpu())
+    pooled = extra.get("pooled_output")
+    return Prompt(context.cpu(), context.new_zeros(1, 0).cpu() if pooled is None else pooled.cpu())
+
+
+def given(pooled: Tensor) -> Tensor | None:
+    """Return pooled text vectors ``[B, P]`` as the host takes them: None where there are none."""
+    return pooled if pooled.shape[-1] else None
 
 
 def stack(prompts: Sequence[Prompt]) -> Prompt:

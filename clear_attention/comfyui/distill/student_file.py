@@ -18,6 +18,7 @@ def write(task: Distillation, config: RunConfig) -> None:
         radius=config.student.radius,
         pool_factor=config.student.pool_factor,
         base=config.base or None,
+        family=task.denoiser.table.family,
     )
     if config.student.rank:
         low_rank.save(config.output, task.student.low_rank(torch.bfloat16), **facts)

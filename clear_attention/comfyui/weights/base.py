@@ -14,6 +14,7 @@ from ...families.names import HOST_PREFIX as PREFIX
 from ...weights import checkpoint
 from ...weights.checkpoint import Checkpoint
 from ...weights.errors import CheckpointError, some
+from ..families import family_of, require_family
 
 
 def plain_weights(
@@ -77,7 +78,10 @@ def check_fits(model: ModelPatcher, found: Checkpoint, title: str = "the model")
     blocks = {kind.name: _count_blocks(names, kind) for kind in found.table.kinds}
     # The module knows its width; the tensors' shapes may be those of packed, quantised ones.
     width = getattr(plain, "hidden_size", None)
-    if width is None or not all(blocks[kind.name] or kind.optional for kind in found.table.kinds):
+    family = family_of(plain)
+    of_family = family is None or family.data.names == found.table
+    has_all = all(blocks[kind.name] or kind.optional for kind in found.table.kinds)
+    if width is None or not of_family or not has_all:
         raise CheckpointError(
             f"{name} is made for {found.table.title}, {title} is {type(plain).__name__}."
         )
@@ -109,10 +113,12 @@ def table_and_size(model: ModelPatcher) -> tuple[NameTable, ModelSize]:
     """Return a model's names of its attention projections, its width and its number of blocks.
 
     Raises:
-        CheckpointError: No table has its names.
+        ValueError: CLEAR does not know the model's architecture.
+        CheckpointError: Its family has no such names, or the model does not have them.
     """
     names = {key.removeprefix(PREFIX) for key in model.model_state_dict(PREFIX)}
-    for table in checkpoint.TABLES:
+    table = require_family(model).data.names
+    if table is not None:
         blocks = {kind.name: _count_blocks(names, kind) for kind in table.kinds}
         if all(blocks[kind.name] or kind.optional for kind in table.kinds):
             return table, ModelSize(model.model.diffusion_model.hidden_size, blocks, 0)
