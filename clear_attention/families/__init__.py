@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .chroma import CHROMA
 from .family import Family
 from .flux import FLUX
 from .sd3 import SD3
@@ -9,6 +10,7 @@ from .sd3 import SD3
 FAMILIES: tuple[Family, ...] = (
     FLUX,
     SD3,
+    CHROMA,
 )
 """A checkpoint without a family in its metadata is taken for the first one that it fits."""
 

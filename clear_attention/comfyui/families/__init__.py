@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
+from .chroma import CHROMA
 from .family import Embedder, HostBlocks, HostFamily, plain_module
 from .flux import FLUX
 from .sd3 import SD3
@@ -23,6 +24,7 @@ __all__ = [
 FAMILIES: tuple[HostFamily, ...] = (
     FLUX,
     SD3,
+    CHROMA,
 )
 """The families whose joint attention CLEAR knows; the first one that matches is taken."""
 

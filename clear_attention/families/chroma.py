@@ -1,0 +1,14 @@
+"""Chroma: blocks and names are FLUX's, other weights; nothing takes a pooled text vector."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import flux
+
+CHROMA = replace(
+    flux.FLUX,
+    key="chroma",
+    title="Chroma",
+    names=replace(flux.NAMES, family="chroma", title="Chroma"),
+)
