@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from .chroma_fixtures import chroma_model
 from .controlnet_fixtures import make_control_net, residuals
 from .distil_fixtures import teacher
 from .low_memory_fixtures import lengths
