@@ -30,8 +30,8 @@ TRAINING = Training(steps=4, batch=2, precision="float32", guidance=3.5)
 class WordsCLIP:
     """A text encoder: every word is a token, short prompts are padded to four."""
 
-    def __init__(self, width: int) -> None:
-        self.width, self.encoded = width, 0
+    def __init__(self, width: int, pooled: bool = True) -> None:
+        self.width, self.pooled, self.encoded = width, pooled, 0
 
     def tokenize(self, text: str) -> list[str]:
         return text.split()
@@ -40,7 +40,8 @@ class WordsCLIP:
         self.encoded += 1
         draw = torch.Generator().manual_seed(len(" ".join(words)))
         context = torch.randn(1, max(4, len(words)), self.width, generator=draw)
-        return [[context, {"pooled_output": torch.randn(1, POOLED, generator=draw)}]]
+        pooled = torch.randn(1, POOLED, generator=draw) if self.pooled else None
+        return [[context, {"pooled_output": pooled}]]
 
 
 @pytest.fixture

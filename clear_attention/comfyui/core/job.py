@@ -21,7 +21,7 @@ def network_of(model: ModelPatcher) -> Network:
     """
     family = require_family(model)
     module = plain_module(model.get_model_object("diffusion_model"))
-    return family.data.network(**family.dimensions(module))
+    return family.network(module)
 
 
 def dtype_of(model: ModelPatcher) -> torch.dtype:

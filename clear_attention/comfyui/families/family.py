@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...families.family import Family
+from ...families.network import Network
 from ..slicing.sliced import Sliced
 
 
@@ -88,6 +89,10 @@ class HostFamily:
     def token_px(self, model: nn.Module) -> int:
         """Return the edge of a token of a model in pixels."""
         return self.patch(model) * self.data.latent_px
+
+    def network(self, model: nn.Module) -> Network:
+        """Return a model's dimensions."""
+        return self.data.network(**self.dimensions(model))
 
     def block_counts(self, model: nn.Module) -> dict[str, int]:
         """Count the attentions of each kind of a model, which are those of its checkpoints."""

@@ -14,7 +14,7 @@ from ...families.names import HOST_PREFIX as PREFIX
 from ...weights import checkpoint
 from ...weights.checkpoint import Checkpoint
 from ...weights.errors import CheckpointError, some
-from ..families import family_of, require_family
+from ..families import family_of, plain_module, require_family
 
 
 def plain_weights(
@@ -72,19 +72,18 @@ def check_fits(model: ModelPatcher, found: Checkpoint, title: str = "the model")
         CheckpointError: The model is of another family, or has other blocks or another width.
     """
     name, size = found.path.name, found.size
-    plain = model.model.diffusion_model
+    plain = plain_module(model.model.diffusion_model)
     state = model.model_state_dict(PREFIX)
     names = {key.removeprefix(PREFIX) for key in state}
     blocks = {kind.name: _count_blocks(names, kind) for kind in found.table.kinds}
-    # The module knows its width; the tensors' shapes may be those of packed, quantised ones.
-    width = getattr(plain, "hidden_size", None)
     family = family_of(plain)
-    of_family = family is None or family.data.names == found.table
     has_all = all(blocks[kind.name] or kind.optional for kind in found.table.kinds)
-    if width is None or not of_family or not has_all:
+    if family is None or family.data.names != found.table or not has_all:
         raise CheckpointError(
             f"{name} is made for {found.table.title}, {title} is {type(plain).__name__}."
         )
+    # The module knows its width; the tensors' shapes may be those of packed, quantised ones.
+    width = family.network(plain).hidden
     left_out = {kind: 0 for kind in blocks if not size.blocks[kind]}
     if (width, {**blocks, **left_out}) != (size.hidden, size.blocks):
         model_size = ModelSize(width, blocks, 0)
@@ -117,13 +116,13 @@ def table_and_size(model: ModelPatcher) -> tuple[NameTable, ModelSize]:
         CheckpointError: Its family has no such names, or the model does not have them.
     """
     names = {key.removeprefix(PREFIX) for key in model.model_state_dict(PREFIX)}
-    table = require_family(model).data.names
+    family, plain = require_family(model), plain_module(model.model.diffusion_model)
+    table = family.data.names
     if table is not None:
         blocks = {kind.name: _count_blocks(names, kind) for kind in table.kinds}
         if all(blocks[kind.name] or kind.optional for kind in table.kinds):
-            return table, ModelSize(model.model.diffusion_model.hidden_size, blocks, 0)
+            return table, ModelSize(family.network(plain).hidden, blocks, 0)
     known = " and ".join(table.title for table in checkpoint.TABLES)
     raise CheckpointError(
-        f"CLEAR weights are known for {known}, the model is "
-        f"{type(model.model.diffusion_model).__name__}."
+        f"CLEAR weights are known for {known}, the model is {type(plain).__name__}."
     )
