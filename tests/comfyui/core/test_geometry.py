@@ -24,6 +24,20 @@ def test_references_lie_behind_the_grid():
     assert (layout.text, layout.extra) == (40, 7)
 
 
+@pytest.mark.parametrize(
+    ("order", "front", "behind"),
+    [
+        (("text", "image", "references"), 40, 7),
+        (("image", "text", "references"), 0, 47),
+        (("references", "image", "text"), 7, 40),
+        (("references", "text", "image"), 47, 0),
+    ],
+)
+def test_what_lies_in_front_of_the_grid_is_the_familys_order(order, front, behind):
+    layout = Geometry(4, 4, references=7, order=order).layout(16 + 7 + 40)
+    assert (layout.text, layout.extra) == (front, behind)
+
+
 def test_a_sequence_shorter_than_the_grid_has_no_layout():
     geometry = Geometry(10, 10, references=5)
     assert geometry.layout(104) is None

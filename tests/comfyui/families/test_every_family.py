@@ -75,11 +75,15 @@ def conditioning(kit, tokens=24):
     return [[context, {"pooled_output": None, **extra}]]
 
 
-def sampled(kit, model, positive=None):
+def noise_of(height, width):
+    return torch.randn(1, 16, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def sampled(kit, model, positive=None, noise=None):
     """Sample two steps, as KSampler does."""
     import comfy.sample
 
-    noise = torch.randn(1, 16, *SIZE, generator=torch.Generator().manual_seed(1))
+    noise = noise_of(*SIZE) if noise is None else noise
     positive = positive or conditioning(kit)
     return comfy.sample.sample(
         *(model, noise, 2, 1.0, "euler", "simple", positive, positive, torch.zeros_like(noise)),
@@ -244,6 +248,37 @@ def test_a_window_over_the_whole_grid_equals_the_hosts_attention(key, kit):
         assert (sampled(kit, model) - full).abs().max() <= 1e-5 * full.abs().max()
         small = kit.node("CLEARAttention", kit.model, 2)[0]
         assert (sampled(kit, small) - full).abs().max() > 1e-3 * full.abs().max()
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_the_row_of_a_changed_latent_cell_lies_where_the_family_says(key, kit):
+    """In the first attention's queries, which no token has reached another through yet."""
+    kit = kit(key)
+    family = kit.product("comfyui.families").require_family(kit.model)
+    geometry, override = kit.product("comfyui.core.geometry"), kit.product("comfyui.core.override")
+    seen = []
+
+    def record(func, *args, **kwargs):
+        seen.append(override.read_call(*args, **kwargs).q)
+        return func(*args, **kwargs)
+
+    def first_queries(noise):
+        seen.clear()
+        model = kit.model.clone()
+        options = model.model_options.setdefault("transformer_options", {})
+        options["optimized_attention_override"] = record
+        with torch.inference_mode():
+            sampled(kit, model, noise=noise)
+        return seen[0]
+
+    noise = noise_of(*SIZE)
+    before = first_queries(noise)
+    changed = noise.clone()
+    changed[..., 9, 13] += 1  # in the token (4, 6)
+    reacts = (first_queries(changed) != before).any(3).any(1)[0]
+    grid = geometry.geometry_of(noise, (), 2, family.data.order)
+    layout = grid.layout(before.shape[2])
+    assert reacts.nonzero().flatten().tolist() == [layout.image_slice.start + 4 * layout.width + 6]
 
 
 @pytest.mark.parametrize("key", CASES)
