@@ -67,9 +67,10 @@ def sample(model, height=20, width=12, steps=3, batch=1, text_width=64):
         )
 
 
-def models(flux_model, sd3_model):
+def models(flux_model, sd3_model, chroma_model):
     yield "FLUX a", flux_model("a"), 64
     yield "FLUX b", flux_model("b"), 64
+    yield "Chroma", chroma_model(), 64
     for name in SD3_NAMES:
         yield name, sd3_model(name), TEXT_WIDTH
 
@@ -98,7 +99,9 @@ def fused(host, monkeypatch):
         monkeypatch.setattr(module, "optimized_attention", attend)
 
 
-def test_the_linear_layers_are_those_that_the_models_run(flux_model, sd3_model, adapter):
+def test_the_linear_layers_are_those_that_the_models_run(
+    flux_model, sd3_model, chroma_model, adapter
+):
     """Counted by torch at two sizes: what depends on the tokens, not what runs per picture."""
 
     def counted(model, width, size):
@@ -106,7 +109,7 @@ def test_the_linear_layers_are_those_that_the_models_run(flux_model, sd3_model, 
             sample(model, *size, steps=1, text_width=width)
         return of_linear_layers(counter)
 
-    for name, model, width in models(flux_model, sd3_model):
+    for name, model, width in models(flux_model, sd3_model, chroma_model):
         network = adapter.planner.network_of(model)
         more = counted(model, width, (20, 12)) - counted(model, width, (10, 12))
         expected = adapter.cost.linear_flop(network, job(adapter, 10, 6))
@@ -114,7 +117,9 @@ def test_the_linear_layers_are_those_that_the_models_run(flux_model, sd3_model, 
         assert more == expected, name
 
 
-def test_text_tokens_are_counted_as_the_models_use_them(flux_model, sd3_model, adapter):
+def test_text_tokens_are_counted_as_the_models_use_them(
+    flux_model, sd3_model, chroma_model, adapter
+):
     import comfy.sample
 
     def counted(model, width, tokens):
@@ -128,7 +133,7 @@ def test_text_tokens_are_counted_as_the_models_use_them(flux_model, sd3_model, a
             )
         return of_linear_layers(counter)
 
-    for name, model, width in models(flux_model, sd3_model):
+    for name, model, width in models(flux_model, sd3_model, chroma_model):
         network = adapter.planner.network_of(model)
         more = counted(model, width, 70) - counted(model, width, 30)
         assert more == 2 * 40 * network.text_weights, name
@@ -169,7 +174,7 @@ class Live(TorchDispatchMode):
 
 @pytest.mark.parametrize("radius", [None, 4])
 def test_the_memory_is_what_the_models_hold_at_their_peak(
-    radius, fused, flux_model, sd3_model, adapter, nodes
+    radius, fused, flux_model, sd3_model, chroma_model, adapter, nodes
 ):
     import comfy.ldm.flux.layers
 
@@ -177,7 +182,7 @@ def test_the_memory_is_what_the_models_hold_at_their_peak(
     # Older hosts keep what FLUX's blocks need no more until the blocks end.
     frees = "del qkv" in inspect.getsource(comfy.ldm.flux.layers.SingleStreamBlock)
     least = 0.8 if frees else 0.7
-    for name, model, width in models(flux_model, sd3_model):
+    for name, model, width in models(flux_model, sd3_model, chroma_model):
         call = job(adapter, size[0], size[1], radius)
         used = nodes.CLEARAttention(model, radius, backend="tiled") if radius else model
         sample(used, 8, 8, steps=1, text_width=width)  # moves the weights
