@@ -13,6 +13,7 @@ from comfy.ldm.flux.math import apply_rope
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ...families.family import Family
 from ...families.network import Network
 from ...layout import TokenLayout
 from ...plan.machine import Found, Machine
