@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from . import flex, masked, reference, tiled, triton, triton_int8
+from ..backends import flex, masked, reference, tiled, triton, triton_int8
 from .call import About, Backend, Call, Footprint
 
 BACKENDS: dict[str, Backend] = {

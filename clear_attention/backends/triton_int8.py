@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..backends import triton
 from ..partial import Part
-from . import triton
 from .call import About, Call, Footprint
 
 ABOUT = About("rounds: about 1 % off, never picked by auto", linear=True, exact=False)

@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..distill import losses
 from ..families.block_text import parse_blocks, require_blocks
 from ..families.names import Block
 from ..window import Window
-from . import losses
 from .config import Loss, StudentConfig, Training
 from .data.batches import Batch
 from .denoiser import Denoiser, Local, Recorder

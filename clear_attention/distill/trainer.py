@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import average
-from . import state as states
+from ..distill import state as states
 from .config import Optimiser, Training
 from .data.batches import Batches
-from .gradients import Gradients
 from .log import Log
-from .optimisers import make_optimiser, make_schedule, rate_of
 from .state import State
 from .tasks import Task
+from .updates import average
+from .updates.gradients import Gradients
+from .updates.optimisers import make_optimiser, make_schedule, rate_of
 from .workers import sharding
 from .workers.processes import Accelerator, any_process, make_accelerator
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import flux
+from ..families import flux
 
 CHROMA = replace(
     flux.FLUX,

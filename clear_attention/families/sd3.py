@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import network
+from ..families import network
 from .family import AttentionKind, Family
 from .names import BlockKind, Layer, NameTable
 

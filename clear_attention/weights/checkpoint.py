@@ -22,7 +22,7 @@ from torch import Tensor
 from ..atomic_files import written_whole
 from ..families import FAMILIES
 from ..families.names import HostSlice, ModelSize, NameTable
-from . import wrong_files
+from ..weights import wrong_files
 from .errors import CheckpointError, quoted, some
 from .header import TensorInfo, read_header
 from .metadata import (

@@ -17,7 +17,7 @@ from typing import Any
 import safetensors
 from safetensors import SafetensorError, safe_open
 
-from . import wrong_files
+from ..weights import wrong_files
 from .errors import CheckpointError, quoted
 
 LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes

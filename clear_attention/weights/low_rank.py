@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..families.names import LORA_PREFIX
-from . import checkpoint
+from ..weights import checkpoint
 from .errors import CheckpointError, some
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from . import lists
+from ..triton import lists
 
 PLACE: tl.constexpr = tl.constexpr(lists.PLACE)
 ALWAYS: tl.constexpr = tl.constexpr(lists.ALWAYS)

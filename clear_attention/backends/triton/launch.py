@@ -12,7 +12,7 @@ from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
 from ...window import Window
-from . import kernels
+from ..triton import kernels
 from .configs import Config, configs_for
 from .lists import ALIGNED, Lists, make_lists
 

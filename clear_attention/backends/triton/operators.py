@@ -49,7 +49,7 @@ def tiles(
     Returns:
         Output ``[B, H, L, D]``, in memory ``[B, L, H, D]``, and log-sum-exp ``[B, H, L]``.
     """
-    from . import passes
+    from ..triton import passes
     from .launch import Grid
 
     out, lse = _empty(q)
@@ -107,7 +107,7 @@ def tiles_backward(
         wrap_width: As the window has it.
         scale: Factor on the scores.
     """
-    from . import passes
+    from ..triton import passes
     from .launch import Grid
     from .passes import Sides
 
@@ -204,7 +204,7 @@ def tiles_int8(
     Returns:
         As `tiles`.
     """
-    from . import passes
+    from ..triton import passes
     from .launch import Grid
 
     out, lse = _empty(q)

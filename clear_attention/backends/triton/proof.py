@@ -37,7 +37,7 @@ def why_not(
         head_dim: Their last dimension.
         rounded: Whether q and k are rounded to 8 bits.
     """
-    from . import attend
+    from ..triton import attend
 
     call = Call(LAYOUT, WINDOW, POOLING, head_dim**-0.5)
     generator = torch.Generator(device).manual_seed(0)

@@ -13,8 +13,8 @@ from torch import nn
 
 from ...families.family import Family
 from ...layout import TokenLayout
+from ..core import host
 from ..families import HostFamily, plain_module, require_family
-from . import host
 from .settings import Block
 
 BlockReplace = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]

@@ -11,8 +11,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
+from ..core import host
 from ..families import family_of, require_family
-from . import host
 from .blocks import block_counts, blocks_named
 from .exact_positions import make_positions_exact, set_grid
 from .geometry import Geometry, geometry_of

@@ -6,8 +6,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...distill.config import RunConfig
-from ...distill.optimisers import make_optimiser
 from ...distill.tasks import compared_blocks
+from ...distill.updates.optimisers import make_optimiser
 from ...distill.workers.processes import Accelerator, require_divisible
 from ...distill.workers.sharding import require_even, sharded
 from ..core.blocks import block_counts

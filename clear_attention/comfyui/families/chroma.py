@@ -6,7 +6,7 @@ import comfy.ldm.chroma.model
 from torch import nn
 
 from ...families.chroma import CHROMA as DATA
-from . import flux
+from ..families import flux
 from .family import Embedder, HostFamily
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from .config import Optimiser
+from ..config import Optimiser
 
 
 def make_optimiser(parameters: list[Tensor], settings: Optimiser) -> Optimizer:

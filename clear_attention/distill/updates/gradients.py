@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import Training
-from .data.batches import Batch
-from .tasks import Task
-from .workers import sharding
-from .workers.processes import Accelerator, require_divisible
+from ..config import Training
+from ..data.batches import Batch
+from ..tasks import Task
+from ..workers import sharding
+from ..workers.processes import Accelerator, require_divisible
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""What one update does to the weights: gradients, optimisers, the running average."""
