@@ -24,7 +24,7 @@ from clear_attention.backends import (
 from clear_attention.partial import attend_part
 from clear_attention.pooling import Pooling
 
-HEADS, DEPTH = 2, 16
+HEADS, DEPTH = 8, 64
 TRITON = ("triton", "triton_int8")
 TOOLTIP = (
     "triton and flex need an NVIDIA or AMD card with Triton, tiled runs everywhere, masked suits "

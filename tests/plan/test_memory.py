@@ -69,17 +69,19 @@ def test_smaller_slices_need_no_more(network):
     assert needed == sorted(needed) and needed[0] < needed[-1]
 
 
-@BOTH
-def test_a_run_that_is_full_in_a_part_has_the_larger_peak(network):
+@pytest.mark.parametrize(("backend", "larger"), [("tiled", "full"), ("reference", "local")])
+def test_a_run_that_is_full_in_a_part_has_the_larger_peak(backend, larger):
     """Of a backend that needs less than full attention's output and its copy, or far more."""
-    for backend in ("tiled", "reference"):
-        local = job(80, 80, radius=1, backend=backend)
-        mixed = dataclasses.replace(local, local_share=0.4)
-        some = {each.kind: 1 for each in network.attentions if each.count > 1}
-        dense = dataclasses.replace(local, dense=some)
-        peaks = [memory(network, each, torch.float32, CPU) for each in (local, local.full())]
-        assert memory(network, mixed, torch.float32, CPU) == max(peaks)
-        assert memory(network, dense, torch.float32, CPU) == max(peaks)
+    local = job(400, 400, radius=3, backend=backend)
+    calls = {
+        "local": local,
+        "full": local.full(),
+        "mixed": dataclasses.replace(local, local_share=0.4),
+        "dense": dataclasses.replace(local, dense={"single": 1}),
+    }
+    peaks = {name: memory(FLUX_DEV, each, torch.float32, CPU) for name, each in calls.items()}
+    assert peaks["local"] != peaks["full"]
+    assert peaks["mixed"] == peaks["dense"] == peaks[larger] == max(peaks.values())
 
 
 def quadratic(bytes_per_pair):
