@@ -19,7 +19,7 @@ from ..triton import lists
 PLACE: tl.constexpr = tl.constexpr(lists.PLACE)
 ALWAYS: tl.constexpr = tl.constexpr(lists.ALWAYS)
 NEVER: tl.constexpr = tl.constexpr(lists.NEVER)
-HIDDEN: tl.constexpr = tl.constexpr(-1e30)
+HIDDEN: tl.constexpr = tl.constexpr(-(2.0**100))
 SMALLEST: tl.constexpr = tl.constexpr(1e-6)  # number that a row is measured by
 LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
