@@ -8,19 +8,20 @@ interpreter gets the PTX.
 from __future__ import annotations
 
 import functools
+import os
 import struct
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from ptx.library import Library, Memory, Options, Program, Run
 from torch import Tensor
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime.driver import driver as active
-
-from ptx.library import Library, Memory, Options, Program, Run
 
 MOST_THREADS = 1024  # of a CTA
 
@@ -75,7 +76,7 @@ class Machine:
     roles: Callable[[str, dict[str, Any]], Roles]
     arch: int = 80
     shared_bytes: int = 227 * 1024
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     edit: Callable[[str], str] = str
     launched: list[Launched] = field(default_factory=list)
 
@@ -181,11 +182,20 @@ class InterpreterDriver(DriverBase):
         raise NotImplementedError("an interpreter is not timed")
 
 
-def install(machine: Machine) -> None:
-    """Let Triton compile for a machine, and launch on it, in the rest of this process."""
+def install(machine: Machine, cache: Path) -> None:
+    """Let Triton compile for a machine, and launch on it, in the rest of this process.
+
+    Args:
+        machine: What launches run on.
+        cache: Folder for what is compiled. Triton's own must not see it: its entries have PTX where
+            those of a card have machine code.
+    """
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        raise ValueError("TRITON_INTERPRET must be unset before Triton is imported, got 1")
 
     def stop_at_ptx(backend: Any, stages: dict[str, Any], *_: Any) -> None:
         stages["cubin"] = lambda ptx, metadata: ptx.encode()
 
+    knobs.cache.dir = str(cache)
     knobs.runtime.add_stages_inspection_hook = stop_at_ptx
     active.set_active(InterpreterDriver(machine))

@@ -11,21 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-
 if __name__ == "__main__":
-    # Before Triton is imported: kernels are compiled, not interpreted, and nothing is kept.
-    os.environ.pop("TRITON_INTERPRET", None)
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    sys.path.remove(str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import torch
 from ptx.driver import Machine, install
 from ptx.library import Library, build
 from ptx.trial_table import GPUS, spread, sweep
@@ -88,10 +84,10 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--library", type=Path, help="a built interpreter; built if not given")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # its tensors are small: threads would only wait for each other
     with tempfile.TemporaryDirectory() as folder:
-        os.environ.setdefault("TRITON_CACHE_DIR", folder)
         machine = Machine(Library(arguments.library or build(Path(folder))), roles)
-        install(machine)
+        install(machine, Path(folder))
         wrong = 0
         for trial in trials(arguments):
             found = facts(trial, run(trial, machine))

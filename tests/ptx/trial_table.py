@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import torch
 from attention_cases import Case
-
-from clear_attention import TokenLayout
 from ptx.library import ORDERS, Options
 from ptx.trials import Trial
+
+from clear_attention import TokenLayout
 
 GPUS = ("sm_80", "sm_86", "sm_89", "sm_120")
 KINDS = tuple(itertools.product((torch.bfloat16, torch.float16), (64, 128)))
@@ -22,7 +22,7 @@ CALLS: dict[str, tuple[Case, dict[str, object]]] = {
     "ragged": (Case(TokenLayout(77, 19, 37, extra=5), radius=6), {}),
     "no shared token": (Case(TokenLayout(0, 17, 20), radius=4, heads=1), {}),
     "no shared token, proportional scale": (
-        Case(TokenLayout(0, 16, 33), radius=3, heads=1, scale=0.131),
+        Case(TokenLayout(0, 16, 33), radius=3, heads=1, scale=0.1),
         {},
     ),
     "one text token": (Case(TokenLayout(1, 9, 17), radius=3, heads=1), {}),
@@ -33,7 +33,7 @@ CALLS: dict[str, tuple[Case, dict[str, object]]] = {
     "far": (Case(TokenLayout(1, 3, 5), radius=1, wraps=(True, True), heads=1), {"far": True}),
     "wrapped": (Case(TokenLayout(5, 11, 21), radius=5, wraps=(True, True), heads=1), {}),
     "pooled": (Case(TokenLayout(6, 13, 22, extra=3), radius=3, factor=4, heads=1), {}),
-    "spaced v": (Case(TokenLayout(9, 10, 17), radius=4), {"spaced": True}),
+    "spaced v": (Case(TokenLayout(9, 10, 17), radius=4, heads=1), {"spaced": True}),
     "splits": (Case(TokenLayout(77, 24, 48), radius=4, heads=1), {"processors": 20}),
 }
 STEPPED = ("plain", "no shared token")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from attention_cases import Case
+from ptx.driver import Launched, Machine, Roles
+from ptx.library import Options
 from torch import Tensor
 
 from clear_attention import Pooling
@@ -22,8 +24,6 @@ from clear_attention.backends.call import Call
 from clear_attention.backends.triton import configs, launch
 from clear_attention.backends.triton.lists import Lists
 from clear_attention.partial import Part
-from ptx.driver import Launched, Machine, Roles
-from ptx.library import Options
 
 WRITTEN = {
     "forward": ("out", "lse"),
@@ -71,7 +71,7 @@ class Trial:
     far: bool = False
     step: int = 0
     processors: int = 1
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
 
     def tensors(self) -> list[Tensor]:
         """Return q, k and v, ready for gradients."""

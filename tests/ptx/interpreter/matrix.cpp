@@ -65,6 +65,25 @@ float cut_sum(const double* products, double start) {
     return cut_to_float(std::ldexp(sum, last));
 }
 
+// Sixteen products and the sum so far, in double: exact but for the last of its bits. In four chains,
+// which the host adds side by side.
+double exact_sum(const double* products, double start) {
+    double sums[4] = {start, 0, 0, 0};
+    for (unsigned k = 0; k < 16; k += 4) {
+        for (unsigned chain = 0; chain < 4; ++chain) sums[chain] += products[k + chain];
+    }
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+float half_from_table(std::uint16_t bits) {
+    static const auto table = [] {
+        std::vector<float> values(1 << 16);
+        for (unsigned at = 0; at < values.size(); ++at) values[at] = half_to_float(std::uint16_t(at));
+        return values;
+    }();
+    return table[bits];
+}
+
 template <float (*convert)(std::uint16_t)>
 void multiply(Warp& warp, const Instruction& i, std::uint32_t lanes) {
     if (!warp.all_lanes(i, lanes)) return;
@@ -81,13 +100,12 @@ void multiply(Warp& warp, const Instruction& i, std::uint32_t lanes) {
         for (unsigned reg = 0; reg < 4; ++reg) {
             const auto* row = a[sum_row(lane, reg)];
             const auto* column = b[sum_column(lane, reg)];
-            double products[Half::inner], sum = as_float(warp.get(i.operands[3][reg], lane));
+            double products[Half::inner];
             for (unsigned k = 0; k < Half::inner; ++k) products[k] = row[k] * column[k];
-            if (warp.launch.options.truncate) {
-                sum = cut_sum(products + 8, cut_sum(products, sum));
-            } else {
-                for (const double product : products) sum += product;
-            }
+            const double start = as_float(warp.get(i.operands[3][reg], lane));
+            const double sum = warp.launch.options.truncate
+                                   ? cut_sum(products + 8, cut_sum(products, start))
+                                   : exact_sum(products, start);
             warp.set(i.operands[0][reg], lane, of_float(static_cast<float>(sum)));
         }
     }
@@ -96,7 +114,7 @@ void multiply(Warp& warp, const Instruction& i, std::uint32_t lanes) {
 }  // namespace
 
 void multiply_halves(Warp& warp, const Instruction& i, std::uint32_t lanes) {
-    multiply<half_to_float>(warp, i, lanes);
+    multiply<half_from_table>(warp, i, lanes);
 }
 
 void multiply_bfloats(Warp& warp, const Instruction& i, std::uint32_t lanes) {

@@ -68,19 +68,10 @@ std::uint32_t Warp::guarded(const Instruction& instruction, std::uint32_t lanes)
     return active & lanes;
 }
 
-Bits Warp::get(const Operand& operand, unsigned lane) const {
-    switch (operand.kind) {
-        case Operand::Kind::reg:
-            return registers_[std::size_t(operand.index) * LANES + lane] + operand.value;
-        case Operand::Kind::parameter:
-            return launch.parameters[std::size_t(operand.index)];
-        case Operand::Kind::immediate:
-            return operand.value;
-        case Operand::Kind::sink:
-            return 0;
-        case Operand::Kind::special:
-            break;
-    }
+// The value of an operand that is neither a register nor a number.
+Bits Warp::other(const Operand& operand, unsigned lane) const {
+    if (operand.kind == Operand::Kind::sink) return 0;
+    if (operand.kind == Operand::Kind::parameter) return launch.parameters[std::size_t(operand.index)];
     switch (operand.special) {
         case Special::tid_x: return index * LANES + lane;
         case Special::laneid: return lane;

@@ -57,7 +57,12 @@ public:
     void pass_barrier() { state_ = State::running; ++warp_sync; }
 
     // For handlers: operands, registers, control.
-    Bits get(const Operand& operand, unsigned lane) const;
+    Bits get(const Operand& operand, unsigned lane) const {
+        if (operand.kind == Operand::Kind::reg) {
+            return registers_[std::size_t(operand.index) * LANES + lane] + operand.value;
+        }
+        return operand.kind == Operand::Kind::immediate ? operand.value : other(operand, lane);
+    }
     Bits get(const Instruction& i, unsigned operand, unsigned lane) const {
         return get(i.operands[operand][0], lane);
     }
@@ -96,6 +101,7 @@ private:
     State state_ = State::running;
     int barrier_line_ = 0;
 
+    Bits other(const Operand&, unsigned lane) const;
     std::uint32_t choose(int& at);
     std::uint32_t guarded(const Instruction&, std::uint32_t lanes);
 };
