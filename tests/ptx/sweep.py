@@ -47,6 +47,8 @@ def facts(trial: Trial, outcome: Outcome) -> dict[str, Any]:
         "findings": [text for text in findings if text not in notes],
         "notes": notes,
         "kernels": sorted({launched.kernel for launched in outcome.launched}),
+        "splits": max(launched.grid[2] for launched in outcome.launched),
+        "far": any("i64" in launched.types.values() for launched in outcome.launched),
         "steps": sum(launched.run.steps for launched in outcome.launched),
     }
 

@@ -76,6 +76,12 @@ def test_every_kernel_is_executed(gpu, trials_on):
     assert executed == {"forward", "backward_queries", "backward_keys"} | rounded
 
 
+def test_trials_are_what_their_names_say(trials_on):
+    found = {name: facts for gpu in GPUS for name, facts in trials_on(gpu).items()}
+    assert found["splits, bfloat16, 128"]["splits"] > 1
+    assert {name for name, facts in found.items() if facts["far"]} == {"far, float16, 64"}
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.kernel}: {fault.name}")
 def test_a_fault_in_the_compiled_code_is_noticed(fault: Fault, planted):
     versions = planted[fault.name, fault.kernel]

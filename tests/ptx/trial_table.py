@@ -19,7 +19,7 @@ KINDS = tuple(itertools.product((torch.bfloat16, torch.float16), (64, 128)))
 # Name -> the call, and what else is special about the trial.
 CALLS: dict[str, tuple[Case, dict[str, object]]] = {
     "plain": (Case(TokenLayout(32, 16, 16), radius=3, heads=1), {}),
-    "ragged": (Case(TokenLayout(77, 19, 37, extra=5), radius=6), {}),
+    "ragged": (Case(TokenLayout(77, 19, 37, extra=5), radius=6, heads=1), {}),
     "no shared token": (Case(TokenLayout(0, 17, 20), radius=4, heads=1), {}),
     "no shared token, proportional scale": (
         Case(TokenLayout(0, 16, 33), radius=3, heads=1, scale=0.1),
@@ -32,7 +32,7 @@ CALLS: dict[str, tuple[Case, dict[str, object]]] = {
     ),
     "far": (Case(TokenLayout(1, 3, 5), radius=1, wraps=(True, True), heads=1), {"far": True}),
     "wrapped": (Case(TokenLayout(5, 11, 21), radius=5, wraps=(True, True), heads=1), {}),
-    "pooled": (Case(TokenLayout(6, 13, 22, extra=3), radius=3, factor=4, heads=1), {}),
+    "pooled": (Case(TokenLayout(6, 13, 22, extra=3), radius=3, factor=4), {}),
     "spaced v": (Case(TokenLayout(9, 10, 17), radius=4, heads=1), {"spaced": True}),
     "splits": (Case(TokenLayout(77, 24, 48), radius=4, heads=1), {"processors": 20}),
 }

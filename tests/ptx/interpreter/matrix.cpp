@@ -49,20 +49,35 @@ float cut_to_float(double value) {
     return std::fabs(double(near)) > std::fabs(value) ? std::nextafterf(near, 0.0f) : near;
 }
 
+// The exponent of a number that is not zero; of those below the normal ones, the smallest.
+int exponent_of(double value) {
+    std::uint64_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return std::max(static_cast<int>(bits >> 52 & 0x7ff), 1) - 1023;
+}
+
+double power_of_two(int exponent) {
+    const auto bits = static_cast<std::uint64_t>(exponent + 1023) << 52;
+    double value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 // A model of tensor cores: eight products and the sum so far are aligned to the largest of them and
 // cut off behind 25 bits, and so is the result behind 24.
-float cut_sum(const double* products, double start) {
+double cut_sum(const double* products, double start) {
     double largest = std::fabs(start);
     for (unsigned k = 0; k < 8; ++k) largest = std::max(largest, std::fabs(products[k]));
     if (largest == 0 || !std::isfinite(largest)) {
         for (unsigned k = 0; k < 8; ++k) start += products[k];
-        return static_cast<float>(start);
+        return start;
     }
-    const int last = std::ilogb(largest) - 24;
-    const auto cut = [&](double value) { return std::trunc(std::ldexp(value, -last)); };
-    double sum = cut(start);
-    for (unsigned k = 0; k < 8; ++k) sum += cut(products[k]);
-    return cut_to_float(std::ldexp(sum, last));
+    // Products of floats are far from the ends of a double's range.
+    const int last = exponent_of(largest) - 24;
+    const double scale = power_of_two(-last);
+    auto sum = static_cast<std::int64_t>(start * scale);
+    for (unsigned k = 0; k < 8; ++k) sum += static_cast<std::int64_t>(products[k] * scale);
+    return cut_to_float(static_cast<double>(sum) * power_of_two(last));
 }
 
 // Sixteen products and the sum so far, in double: exact but for the last of its bits. In four chains,
