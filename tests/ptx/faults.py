@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from ptx.trial_table import trial
 from ptx.trials import Trial, roles, run
 
 KERNELS = ("forward", "backward_queries", "backward_keys")
-# Ragged, shared tokens, both kinds of launch; NaN around each row of v.
+# Ragged, several blocks of shared tokens and of the list, both kinds of launch; NaN around each
+# row of v.
 TRIAL = trial("sm_80", "spaced v", torch.bfloat16, 64, {"trained": True})
 FORWARD = replace(TRIAL, trained=False)
 NOTHING_SHARED = trial("sm_80", "no shared token", torch.bfloat16, 64, {})
@@ -59,22 +60,24 @@ class Fault:
     trial: Trial | None = None
 
 
-def loop(lines: list[str]) -> range:
-    """Return the lines of the loop that multiplies matrices."""
+def loops(lines: list[str]) -> list[int]:
+    """Return the lines of all loops that multiply matrices."""
     labels: dict[str, int] = {}
+    inside: list[int] = []
     for at, line in enumerate(lines):
         if label := re.match(r"(\$\w+):", line):
             labels[label[1]] = at
         jump = re.search(r"\bbra(?:\.uni)?\s+(\$\w+);", line)
         start = labels.get(jump[1], at) if jump else at
-        if any("mma.sync" in inside for inside in lines[start:at]):
-            return range(start, at)
-    raise ValueError("The kernel must have a loop with mma.sync, got none")
+        if any("mma.sync" in line for line in lines[start:at]):
+            inside += range(start, at)
+    return inside
 
 
-def places(lines: list[str], pattern: str, within: range | None = None) -> list[int]:
-    """Return the lines that match, of all or of a range."""
-    found = [at for at in within or range(len(lines)) if re.search(pattern, lines[at])]
+def places(lines: list[str], pattern: str, within: Sequence[int] | None = None) -> list[int]:
+    """Return the lines that match, of all or of some."""
+    among = range(len(lines)) if within is None else within
+    found = [at for at in among if re.search(pattern, lines[at])]
     if not found:
         raise ValueError(f"The kernel must have a line with {pattern}, got none")
     return found
@@ -86,10 +89,10 @@ def changed(lines: list[str], at: int, line: str) -> list[str]:
 
 
 def without(pattern: str) -> Plant:
-    """Remove, one at a time, what matches in the loop."""
+    """Remove, one at a time, what matches in the loops."""
 
     def plant(lines: list[str]) -> Iterator[list[str]]:
-        for at in places(lines, pattern, loop(lines)):
+        for at in places(lines, pattern, loops(lines)):
             yield changed(lines, at, "")
 
     return plant
@@ -115,15 +118,15 @@ def each(pattern: str, replacement: str) -> Plant:
 
 
 def waits_for_less(lines: list[str]) -> Iterator[list[str]]:
-    """Let each wait of the loop leave one more group in flight."""
-    for at in places(lines, r"cp\.async\.wait_group", loop(lines)):
+    """Let each wait of the loops leave one more group in flight."""
+    for at in places(lines, r"cp\.async\.wait_group", loops(lines)):
         number = re.sub(r"\d+;", lambda found: f"{int(found[0][:-1]) + 1};", lines[at])
         yield changed(lines, at, number)
 
 
 def half_of_the_lanes_at_a_barrier(lines: list[str]) -> Iterator[list[str]]:
-    """Let only odd lanes reach the loop's first barrier."""
-    at = places(lines, r"bar\.sync", loop(lines))[0]
+    """Let only odd lanes reach the loops' first barrier."""
+    at = places(lines, r"bar\.sync", loops(lines))[0]
     thread = "mov.u32 %r90001, %tid.x;\nand.b32 %r90001, %r90001, 1;\n"
     guard = "setp.eq.b32 %p90001, %r90001, 1;\n@%p90001 " + lines[at].strip()
     yield changed(lines, at, thread + guard)
@@ -133,7 +136,7 @@ RACES = ("race: ",)
 IN_FLIGHT = ("read of a copy in flight", "write onto a copy in flight")
 COPY = r"(cp\.async\.cg\.shared\.global \[ %r\d+ \+ 0 \], \[ %rd\d+ \+ )0"
 FAULTS = (
-    *(Fault("a barrier less in the loop", name, without(r"bar\.sync"), RACES) for name in KERNELS),
+    *(Fault("a barrier less in its loops", name, without(r"bar\.sync"), RACES) for name in KERNELS),
     *(Fault("no wait for copies", name, without(r"wait_group"), IN_FLIGHT) for name in KERNELS),
     *(Fault("waits for fewer copies", name, waits_for_less, IN_FLIGHT) for name in KERNELS),
     *(
