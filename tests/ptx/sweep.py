@@ -72,7 +72,7 @@ def show(found: dict[str, Any]) -> None:
     errors = " ".join(f"{name} {error:.2f}" for name, error in found["errors"].items())
     verdict = "ok  " if is_right(found) else "BAD "
     lse = f"lse {found['lse_error']:.1e} of {found['lse_allowed']:.1e}"
-    print(f"{verdict}{found['gpu']:7}{found['name']:55}{errors} eps, {lse}", flush=True)
+    print(f"{verdict}{found['gpu']:7}{found['name']:66}{errors} eps, {lse}", flush=True)
     for text in found["findings"]:
         print("    " + text)
 

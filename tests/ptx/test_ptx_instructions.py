@@ -2,11 +2,64 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from ptx.library import Options
 from ptx.programs import PLAINLY, Bench, floats
 from torch import Tensor
+
+
+def bits(x: float) -> int:
+    return int(floats(x).view(torch.int32))
+
+
+@pytest.mark.parametrize(
+    ("instruction", "inputs", "expected"),
+    [
+        ("div.s32 %r9, %r3, %r4", (-7, 2), -3),
+        ("div.s32 %r9, %r3, %r4", (-(2**31), -1), -(2**31)),
+        ("rem.s32 %r9, %r3, %r4", (-7, 2), -1),
+        ("shr.s32 %r9, %r3, %r4", (-8, 1), -4),
+        ("shr.s32 %r9, %r3, %r4", (-8, 40), -1),
+        ("shr.u32 %r9, %r3, %r4", (-8, 1), 2**31 - 4),
+        ("shr.u32 %r9, %r3, %r4", (-8, 32), 0),
+        ("shl.b32 %r9, %r3, %r4", (3, 31), -(2**31)),
+        ("shl.b32 %r9, %r3, %r4", (3, 32), 0),
+        ("bfe.s32 %r9, %r3, 3, 1", (8,), -1),
+        ("bfe.u32 %r9, %r3, 3, 5", (-1,), 31),
+        ("min.s32 %r9, %r3, %r4", (-1, 1), -1),
+        ("min.u32 %r9, %r3, %r4", (-1, 1), 1),
+        ("mul.lo.s32 %r9, %r3, %r4", (2**30, 6), -(2**31)),
+        ("prmt.b32 %r9, %r3, %r4, 0x5410", (0x44332211, 0x08070605), 0x06052211),
+        ("prmt.b32 %r9, %r3, %r4, 0x9840", (0x44332281, 5), 0x00FF0581),
+        ("mul.wide.s32 %rd3, %r3, %r4; cvt.u32.u64 %r9, %rd3", (-3, 5), -15),
+        ("mul.wide.s32 %rd3, %r3, %r4; shr.s64 %rd3, %rd3, 32; cvt.u32.u64 %r9, %rd3", (-3, 5), -1),
+        ("mul.wide.u32 %rd3, %r3, %r4; shr.u64 %rd3, %rd3, 32; cvt.u32.u64 %r9, %rd3", (-3, 5), 4),
+        ("mad.lo.s32 %r9, %r3, %r4, -1", (7, 6), 41),
+        ("setp.lt.s32 %p1, %r3, %r4; selp.b32 %r9, 5, 6, %p1", (-1, 1), 5),
+        ("setp.lt.u32 %p1, %r3, %r4; selp.b32 %r9, 5, 6, %p1", (-1, 1), 6),
+        ("setp.lt.f32 %p1, %r3, %r4; selp.b32 %r9, 5, 6, %p1", (bits(math.nan), bits(1)), 6),
+        ("setp.ltu.f32 %p1, %r3, %r4; selp.b32 %r9, 5, 6, %p1", (bits(math.nan), bits(1)), 5),
+        ("max.f32 %r9, %r3, %r4", (bits(math.nan), bits(1)), bits(1)),
+        ("cvt.rn.f32.s32 %r9, %r3", (-(2**24) - 1,), bits(-(2.0**24))),
+        ("cvt.rzi.s32.f32 %r9, %r3", (bits(-3.9),), -3),
+        ("cvt.rzi.s32.f32 %r9, %r3", (bits(1e30),), 2**31 - 1),
+        ("mul.f32 %r9, %r3, %r4", (bits(2.0**-100), bits(2.0**-40)), bits(2.0**-140)),
+        ("mul.ftz.f32 %r9, %r3, %r4", (bits(2.0**-100), bits(2.0**-40)), 0),
+        ("ex2.approx.ftz.f32 %r9, %r3", (bits(-3.0),), bits(0.125)),
+        ("mov.b64 %rd3, {%r3, %r4}; add.f32x2 %rd3, %rd3, %rd3; mov.b64 {_, %r9}, %rd3",
+         (bits(1), bits(3)), bits(6)),
+        ("mov.b32 {%rs1, %rs2}, %r3; mov.b32 %r9, {%rs2, %rs1}", (0x00020001,), 0x00010002),
+    ],
+)  # fmt: skip
+def test_instructions_compute_what_the_manual_says(launch, instruction, inputs, expected):
+    out = torch.empty(32, dtype=torch.int32)
+    given = "".join(f"mov.b32 %r{3 + i}, {value};\n" for i, value in enumerate(inputs))
+    body = given + instruction.replace("; ", ";\n") + ";\nst.global.b32 [%rd11], %r9;"
+    assert launch(body, floats(0), out).findings == ()
+    assert out.tolist() == [expected] * 32
 
 
 def test_fma_is_rounded_once(launch):

@@ -1,7 +1,8 @@
-// Which function an arithmetic instruction is.
+// Instructions whose result follows from their inputs alone, as one table.
 #pragma once
 
 #include <string>
+#include <unordered_map>
 
 #include "program.hpp"
 
@@ -12,7 +13,9 @@ struct Operation {
     Function apply = nullptr;
 };
 
-// Return the operation of an opcode, or null.
-const Operation* operation_for(const std::string& opcode);
+using Table = std::unordered_map<std::string, Operation>;
+
+void add_whole_numbers(Table&);
+void add_floats(Table&);
 
 }  // namespace ptx

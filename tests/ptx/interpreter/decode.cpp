@@ -63,7 +63,9 @@ void shuffle(Warp& warp, const Instruction& i, std::uint32_t lanes, Source sourc
         const auto mask = static_cast<std::uint32_t>(warp.get(i, 4, lane));
         const auto limit = static_cast<unsigned>(warp.get(i, 3, lane));
         if (mask != lanes || limit >> 8 != 0) {
-            warp.report("shuffle among other lanes than it names", i, [&] { return "mask " + hex(mask); });
+            warp.report("shuffle among other lanes than it names", i, [&] {
+                return "mask " + hex(mask);
+            });
         }
         const unsigned from = source(lane, static_cast<unsigned>(warp.get(i, 2, lane)), limit & 31);
         warp.set(i.operands[0][0], lane, values[from < LANES ? from : lane]);
@@ -89,7 +91,9 @@ void shuffle_down(Warp& warp, const Instruction& i, std::uint32_t lanes) {
 }
 
 void shuffle_up(Warp& warp, const Instruction& i, std::uint32_t lanes) {
-    shuffle(warp, i, lanes, [](unsigned lane, unsigned b, unsigned) { return lane >= b ? lane - b : lane; });
+    shuffle(warp, i, lanes, [](unsigned lane, unsigned b, unsigned) {
+        return lane >= b ? lane - b : lane;
+    });
 }
 
 void branch(Warp& warp, const Instruction& i, std::uint32_t lanes) { warp.jump(lanes, i.target); }
@@ -141,7 +145,7 @@ const Entry WHOLE[] = {
 
 // With any number of elements, of any type.
 const Entry STARTS[] = {
-    {"ld.param.", load_parameter}, {"ld.global.", load_global},   {"st.global.", store_global},
+    {"ld.param.", load_parameter}, {"ld.global.", load_global},  {"st.global.", store_global},
     {"ld.shared.", load_shared},   {"st.shared.", store_shared},
 };
 
@@ -153,6 +157,17 @@ Handler handler_of(const std::string& opcode) {
         if (starts_with(opcode, entry.opcode)) return entry.handler;
     }
     return nullptr;
+}
+
+const Operation* operation_for(const std::string& opcode) {
+    static const Table table = [] {
+        Table all;
+        add_whole_numbers(all);
+        add_floats(all);
+        return all;
+    }();
+    const auto found = table.find(opcode);
+    return found == table.end() ? nullptr : &found->second;
 }
 
 unsigned bytes_of(const std::string& type) {

@@ -1,4 +1,4 @@
-// Runs a launch: one CTA after the other, its warps whole between barriers. And the door for ctypes.
+// Runs a launch: one CTA after the other, warps whole between barriers. And the door for ctypes.
 #include <algorithm>
 #include <numeric>
 #include <random>
@@ -92,7 +92,8 @@ unsigned ptx_parameters(const ptx::Program* program) {
     return static_cast<unsigned>(program->parameters.size());
 }
 
-// Writes one line per report, "kind <tab> PTX line <tab> count <tab> detail", and counts in the first.
+// Writes counts into the first line, and then a line per report: "kind <tab> PTX line <tab> count
+// <tab> detail".
 void ptx_run(
     const ptx::Program* program, const std::uint32_t* grid, std::uint32_t shared_bytes,
     const std::uint64_t* parameters, const ptx::View* views, std::size_t view_count,

@@ -18,8 +18,8 @@ constexpr unsigned ROWS = 16, COLUMNS = 8;
 unsigned sum_row(unsigned lane, unsigned reg) { return lane / 4 + reg / 2 * 8; }
 unsigned sum_column(unsigned lane, unsigned reg) { return lane % 4 * 2 + reg % 2; }
 
-// Factors of one product: a register holds 4 / sizeof(Raw) neighbours along the inner dimension, and
-// the upper half of the inner dimension is in the later registers.
+// Factors of one product: a register holds 4 / sizeof(Raw) neighbours along the inner dimension,
+// and the upper half of the inner dimension is in the later registers.
 template <typename Raw>
 struct Factors {
     static constexpr unsigned packed = 4 / sizeof(Raw), inner = 8 * packed;
@@ -80,8 +80,8 @@ double cut_sum(const double* products, double start) {
     return cut_to_float(static_cast<double>(sum) * power_of_two(last));
 }
 
-// Sixteen products and the sum so far, in double: exact but for the last of its bits. In four chains,
-// which the host adds side by side.
+// Sixteen products and the sum so far, in double: exact but for the last of its bits. In four
+// chains, which the host adds side by side.
 double exact_sum(const double* products, double start) {
     double sums[4] = {start, 0, 0, 0};
     for (unsigned k = 0; k < 16; k += 4) {
@@ -93,7 +93,8 @@ double exact_sum(const double* products, double start) {
 float half_from_table(std::uint16_t bits) {
     static const auto table = [] {
         std::vector<float> values(1 << 16);
-        for (unsigned at = 0; at < values.size(); ++at) values[at] = half_to_float(std::uint16_t(at));
+        for (unsigned at = 0; at < values.size(); ++at)
+            values[at] = half_to_float(std::uint16_t(at));
         return values;
     }();
     return table[bits];
@@ -154,8 +155,8 @@ void multiply_bytes(Warp& warp, const Instruction& i, std::uint32_t lanes) {
     }
 }
 
-// Lanes 8m to 8m + 7 have the addresses of the eight rows of matrix m, 16 bytes each. A lane holds two
-// neighbours of row lane / 4; transposed, two neighbours of column lane / 4.
+// Lanes 8m to 8m + 7 have the addresses of the eight rows of matrix m, 16 bytes each. A lane holds
+// two neighbours of row lane / 4; transposed, two neighbours of column lane / 4.
 namespace {
 
 struct Matrix {
@@ -178,11 +179,14 @@ void load_matrix(Warp& warp, const Instruction& i, std::uint32_t lanes) {
             const unsigned lane = index * 8 + row;
             const auto address = static_cast<std::uint32_t>(warp.get(i, 1, lane));
             std::uint8_t bytes[16];
-            warp.cta.shared.read(address, 16, bytes, warp.access(i, lane), warp.now(), warp.launch.reports);
+            warp.cta.shared.read(
+                address, 16, bytes, warp.access(i, lane), warp.now(), warp.launch.reports
+            );
             std::memcpy(matrix.rows[row], bytes, 16);
         }
         for (unsigned lane = 0; lane < LANES; ++lane) {
-            const Bits low = matrix.at(lane, 0, i.transposed), high = matrix.at(lane, 1, i.transposed);
+            const Bits low = matrix.at(lane, 0, i.transposed),
+                       high = matrix.at(lane, 1, i.transposed);
             warp.set(i.operands[0][index], lane, high << 16 | low);
         }
     }
@@ -203,7 +207,9 @@ void store_matrix(Warp& warp, const Instruction& i, std::uint32_t lanes) {
             const auto address = static_cast<std::uint32_t>(warp.get(i, 0, lane));
             std::uint8_t bytes[16];
             std::memcpy(bytes, matrix.rows[row], 16);
-            warp.cta.shared.write(address, 16, bytes, warp.access(i, lane), warp.now(), warp.launch.reports);
+            warp.cta.shared.write(
+                address, 16, bytes, warp.access(i, lane), warp.now(), warp.launch.reports
+            );
         }
     }
 }

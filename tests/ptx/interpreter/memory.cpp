@@ -1,4 +1,5 @@
-// The checks of each access: whose memory it is, whether it holds anything yet, and who else was there.
+// The checks of each access: whose memory it is, whether it holds anything yet, and who else was
+// there.
 #include "memory.hpp"
 
 #include <cstdio>
@@ -34,7 +35,9 @@ const View* GlobalMemory::view_of(
     };
     if (index >= views_.size()) return report("stray global access", ", in no tensor");
     const auto& view = views_[index];
-    const auto name = [&] { return std::string(", ") + kind + " of parameter " + std::to_string(index); };
+    const auto name = [&] {
+        return std::string(", ") + kind + " of parameter " + std::to_string(index);
+    };
     if (address % bytes != 0) return report("misaligned global access", name());
     const auto offset = address - view.address;
     const auto first = offset / view.element_bytes;
@@ -43,17 +46,21 @@ const View* GlobalMemory::view_of(
         return report("stray global access", name() + ", outside of it");
     }
     for (auto element = first; element <= last; ++element) {
-        if (!view.present[element]) return report("stray global access", name() + ", between its rows");
+        if (!view.present[element])
+            return report("stray global access", name() + ", between its rows");
     }
     return &view;
 }
 
 bool GlobalMemory::read(
-    std::uint64_t address, unsigned bytes, std::uint8_t* into, const Access& access, Reports& reports
+    std::uint64_t address, unsigned bytes, std::uint8_t* into, const Access& access,
+    Reports& reports
 ) {
     const auto* view = view_of(address, bytes, "read", access, reports);
     if (view != nullptr && !view->readable) {
-        reports.add("read of an output or of an unused tensor", access.line, [&] { return at_address(access, address, bytes); });
+        reports.add("read of an output or of an unused tensor", access.line, [&] {
+            return at_address(access, address, bytes);
+        });
         view = nullptr;
     }
     if (view == nullptr) {
@@ -65,12 +72,15 @@ bool GlobalMemory::read(
 }
 
 void GlobalMemory::write(
-    std::uint64_t address, unsigned bytes, const std::uint8_t* from, const Access& access, Reports& reports
+    std::uint64_t address, unsigned bytes, const std::uint8_t* from, const Access& access,
+    Reports& reports
 ) {
     const auto* view = view_of(address, bytes, "write", access, reports);
     if (view == nullptr) return;
     if (view->writes == nullptr) {
-        reports.add("write into an input", access.line, [&] { return at_address(access, address, bytes); });
+        reports.add("write into an input", access.line, [&] {
+            return at_address(access, address, bytes);
+        });
         return;
     }
     const auto offset = address - view->address;
@@ -81,7 +91,10 @@ void GlobalMemory::write(
         again = again || count != 0;
         if (count < 255) ++count;
     }
-    if (again) reports.add("output written twice", access.line, [&] { return at_address(access, address, bytes); });
+    if (again)
+        reports.add("output written twice", access.line, [&] {
+            return at_address(access, address, bytes);
+        });
 }
 
 Byte* SharedMemory::at(
@@ -89,18 +102,23 @@ Byte* SharedMemory::at(
 ) {
     const std::uint64_t offset = std::uint64_t(address) - SHARED_BASE;
     if (address < SHARED_BASE || offset + bytes > bytes_.size()) {
-        reports.add("stray shared access", access.line, [&] { return at_address(access, address, bytes); });
+        reports.add("stray shared access", access.line, [&] {
+            return at_address(access, address, bytes);
+        });
         return nullptr;
     }
     if (address % bytes != 0) {
-        reports.add("misaligned shared access", access.line, [&] { return at_address(access, address, bytes); });
+        reports.add("misaligned shared access", access.line, [&] {
+            return at_address(access, address, bytes);
+        });
         return nullptr;
     }
     return &bytes_[offset];
 }
 
 bool SharedMemory::read(
-    std::uint32_t address, unsigned bytes, std::uint8_t* into, const Access& access, Clock now, Reports& reports
+    std::uint32_t address, unsigned bytes, std::uint8_t* into, const Access& access, Clock now,
+    Reports& reports
 ) {
     std::memset(into, 0xff, bytes);
     auto* first = at(address, bytes, access, reports);
@@ -127,7 +145,8 @@ bool SharedMemory::read(
     if (untouched) report("read of uninitialised shared memory");
     if (in_flight) report("read of a copy in flight");
     if (foreign && !in_flight) report("race: read after write without a barrier");
-    if (handed_over && !foreign && !in_flight) report("note: handed over in a warp without bar.warp.sync");
+    if (handed_over && !foreign && !in_flight)
+        report("note: handed over in a warp without bar.warp.sync");
     return true;
 }
 
@@ -147,7 +166,10 @@ void SharedMemory::claim(
         byte.writers = 0;
     } else if ((byte.writers & ~me) && byte.state != Byte::State::in_flight) {
         const bool same = value == byte.value;
-        report(same ? "note: the same value written by several warps" : "race: write after write without a barrier");
+        report(
+            same ? "note: the same value written by several warps"
+                 : "race: write after write without a barrier"
+        );
     }
     byte.write_interval = now.interval;
     byte.writers |= me;
@@ -156,8 +178,8 @@ void SharedMemory::claim(
 }
 
 void SharedMemory::write(
-    std::uint32_t address, unsigned bytes, const std::uint8_t* from, const Access& access, Clock now,
-    Reports& reports
+    std::uint32_t address, unsigned bytes, const std::uint8_t* from, const Access& access,
+    Clock now, Reports& reports
 ) {
     auto* first = at(address, bytes, access, reports);
     if (first == nullptr) return;

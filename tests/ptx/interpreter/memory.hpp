@@ -1,4 +1,4 @@
-// Global memory as views of tensors, and the shared memory of a CTA, with what is known of each byte.
+// Global memory as views of tensors; the shared memory of a CTA, and what is known of each byte.
 #pragma once
 
 #include <cstdint>
@@ -37,12 +37,16 @@ public:
     GlobalMemory(const View* views, std::size_t count) : views_(views, views + count) {}
 
     bool read(std::uint64_t address, unsigned bytes, std::uint8_t* into, const Access&, Reports&);
-    void write(std::uint64_t address, unsigned bytes, const std::uint8_t* from, const Access&, Reports&);
+    void write(
+        std::uint64_t address, unsigned bytes, const std::uint8_t* from, const Access&, Reports&
+    );
 
 private:
     std::vector<View> views_;
 
-    const View* view_of(std::uint64_t address, unsigned bytes, const char* kind, const Access&, Reports&);
+    const View* view_of(
+        std::uint64_t address, unsigned bytes, const char* kind, const Access&, Reports&
+    );
 };
 
 // One byte: its state, and who touched it between the last two barriers.
@@ -65,11 +69,18 @@ class SharedMemory {
 public:
     explicit SharedMemory(std::uint32_t bytes) : bytes_(bytes) {}
 
-    bool read(std::uint32_t address, unsigned bytes, std::uint8_t* into, const Access&, Clock, Reports&);
-    void write(std::uint32_t address, unsigned bytes, const std::uint8_t* from, const Access&, Clock, Reports&);
+    bool read(
+        std::uint32_t address, unsigned bytes, std::uint8_t* into, const Access&, Clock, Reports&
+    );
+    void write(
+        std::uint32_t address, unsigned bytes, const std::uint8_t* from, const Access&, Clock,
+        Reports&
+    );
     // A copy begins: until it lands, its bytes are 0xff and nobody may read them.
     bool begin_copy(std::uint32_t address, unsigned bytes, const Access&, Clock, Reports&);
-    void land(std::uint32_t address, unsigned bytes, const std::uint8_t* from, const Access&, Clock);
+    void land(
+        std::uint32_t address, unsigned bytes, const std::uint8_t* from, const Access&, Clock
+    );
 
 private:
     std::vector<Byte> bytes_;

@@ -1,6 +1,7 @@
 // Floats in registers, and the two formats of 16 bits, rounded to nearest even.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>

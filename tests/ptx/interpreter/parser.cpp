@@ -71,7 +71,8 @@ private:
         } else if (depth_ == 0) {
             header(text);
         } else if (text.back() == ':') {
-            labels_[text.substr(0, text.size() - 1)] = static_cast<int>(program_.instructions.size());
+            labels_[text.substr(0, text.size() - 1)] =
+                static_cast<int>(program_.instructions.size());
         } else if (text[0] != '.') {
             instruction(text);
         }

@@ -20,8 +20,8 @@ enum class Special { tid_x, ctaid_x, ctaid_y, ctaid_z, nctaid_x, nctaid_y, nctai
 
 struct Operand {
     enum class Kind { reg, immediate, special, parameter, sink } kind = Kind::immediate;
-    int index = 0;       // of the register or the parameter
-    Bits value = 0;      // of the immediate; added to the register in an address
+    int index = 0;   // of the register or the parameter
+    Bits value = 0;  // of the immediate; added to the register in an address
     Special special{};
 };
 
@@ -44,8 +44,8 @@ struct Instruction {
     int target = -1;                             // the instruction behind that label
     int line = 0;                                // in the PTX text, from 1
     // What handlers read off the opcode.
-    unsigned bytes = 0;     // per element in memory
-    bool sign = false;      // whether loads extend the sign
+    unsigned bytes = 0;  // per element in memory
+    bool sign = false;   // whether loads extend the sign
     bool transposed = false;
 };
 

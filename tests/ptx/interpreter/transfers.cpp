@@ -49,28 +49,44 @@ void store(Warp& warp, const Instruction& i, std::uint32_t lanes, Write write) {
 
 void load_global(Warp& warp, const Instruction& i, std::uint32_t lanes) {
     auto& launch = warp.launch;
-    load(warp, i, lanes, [&](Bits address, unsigned bytes, std::uint8_t* into, const Access& access) {
-        launch.global.read(address, bytes, into, access, launch.reports);
-    });
+    load(
+        warp, i, lanes,
+        [&](Bits address, unsigned bytes, std::uint8_t* into, const Access& access) {
+            launch.global.read(address, bytes, into, access, launch.reports);
+        }
+    );
 }
 
 void store_global(Warp& warp, const Instruction& i, std::uint32_t lanes) {
     auto& launch = warp.launch;
-    store(warp, i, lanes, [&](Bits address, unsigned bytes, const std::uint8_t* from, const Access& access) {
-        launch.global.write(address, bytes, from, access, launch.reports);
-    });
+    store(
+        warp, i, lanes,
+        [&](Bits address, unsigned bytes, const std::uint8_t* from, const Access& access) {
+            launch.global.write(address, bytes, from, access, launch.reports);
+        }
+    );
 }
 
 void load_shared(Warp& warp, const Instruction& i, std::uint32_t lanes) {
-    load(warp, i, lanes, [&](Bits address, unsigned bytes, std::uint8_t* into, const Access& access) {
-        warp.cta.shared.read(std::uint32_t(address), bytes, into, access, warp.now(), warp.launch.reports);
-    });
+    load(
+        warp, i, lanes,
+        [&](Bits address, unsigned bytes, std::uint8_t* into, const Access& access) {
+            warp.cta.shared.read(
+                std::uint32_t(address), bytes, into, access, warp.now(), warp.launch.reports
+            );
+        }
+    );
 }
 
 void store_shared(Warp& warp, const Instruction& i, std::uint32_t lanes) {
-    store(warp, i, lanes, [&](Bits address, unsigned bytes, const std::uint8_t* from, const Access& access) {
-        warp.cta.shared.write(std::uint32_t(address), bytes, from, access, warp.now(), warp.launch.reports);
-    });
+    store(
+        warp, i, lanes,
+        [&](Bits address, unsigned bytes, const std::uint8_t* from, const Access& access) {
+            warp.cta.shared.write(
+                std::uint32_t(address), bytes, from, access, warp.now(), warp.launch.reports
+            );
+        }
+    );
 }
 
 void load_parameter(Warp& warp, const Instruction& i, std::uint32_t lanes) {
@@ -91,13 +107,17 @@ void copy_async(Warp& warp, const Instruction& i, std::uint32_t lanes) {
         if (!(lanes >> lane & 1)) continue;
         const auto access = warp.access(i, lane);
         const auto size = static_cast<unsigned>(warp.get(i, 2, lane));
-        const auto read = i.operands.size() > 3 ? static_cast<unsigned>(warp.get(i, 3, lane)) : size;
+        const auto read =
+            i.operands.size() > 3 ? static_cast<unsigned>(warp.get(i, 3, lane)) : size;
         Copy copy{static_cast<std::uint32_t>(warp.get(i, 0, lane)), size, {}};
         if (size > copy.value.size() || (read != 0 && read != size)) {
-            warp.report("copy of a size that is not known", i, [&] { return std::to_string(read); });
+            warp.report("copy of a size that is not known", i, [&] {
+                return std::to_string(read);
+            });
             continue;
         }
-        if (read != 0) launch.global.read(warp.get(i, 1, lane), read, copy.value.data(), access, launch.reports);
+        const auto source = warp.get(i, 1, lane);
+        if (read != 0) launch.global.read(source, read, copy.value.data(), access, launch.reports);
         if (warp.cta.shared.begin_copy(copy.address, size, access, warp.now(), launch.reports)) {
             warp.copies[lane].back().push_back(copy);
         }
@@ -119,7 +139,9 @@ void wait_for_copies(Warp& warp, const Instruction& i, std::uint32_t lanes) {
         const std::size_t kept = all ? 0 : 1 + std::size_t(warp.get(i, 0, lane));
         while (groups.size() > kept) {
             for (const auto& copy : groups.front()) {
-                warp.cta.shared.land(copy.address, copy.bytes, copy.value.data(), warp.access(i, lane), warp.now());
+                warp.cta.shared.land(
+                    copy.address, copy.bytes, copy.value.data(), warp.access(i, lane), warp.now()
+                );
             }
             groups.erase(groups.begin());
         }

@@ -25,7 +25,9 @@ void Warp::run() {
         }
         const auto& instruction = instructions[std::size_t(at)];
         if (steps >= launch.options.most_steps) {
-            report("no end in sight", instruction, [&] { return std::to_string(steps) + " steps"; });
+            report("no end in sight", instruction, [&] {
+                return std::to_string(steps) + " steps";
+            });
             state_ = State::done;
             return;
         }
@@ -71,16 +73,25 @@ std::uint32_t Warp::guarded(const Instruction& instruction, std::uint32_t lanes)
 // The value of an operand that is neither a register nor a number.
 Bits Warp::other(const Operand& operand, unsigned lane) const {
     if (operand.kind == Operand::Kind::sink) return 0;
-    if (operand.kind == Operand::Kind::parameter) return launch.parameters[std::size_t(operand.index)];
+    const auto at = static_cast<std::size_t>(operand.index);
+    if (operand.kind == Operand::Kind::parameter) return launch.parameters[at];
     switch (operand.special) {
-        case Special::tid_x: return index * LANES + lane;
-        case Special::laneid: return lane;
-        case Special::ctaid_x: return cta.index[0];
-        case Special::ctaid_y: return cta.index[1];
-        case Special::ctaid_z: return cta.index[2];
-        case Special::nctaid_x: return launch.grid[0];
-        case Special::nctaid_y: return launch.grid[1];
-        case Special::nctaid_z: return launch.grid[2];
+        case Special::tid_x:
+            return index * LANES + lane;
+        case Special::laneid:
+            return lane;
+        case Special::ctaid_x:
+            return cta.index[0];
+        case Special::ctaid_y:
+            return cta.index[1];
+        case Special::ctaid_z:
+            return cta.index[2];
+        case Special::nctaid_x:
+            return launch.grid[0];
+        case Special::nctaid_y:
+            return launch.grid[1];
+        case Special::nctaid_z:
+            return launch.grid[2];
     }
     return 0;
 }

@@ -54,7 +54,10 @@ public:
     void run();
     State state() const { return state_; }
     int barrier_line() const { return barrier_line_; }
-    void pass_barrier() { state_ = State::running; ++warp_sync; }
+    void pass_barrier() {
+        state_ = State::running;
+        ++warp_sync;
+    }
 
     // For handlers: operands, registers, control.
     Bits get(const Operand& operand, unsigned lane) const {
@@ -76,7 +79,9 @@ public:
     void jump(std::uint32_t lanes, int target);
     void stop(std::uint32_t lanes) { live_ &= ~lanes; }
     void arrive(const Instruction&, std::uint32_t lanes);
-    Access access(const Instruction& i, unsigned lane) const { return {i.line, index, lane, cta.name}; }
+    Access access(const Instruction& i, unsigned lane) const {
+        return {i.line, index, lane, cta.name};
+    }
     Clock now() const { return {cta.interval, warp_sync}; }
     template <typename Detail>
     void report(const char* kind, const Instruction& i, Detail detail) {
