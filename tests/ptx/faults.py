@@ -30,7 +30,7 @@ from ptx.trials import Trial, roles, run
 KERNELS = ("forward", "backward_queries", "backward_keys")
 # Ragged, several blocks of shared tokens and of the list, both kinds of launch; NaN around each
 # row of v.
-TRIAL = trial("sm_80", "spaced v", torch.bfloat16, 64, {"trained": True})
+TRIAL = trial("sm_80", "spaced v, long text", torch.bfloat16, 64, {"trained": True})
 FORWARD = replace(TRIAL, trained=False)
 NOTHING_SHARED = trial("sm_80", "no shared token", torch.bfloat16, 64, {})
 MOST_STEPS = 100_000  # a broken loop may have no end

@@ -42,6 +42,7 @@ def facts(trial: Trial, outcome: Outcome) -> dict[str, Any]:
         "gpu": trial.gpu,
         "name": trial.name,
         "errors": outcome.errors,
+        "of_exact_output": outcome.of_exact_output,
         "lse_error": outcome.lse_error,
         "lse_allowed": outcome.lse_allowed,
         "findings": [text for text in findings if text not in notes],
@@ -70,6 +71,8 @@ def trials(arguments: argparse.Namespace) -> Iterator[Trial]:
 def show(found: dict[str, Any]) -> None:
     """Print one line for a person, and what was wrong."""
     errors = " ".join(f"{name} {error:.2f}" for name, error in found["errors"].items())
+    if found["of_exact_output"]:
+        errors += f" (of the exact output {max(found['of_exact_output'].values()):.2f})"
     verdict = "ok  " if is_right(found) else "BAD "
     lse = f"lse {found['lse_error']:.1e} of {found['lse_allowed']:.1e}"
     print(f"{verdict}{found['gpu']:7}{found['name']:66}{errors} eps, {lse}", flush=True)

@@ -33,7 +33,8 @@ CALLS: dict[str, tuple[Case, dict[str, object]]] = {
     "far": (Case(TokenLayout(1, 3, 5), radius=1, wraps=(True, True), heads=1), {"far": True}),
     "wrapped": (Case(TokenLayout(5, 11, 21), radius=5, wraps=(True, True), heads=1), {}),
     "pooled": (Case(TokenLayout(6, 13, 22, extra=3), radius=3, factor=4), {}),
-    "spaced v": (Case(TokenLayout(133, 10, 17), radius=4, heads=1), {"spaced": True}),
+    "spaced v": (Case(TokenLayout(9, 10, 17), radius=4, heads=1), {"spaced": True}),
+    "spaced v, long text": (Case(TokenLayout(133, 10, 17), radius=4, heads=1), {"spaced": True}),
     "splits": (Case(TokenLayout(77, 24, 48), radius=4, heads=1), {"processors": 20}),
 }
 STEPPED = ("plain", "no shared token")
@@ -62,7 +63,7 @@ SPREAD: dict[str, tuple[tuple[str, torch.dtype, int, dict[str, object]], ...]] =
         ("one text token", FP16, 64, {"trained": True}),
         ("tiny, steep, batch", FP16, 64, {"trained": True}),
         ("wrapped", FP16, 64, {"trained": True, "options": Options("random", seed=2)}),
-        ("spaced v", FP16, 64, {"trained": True}),
+        ("spaced v, long text", FP16, 64, {"trained": True}),
         ("no shared token", FP16, 64, {"rounded": True}),
     ),
     "sm_120": (

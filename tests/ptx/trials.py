@@ -32,6 +32,7 @@ WRITTEN = {
     "round_rows": ("out", "steps"),
 }
 STEPS = ("q_steps", "k_steps", "shared_k_steps")
+GRADIENTS = ("dq", "dk", "dv", "dw")  # the last one of pooling weights
 HALF_OF_FLOAT32 = 2.0**-24
 
 
@@ -98,14 +99,16 @@ class Outcome:
     """How a trial went.
 
     Attributes:
-        errors: Of the output and of gradients, largest error over largest number, in units of the
-            dtype's eps.
+        errors: Of the output, and of the gradients that follow from it as it was rounded: largest
+            error over largest number, in units of the dtype's eps.
+        of_exact_output: The same, of the gradients that follow from the exact output.
         lse_error: Absolute error of the log-sum-exp.
         lse_allowed: What rounding explains.
         launched: What was executed.
     """
 
     errors: dict[str, float]
+    of_exact_output: dict[str, float]
     lse_error: float
     lse_allowed: float
     launched: list[Launched]
@@ -126,16 +129,25 @@ def run(trial: Trial, machine: Machine) -> Outcome:
     call = trial.call(exact_weight)
     exact = _exactly(trial, exact_inputs, call)
     exact_wanted = [*exact_inputs, exact_weight] if exact_weight is not None else exact_inputs
-    exact_gradients = (
-        torch.autograd.grad(exact.out, exact_wanted, upstream.double()) if trial.trained else ()
-    )
     eps = torch.finfo(trial.case.dtype).eps
-    errors = {"out": _error(found.out, exact.out) / eps}
-    for name, one, other in zip(("dq", "dk", "dv", "dw"), gradients, exact_gradients, strict=False):
-        errors[name] = _error(one, other) / eps
+
+    def gradient_errors(gradient_of_lse: Tensor) -> dict[str, float]:
+        given = upstream.double(), gradient_of_lse
+        exactly = torch.autograd.grad(exact, exact_wanted, given, retain_graph=True)
+        pairs = zip(GRADIENTS, gradients, exactly, strict=False)
+        return {name: _error(one, other) / eps for name, one, other in pairs}
+
+    errors, of_exact_output = {"out": _error(found.out, exact.out) / eps}, {}
+    if trial.trained:
+        # The backward pass knows the output as it was rounded: its scalar product with the upstream
+        # gradient is off, which a gradient of the log-sum-exp expresses.
+        off = (upstream.double() * (exact.out - found.out)).sum(-1).detach()
+        errors |= gradient_errors(off)
+        of_exact_output = gradient_errors(torch.zeros_like(off))
     lse_error = (found.lse - exact.lse).abs().max().item()
+    lse_allowed = _lse_allowed(trial, exact_inputs, call)
     launched, machine.launched = machine.launched, []
-    return Outcome(errors, lse_error, _lse_allowed(trial, exact_inputs, call), launched)
+    return Outcome(errors, of_exact_output, lse_error, lse_allowed, launched)
 
 
 @contextlib.contextmanager
