@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clear_attention.distill.average import follow, in_place
+from clear_attention.distill.updates.average import follow, in_place
 
 
 @pytest.mark.parametrize(("step", "kept"), [(1, 2 / 11), (8, 0.5), (1000, 0.9)])
