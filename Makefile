@@ -23,17 +23,17 @@ check:
 	$(PYTHON) tools/checks.py
 
 bench:
-	$(PYTHON) benchmarks/attention.py $(ARGS)
-	$(PYTHON) benchmarks/host.py
-	$(PYTHON) benchmarks/plan.py
-	$(PYTHON) benchmarks/low_memory.py
-	$(PYTHON) benchmarks/controlnet.py
-	$(PYTHON) benchmarks/low_rank.py
-	$(PYTHON) benchmarks/finetune.py
-	$(PYTHON) benchmarks/upscale.py
+	$(PYTHON) benchmarks/cpu/attention.py $(ARGS)
+	$(PYTHON) benchmarks/cpu/host.py
+	$(PYTHON) benchmarks/cpu/plan.py
+	$(PYTHON) benchmarks/cpu/low_memory.py
+	$(PYTHON) benchmarks/cpu/controlnet.py
+	$(PYTHON) benchmarks/cpu/low_rank.py
+	$(PYTHON) benchmarks/cpu/finetune.py
+	$(PYTHON) benchmarks/cpu/upscale.py
 
 bench-gpu:
-	$(PYTHON) benchmarks/gpu.py $(ARGS)
+	$(PYTHON) benchmarks/gpu/run.py $(ARGS)
 
 format:
 	$(PYTHON) tools/checks.py --fix

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import controlnet
+from benchmarks.cpu import controlnet
 
 
 def test_exponents_are_those_of_the_sizes_that_were_timed_in_whatever_order(monkeypatch):

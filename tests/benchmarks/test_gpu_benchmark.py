@@ -14,21 +14,15 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import create_block_mask
 
-from benchmarks import (
-    gpu,
-    gpu_attention,
-    gpu_attention_table,
-    gpu_contestants,
-    gpu_original,
-    gpu_step_table,
-    results_file,
-)
-from benchmarks.gpu_contestants import Contestant, ours
-from benchmarks.gpu_exact import Case, Sees, exact_rows, visible_rows, worst_error
-from benchmarks.gpu_measure import NOT_RUN, NOT_THERE, Budget
-from benchmarks.gpu_step import SMALL, Result, why_not
-from benchmarks.gpu_variant import FULL, Variant
-from clear_attention import Window, attention
+from benchmarks import results_file
+from benchmarks.gpu import attention, attention_table, contestants, original, run, step_table
+from benchmarks.gpu.contestants import Contestant, ours
+from benchmarks.gpu.exact import Case, Sees, exact_rows, visible_rows, worst_error
+from benchmarks.gpu.measure import NOT_RUN, NOT_THERE, Budget
+from benchmarks.gpu.step import SMALL, Result, why_not
+from benchmarks.gpu.variant import FULL, Variant
+from clear_attention import Window
+from clear_attention import attention as clear
 
 pytestmark = pytest.mark.long
 
@@ -36,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 HOST = Path(os.environ.get("COMFYUI_HOST", ROOT / ".host" / "ComfyUI-0.3.75"))
 CPU = torch.device("cpu")
 TINY = dataclasses.replace(
-    gpu_attention.SMALL, grids=(12,), radii=(4,), texts=(32,), dtype=torch.float32, turns=1
+    attention.SMALL, grids=(12,), radii=(4,), texts=(32,), dtype=torch.float32, turns=1
 )
 MEASURED = re.compile(r"[\d.e+-]+ / [\d.e+-]+ / \d\.\de-\d\d")
 
@@ -53,7 +47,7 @@ def too_wide() -> Contestant:
     """A contestant whose window is one token too wide."""
 
     def prepare(case, q, k, v):
-        return lambda: attention(q, k, v, case.layout, Window(case.radius + 1))
+        return lambda: clear(q, k, v, case.layout, Window(case.radius + 1))
 
     return Contestant("too wide", Sees.CLEAR, lambda case, q: None, prepare)
 
@@ -94,7 +88,7 @@ def small() -> subprocess.CompletedProcess[str]:
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
     }
-    script = str(ROOT / "benchmarks" / "gpu.py")
+    script = str(ROOT / "benchmarks" / "gpu" / "run.py")
     # Half a minute, but several on a machine that is busy with something else.
     command = [sys.executable, script, "--small", "--here", "--minutes", "30"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
@@ -108,7 +102,7 @@ def test_the_small_run_succeeds_and_says_that_it_is_one(small):
 @pytest.mark.parametrize("small", [True, False])
 def test_only_a_real_run_is_written_down(small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(results_file, "RESULTS", tmp_path)
-    gpu.publish("gpu-attention", "the table", small)
+    run.publish("gpu-attention", "the table", small)
     assert "the table" in capsys.readouterr().out
     written = [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()]
     assert len(written) == (0 if small else 1)
@@ -147,9 +141,9 @@ def test_the_step_compares_clear_with_full_attention_in_one_run(small):
 
 
 def test_a_wrong_contestant_is_marked_untimed_and_fails_the_command(monkeypatch, capsys):
-    monkeypatch.setattr(gpu_attention, "SMALL", TINY)
-    monkeypatch.setattr(gpu_contestants, "CONTESTANTS", (ours("tiled"), too_wide()))
-    assert gpu.run(options(only="attention"), None) == 1
+    monkeypatch.setattr(attention, "SMALL", TINY)
+    monkeypatch.setattr(contestants, "CONTESTANTS", (ours("tiled"), too_wide()))
+    assert run.run(options(only="attention"), None) == 1
     captured = capsys.readouterr()
     for row in rows(captured.out):
         assert row["too wide"].startswith("**WRONG**")
@@ -166,22 +160,22 @@ def test_a_wrong_contestant_is_marked_untimed_and_fails_the_command(monkeypatch,
 )
 def test_a_contestant_that_fails_leaves_the_others_alone(error, cell):
     contestants = [failing(error), ours("tiled")]
-    results = gpu_attention.measure(CPU, TINY, Budget(1), contestants)
-    for row in rows(gpu_attention_table.markdown(results, TINY, CPU)):
+    results = attention.measure(CPU, TINY, Budget(1), contestants)
+    for row in rows(attention_table.markdown(results, TINY, CPU)):
         assert row["failing"] == cell
         assert MEASURED.fullmatch(row["tiled"])
-    assert not gpu_attention_table.mistakes(results)
+    assert not attention_table.mistakes(results)
 
 
 def test_nothing_is_started_when_the_time_is_over():
-    results = gpu_attention.measure(CPU, TINY, Budget(0), [ours("tiled"), ours("flex")])
+    results = attention.measure(CPU, TINY, Budget(0), [ours("tiled"), ours("flex")])
     assert {result.reason for result in results} == {NOT_RUN}
-    assert "not run (time)" in gpu_attention_table.markdown(results, TINY, CPU)
+    assert "not run (time)" in attention_table.markdown(results, TINY, CPU)
 
 
 def test_without_a_gpu_the_command_says_so(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpu.run(options(small=False), None) == 2
+    assert run.run(options(small=False), None) == 2
     assert "needs a GPU" in (said := capsys.readouterr().out) and "--small" in said
 
 
@@ -217,10 +211,10 @@ def test_one_wrong_query_among_many_counts():
 
 @pytest.mark.parametrize("case", [Case(16, 128, 4), Case(20, 77, 5), Case(24, 512, 8, 4)], ids=str)
 def test_the_block_lists_of_the_original_are_torchs_own(case, monkeypatch):
-    monkeypatch.setattr(gpu_original, "BAND_ELEMENTS", 128 * 128 * 20)  # several bands
-    mask = gpu_original.block_mask(case, CPU)
+    monkeypatch.setattr(original, "BAND_ELEMENTS", 128 * 128 * 20)  # several bands
+    mask = original.block_mask(case, CPU)
     queries, keys = mask.seq_lengths
-    torchs = create_block_mask(gpu_original.sees(case), None, None, queries, keys, device="cpu")
+    torchs = create_block_mask(original.sees(case), None, None, queries, keys, device="cpu")
     for ours_, theirs in (
         ((mask.kv_num_blocks, mask.kv_indices), (torchs.kv_num_blocks, torchs.kv_indices)),
         (
@@ -242,10 +236,10 @@ def test_a_step_is_judged_by_its_goal_and_by_full_attention_of_the_same_size():
         Result(4096, FULL, seconds=7.0, ran="attention_pytorch"),
         Result(8192, FULL, seconds=99.0),
     ]
-    table = rows(gpu_step_table.markdown(results, SMALL, "0.0"))
+    table = rows(step_table.markdown(results, SMALL, "0.0"))
     assert table[0]["times faster"] == "3.50, reached" and table[0]["goal"] == "3"
     assert table[1]["s/step"] == "**WRONG**"
-    assert gpu_step_table.mistakes(results) == ["CLEAR, r = 8 at 4096 px: 5.0e-01"]
+    assert step_table.mistakes(results) == ["CLEAR, r = 8 at 4096 px: 5.0e-01"]
 
 
 def test_a_step_that_would_end_too_late_or_twice_is_not_run():

@@ -60,7 +60,7 @@ CASES = tuple(map(str, ALL))
 
 def main() -> None:
     sys.path.insert(0, str(ROOT))
-    from benchmarks.host import import_host
+    from benchmarks.cpu.host import import_host
 
     import_host(Path(sys.argv[1]), True, 1)
     models = {"flux": flux(), "sd3": sd3()}

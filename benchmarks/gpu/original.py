@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_exact import Case
+from benchmarks.gpu.exact import Case
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask

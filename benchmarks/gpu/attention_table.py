@@ -6,10 +6,10 @@ import itertools
 
 import torch
 
-from benchmarks.gpu_attention import Result, Scope
-from benchmarks.gpu_contestants import Contestant, fused_kernel
-from benchmarks.gpu_exact import Case, largest_error
-from benchmarks.gpu_measure import NOT_THERE, short_reason
+from benchmarks.gpu.attention import Result, Scope
+from benchmarks.gpu.contestants import Contestant, fused_kernel
+from benchmarks.gpu.exact import Case, largest_error
+from benchmarks.gpu.measure import NOT_THERE, short_reason
 
 
 def markdown(results: list[Result], scope: Scope, device: torch.device) -> str:

@@ -1,6 +1,6 @@
 """How much of a distilled student survives as a LoRA: error and size by rank, on the demo's model.
 
-    python3 benchmarks/low_rank.py
+    python3 benchmarks/cpu/low_rank.py
 
 Each student's difference to its teacher is extracted at several ranks, as Extract CLEAR LoRA does,
 written, loaded by CLEARLoader and compared with the whole student, on prompts and seeds that
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from demo.students import STUDENTS
 from tools.environment import reexec_in_venv

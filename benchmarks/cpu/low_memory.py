@@ -1,6 +1,6 @@
 """Memory of a FLUX model call in slices against whole blocks, on this machine's CPU.
 
-    python3 benchmarks/low_memory.py
+    python3 benchmarks/cpu/low_memory.py
 
 Both ways run CLEAR attention and are checked against each other before anything is measured. Memory
 is the growth of a fresh process's peak during one call, after a small call that has made what
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.host import import_host
+from benchmarks.cpu.host import import_host
 from tools.environment import reexec_in_venv
 
 HIDDEN, HEADS, TEXT = 1024, 8, 256

@@ -1,6 +1,6 @@
 """ControlNets: a local FLUX ControlNet against a full one, and what is added to a whole step.
 
-    python3 benchmarks/controlnet.py
+    python3 benchmarks/cpu/controlnet.py
 
 Three tables: a narrow FLUX ControlNet in InstantX's layout alone; the demo's model with the demo's
 ControlNet, through the host's own sampler; and, counted, what published ControlNets add to a step
@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.controlnet_count import counted
-from benchmarks.host import PROMPT, import_host
+from benchmarks.cpu.controlnet_count import counted
+from benchmarks.cpu.host import PROMPT, import_host
 from tools.environment import reexec_in_venv
 
 RADIUS, TEXT = 8, 64

@@ -1,6 +1,6 @@
 """CLEAR weights on a finetune: replacing its attention against adding what distilling changed.
 
-    python3 benchmarks/finetune.py
+    python3 benchmarks/cpu/finetune.py
 
 The finetune is the demo's model with its cyanotype LoRA merged into the weights, at full and at
 half strength. Compared are its velocities with full attention and with CLEAR, on pictures that it
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.low_rank import PROMPTS, apart, extract_file, velocities
+from benchmarks.cpu.low_rank import PROMPTS, apart, extract_file, velocities
 from demo.students import LORA, STUDENTS
 from tools.environment import reexec_in_venv
 

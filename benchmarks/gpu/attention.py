@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_contestants import Contestant
-from benchmarks.gpu_exact import (
+from benchmarks.gpu.contestants import Contestant
+from benchmarks.gpu.exact import (
     Case,
     Sees,
     chosen_queries,
@@ -22,7 +22,7 @@ from benchmarks.gpu_exact import (
     largest_error,
     worst_error,
 )
-from benchmarks.gpu_measure import (
+from benchmarks.gpu.measure import (
     NOT_RUN,
     NOT_THERE,
     Budget,

@@ -1,6 +1,6 @@
 """CLEAR attention on a GPU: one layer against its competitors, then a whole step of FLUX.1 [dev].
 
-    python3 benchmarks/gpu.py
+    python3 benchmarks/gpu/run.py
 
 Checks itself, downloads no weights, takes less than ten minutes on an H100. `--small` runs all of
 it in tiny sizes on any machine: that shows that it works; its times mean nothing and are not kept.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tools.environment import reexec_in_venv
 from tools.host import DEFAULT_VERSION, HOSTS, Host, users_host
@@ -26,7 +26,7 @@ from tools.host import DEFAULT_VERSION, HOSTS, Host, users_host
 if TYPE_CHECKING:
     import torch
 
-    from benchmarks.gpu_measure import Budget
+    from benchmarks.gpu.measure import Budget
 
 HALVES = ("attention", "step")
 # Of the time; the rest is the step's.
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, host: Path | None) -> int:
         return 2
     if not torch.cuda.is_available():  # before Triton is loaded: its interpreter runs anywhere
         os.environ["TRITON_INTERPRET"] = "1"
-    from benchmarks.gpu_measure import Budget
+    from benchmarks.gpu.measure import Budget
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     halves = HALVES if options.only is None else (options.only,)
@@ -73,14 +73,14 @@ def attention_half(device: torch.device, small: bool, budget: Budget) -> tuple[s
     """Return the tables of one layer as Markdown, and what is wrong in them."""
     import torch
 
-    from benchmarks import gpu_attention, gpu_attention_table, gpu_contestants
+    from benchmarks.gpu import attention, attention_table, contestants
 
-    scope = gpu_attention.SMALL if small else gpu_attention.Scope()
+    scope = attention.SMALL if small else attention.Scope()
     if device.type == "cpu":
         scope = dataclasses.replace(scope, dtype=torch.float32)
-    results = gpu_attention.measure(device, scope, budget, gpu_contestants.CONTESTANTS)
-    table = gpu_attention_table.markdown(results, scope, device)
-    return table, gpu_attention_table.mistakes(results)
+    results = attention.measure(device, scope, budget, contestants.CONTESTANTS)
+    table = attention_table.markdown(results, scope, device)
+    return table, attention_table.mistakes(results)
 
 
 def step_half(
@@ -91,21 +91,21 @@ def step_half(
         return "The step needs a ComfyUI: set COMFYUI to its folder.", []
     import torch
 
-    from benchmarks.host import import_host
+    from benchmarks.cpu.host import import_host
 
     import_host(host, cpu=device.type == "cpu", threads=None)
-    from benchmarks import gpu_step, gpu_step_table
-    from benchmarks.gpu_measure import short_reason
+    from benchmarks.gpu import step, step_table
+    from benchmarks.gpu.measure import short_reason
 
-    scope = gpu_step.SMALL if small else gpu_step.Scope()
+    scope = step.SMALL if small else step.Scope()
     if device.type == "cpu":
         scope = dataclasses.replace(scope, dtype=torch.float32)
     try:
-        results = gpu_step.measure(device, scope, budget)
+        results = step.measure(device, scope, budget)
     except Exception as error:  # the model may not fit; the first half is there all the same
         return f"The model could not be built: {short_reason(error)}.", []
-    table = gpu_step_table.markdown(results, scope, Host(host).version)
-    return table, gpu_step_table.mistakes(results)
+    table = step_table.markdown(results, scope, Host(host).version)
+    return table, step_table.mistakes(results)
 
 
 def publish(name: str, body: str, small: bool) -> None:

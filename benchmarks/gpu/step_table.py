@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.gpu_step import Result, Scope, largest_error
-from benchmarks.gpu_variant import FULL
+from benchmarks.gpu.step import Result, Scope, largest_error
+from benchmarks.gpu.variant import FULL
 
 # (radius, edge in pixels) -> times faster than full attention.
 GOALS = {

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_measure import seconds_of
-from benchmarks.gpu_model import SIGMA
+from benchmarks.gpu.measure import seconds_of
+from benchmarks.gpu.model import SIGMA
 
 if TYPE_CHECKING:
     from clear_attention.comfyui.core.report import RunReport

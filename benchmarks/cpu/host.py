@@ -1,6 +1,6 @@
 """A whole sampling step in ComfyUI, full attention against CLEAR, on the demo's small FLUX.
 
-    python3 benchmarks/host.py
+    python3 benchmarks/cpu/host.py
 
 No server: the host's own sampler runs in this process. Full attention is PyTorch's, which is the
 fastest that ComfyUI has on a CPU. Both ways are checked before they are timed, and timed in turns;
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tools.environment import reexec_in_venv
 

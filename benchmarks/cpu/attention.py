@@ -1,6 +1,6 @@
 """CLEAR attention against the host's own full attention, one layer, on this machine's CPU.
 
-    python3 benchmarks/attention.py
+    python3 benchmarks/cpu/attention.py
 
 Every case is checked against the reference before it is timed. Times are the best of several
 interleaved repetitions in one process; memory is the growth of a fresh process's peak.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tools.environment import reexec_in_venv
 

@@ -1,6 +1,6 @@
 """The planner's expectation against the run, on the demo's small FLUX: time and memory of a step.
 
-    python3 benchmarks/plan.py
+    python3 benchmarks/cpu/plan.py
 
 Expectation and measurement take turns in one process, and of both the best of all rounds counts:
 what else the machine does spoils single ones. Memory is that by which another process grows (Linux
@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.host import RADIUS, import_host, models, sample
+from benchmarks.cpu.host import RADIUS, import_host, models, sample
 from tools.environment import reexec_in_venv
 
 EDGES_PX = (512, 1024, 2048)

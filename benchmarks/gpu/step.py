@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_measure import (
+from benchmarks.gpu.measure import (
     NOT_RUN,
     NOT_THERE,
     Budget,
@@ -26,14 +26,14 @@ from benchmarks.gpu_measure import (
     short_reason,
     shortened,
 )
-from benchmarks.gpu_model import (
+from benchmarks.gpu.model import (
     FLUX_DEV,
     PIXELS_PER_TOKEN,
     Size,
     random_inputs,
     random_model,
 )
-from benchmarks.gpu_variant import FULL, Step, Variant, first_call, ready, velocity
+from benchmarks.gpu.variant import FULL, Step, Variant, first_call, ready, velocity
 
 
 @dataclass(frozen=True)

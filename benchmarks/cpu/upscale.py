@@ -1,6 +1,6 @@
 """A whole cascade to 4096 pixels with CLEAR, and what full attention would take, on the demo model.
 
-    python3 benchmarks/upscale.py
+    python3 benchmarks/cpu/upscale.py
 
 The demo's FLUX paints 1024 pixels, CLEAR Upscale makes 4096 of them with its default settings, VAE
 included. Then single steps of each stage's size are timed both ways. A full step that would take
@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.host import PROMPT, RADIUS, TOKEN_PX, import_host, models, sample
-from benchmarks.low_memory import peak_bytes
+from benchmarks.cpu.host import PROMPT, RADIUS, TOKEN_PX, import_host, models, sample
+from benchmarks.cpu.low_memory import peak_bytes
 from tools.environment import reexec_in_venv
 
 FIRST_PX, SIZE_PX = 1024, 4096

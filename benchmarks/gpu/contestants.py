@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks import gpu_original
-from benchmarks.gpu_exact import Case, Sees
+from benchmarks.gpu import original
+from benchmarks.gpu.exact import Case, Sees
 from clear_attention import attention
 from clear_attention.backends import BACKENDS, Call
 
@@ -75,8 +75,8 @@ def ours(name: str, approximate: bool = False) -> Contestant:
 
 
 def _original_why_not(case: Case, q: Tensor) -> str | None:
-    if case.text != gpu_original.TEXT:
-        return f"written for {gpu_original.TEXT} text tokens"
+    if case.text != original.TEXT:
+        return f"written for {original.TEXT} text tokens"
     if q.device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     return None
@@ -145,7 +145,7 @@ CONTESTANTS: tuple[Contestant, ...] = (
     ours("triton_int8", approximate=True),
     ours("flex"),
     ours("tiled"),
-    Contestant("original FlexAttention", Sees.CLEAR, _original_why_not, gpu_original.prepare),
+    Contestant("original FlexAttention", Sees.CLEAR, _original_why_not, original.prepare),
     Contestant("full, torch SDPA", Sees.FULL, _always, _full),
     Contestant(
         "comfy-kitchen sol_attn, approximates full",
