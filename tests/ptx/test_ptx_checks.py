@@ -32,9 +32,12 @@ def test_what_others_read_is_not_overwritten(launch):
     out = torch.empty(64, dtype=torch.int32)
     assert launch(again.format("bar.sync 0;"), floats(0), out, 64).findings == ()
     found = kinds(launch(again.format(""), floats(0), out, 64))
-    races = {f"race: {pair} without a barrier" for pair in ("read after write", "write after read")}
-    assert found
-    assert set(found) <= races
+    # The first warp overwrites what the second one still has to read, and has read itself what the
+    # second one overwrites.
+    assert sorted(found) == [
+        "race: read after write without a barrier",
+        "race: write after read without a barrier",
+    ]
 
 
 @pytest.mark.parametrize(("value", "kind"), [("%r1", "race: write after"), ("7", "note: the same")])
