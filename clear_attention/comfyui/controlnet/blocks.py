@@ -7,7 +7,7 @@ CONTROL_NET that was made from it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -29,10 +29,10 @@ def blocks_of(network: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def options_for_blocks(network: nn.Module, options: Mapping[str, Any]) -> Generator[None]:
-    """Add to the `transformer_options` of each block of a network, which may give it none."""
+def options_for_blocks(blocks: Iterable[nn.Module], options: Mapping[str, Any]) -> Generator[None]:
+    """Add to the `transformer_options` of each block, to which its network may give none."""
     with ExitStack() as hooks:
-        for block in blocks_of(network):
+        for block in blocks:
             hooks.enter_context(options_changed(block, lambda given: {**given, **options}))
         yield
 

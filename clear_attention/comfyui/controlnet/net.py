@@ -18,7 +18,7 @@ from ..core.patch import OVERRIDE_KEY, REPORT_KEY, SETTINGS_KEY, why_dense
 from ..core.report import RunReport
 from ..core.settings import Settings, WindowSettings
 from ..families import family_of, plain_module
-from .blocks import options_for_blocks, rotary_positions, theta_of
+from .blocks import blocks_of, options_for_blocks, rotary_positions, theta_of
 from .chain import added
 from .reuse import Control, Pace, key_of
 from .supported import require_supported
@@ -213,7 +213,7 @@ class LocalControlNet(ControlNet):
                 )
             if settings.local is not None or settings.proportional:
                 options = {CALL_KEY: call, OVERRIDE_KEY: override}
-                hooks.enter_context(options_for_blocks(network, options))
+                hooks.enter_context(options_for_blocks(blocks_of(network), options))
             yield
         self._tell(call, transformer_options)
 

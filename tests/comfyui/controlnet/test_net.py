@@ -181,7 +181,7 @@ def test_what_a_net_tells_its_blocks_itself_stays_beside_ours(host):
     network = nn.Module()
     network.double_blocks = nn.ModuleList([Block()])
     block, given = network.double_blocks[0], {"ours": 0, "its own": 2}
-    with options_for_blocks(network, {"ours": 1}):
+    with options_for_blocks(network.double_blocks, {"ours": 1}):
         assert block(transformer_options=given) == {
             "transformer_options": {"ours": 1, "its own": 2}
         }
@@ -231,7 +231,7 @@ def test_what_has_no_attention_to_reach_is_refused_in_one_sentence(make_control_
         r"^A Control-LoRA is for UNet models": host.ControlLora({}),
         r"^This ControlNet is for UNet models \(SD1.5, SDXL\)": host.ControlNet(UNet()),
         r"^ControlNets for SD3.5 Large \(8B\) keep full attention": host.ControlNetSD35(embedder),
-        r"families FLUX, SD3, got Linear": host.ControlNet(nn.Linear(1, 1)),
+        r"families FLUX, SD3, Chroma, got Linear": host.ControlNet(nn.Linear(1, 1)),
         r"got the ControlNetAdvanced of another node pack": foreign,
     }
     for sentence, control_net in refused.items():
