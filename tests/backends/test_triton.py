@@ -197,6 +197,12 @@ def test_tokens_outside_the_window_have_no_effect(case, data):
     assert not torch.equal(before[:, :, key], after[:, :, key])
 
 
+def test_a_hidden_score_times_any_unit_is_exact():
+    # Compiled code subtracts a rounded product from an exact one; they are the same only then.
+    mantissa, exponent = math.frexp(-kernels.HIDDEN.value)
+    assert mantissa == 0.5 and 64 <= exponent <= 110
+
+
 def test_the_output_lies_as_transformers_go_on_with_it():
     case = Case(TokenLayout(3, 9, 11), radius=4)
     out = attend(*case.tensors(), *case.geometry)

@@ -166,6 +166,25 @@ def test_a_kernel_that_is_wrong_is_not_trusted(unproven, monkeypatch):
     make_lists.cache_clear()
 
 
+@pytest.mark.parametrize("spoiled", ["out", "lse"])
+def test_nan_without_shared_tokens_is_found(unproven, monkeypatch, spoiled):
+    right = passes.attend_grid
+
+    def wrong(*args: Any) -> Tensor:
+        lse, (shared, _), out = right(*args), args[3], args[6]
+        if not shared.shape[2]:
+            dict(out=out, lse=lse)[spoiled][:, :, 5] = torch.nan
+        return lse
+
+    monkeypatch.setattr(passes, "attend_grid", wrong)
+    said = proof.why_not(CPU, torch.float32, 16)
+    assert said == "its self-check failed here: error nan, allowed 9.5e-07"
+
+
+def test_the_self_check_has_pooled_cells_behind_one_text_token():
+    assert any(layout.text == 1 and pooling is not None for layout, _, pooling in proof.CASES)
+
+
 def test_a_kernel_that_does_not_run_is_not_trusted(unproven, monkeypatch):
     def broken(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("no such instruction\nand a long listing")

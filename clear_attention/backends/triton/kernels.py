@@ -19,6 +19,9 @@ from ..triton import lists
 PLACE: tl.constexpr = tl.constexpr(lists.PLACE)
 ALWAYS: tl.constexpr = tl.constexpr(lists.ALWAYS)
 NEVER: tl.constexpr = tl.constexpr(lists.NEVER)
+# A power of two: its product with the unit of a row's scores is exact. Compilers fuse the product
+# and the subtraction of the row's maximum, which is rounded. Any other number would leave that
+# rounding error, near 1e21, as the exponent of a row of which no key was seen yet.
 HIDDEN: tl.constexpr = tl.constexpr(-(2.0**100))
 SMALLEST: tl.constexpr = tl.constexpr(1e-6)  # number that a row is measured by
 LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
