@@ -3,7 +3,10 @@
     python3 tests/backends/compile_kernels.py sm_90
 
 Prints one line of JSON per kernel: shared memory, registers, spilled registers inside loops, and
-how many tensor-core instructions there are.
+how many tensor-core instructions there are. With another Triton:
+
+    python3 -m pip install --target FOLDER --no-deps triton==3.7.0
+    PYTHONPATH=FOLDER python3 tests/backends/compile_kernels.py gfx942
 """
 
 from __future__ import annotations
@@ -22,53 +25,19 @@ if __name__ == "__main__":
 
 import triton
 import triton.backends.nvidia
+from launches import Launch, launches, target_of
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
-from clear_attention.backends.triton import kernels
-from clear_attention.backends.triton.configs import CONFIGS, Config
+from clear_attention.backends.triton.configs import CONFIGS
 
 NVIDIA_TOOLS = Path(triton.backends.nvidia.__file__).parent / "bin"
-INTEGERS = ("first", "blocks", "offsets", "places")
-FLOATS = ("lse", "delta", "shared_lse", "shared_delta", "q_steps", "k_steps", "shared_k_steps")
 PRODUCTS = {"cuda": r"wgmma\.mma_async|mma\.sync|tcgen05\.mma", "hip": r"v_mfma|v_wmma"}
 
 
-def target_of(gpu: str) -> GPUTarget:
-    """Return the compiler's name for a class of GPU."""
-    if gpu.startswith("sm_"):
-        return GPUTarget("cuda", int(gpu[3:]), 32)
-    return GPUTarget("hip", gpu, 64 if gpu.startswith("gfx9") else 32)
-
-
-def compiled(
-    gpu: str, kernel: str, config: Config, head_dim: int, window: bool, rounded: bool = False
-) -> dict[str, Any]:
-    """Compile a kernel for bfloat16, or with rounded queries and keys, and describe it."""
-    function = getattr(kernels, kernel)
-    constants = dict(
-        D=head_dim,
-        ROWS=config.shape.rows,
-        COLUMNS=config.shape.columns,
-        BLOCK=config.shape.block,
-        WINDOW=window,
-        **(dict(ROUNDED=rounded) if kernel == "forward" else {}),
-    )
-    types = {name: _type_of(name, constants) for name in function.arg_names}
-    names = list(types)
-    source = ASTSource(
-        function,
-        types,
-        {(names.index(name),): value for name, value in constants.items()},
-        {
-            (index,): [["tt.divisibility", 16]]
-            for index, kind in enumerate(types.values())
-            if kind.startswith("*")
-        },
-    )
+def compiled(gpu: str, launch: Launch) -> dict[str, Any]:
+    """Compile a kernel and describe it."""
     target = target_of(gpu)
-    options = dict(num_warps=config.warps, num_stages=config.stages)
-    result = triton.compile(source, target=target, options=options)
+    result = triton.compile(launch.source, target=target, options=launch.options)
     assembly = result.asm["ptx" if target.backend == "cuda" else "amdgcn"]
     read = _read_nvidia if target.backend == "cuda" else _read_amd
     return {
@@ -76,23 +45,6 @@ def compiled(
         "products": len(re.findall(PRODUCTS[target.backend], assembly)),
         **read(assembly, target),
     }
-
-
-def _type_of(name: str, constants: dict[str, Any]) -> str:
-    if name in constants:
-        return "constexpr"
-    if name in INTEGERS:
-        return "*i32"
-    if name in FLOATS:
-        return "*fp32"
-    if name == "scale":
-        return "fp32"
-    if re.search(r"_[bh]$", name):
-        return "i64"
-    whole = name.endswith("_l") or name in kernels.SIZES
-    if whole:
-        return "i32"
-    return "*i8" if constants.get("ROUNDED") and name in ("q", "k", "shared_k") else "*bf16"
 
 
 def _read_nvidia(assembly: str, target: GPUTarget) -> dict[str, int]:
@@ -148,16 +100,19 @@ def _read_amd(assembly: str, target: GPUTarget) -> dict[str, int]:
 
 
 def main(gpu: str) -> None:
-    """Compile all that the table has for a class of GPU."""
-    for (kernel, head_dim), configs in CONFIGS[gpu].items():
-        variants = [(config, True, False) for config in configs]
-        variants.append((configs[0], False, False))
-        if kernel == "forward":
-            variants.append((configs[0], True, True))
-        for config, window, rounded in variants:
-            found = compiled(gpu, kernel, config, head_dim, window, rounded)
-            facts = dict(kernel=kernel, head_dim=head_dim, window=window, rounded=rounded)
-            print(json.dumps({**facts, "config": config, **found}), flush=True)
+    """Compile all that the library may launch on a class of GPU."""
+    for head_dim in sorted({dim for _, dim in CONFIGS[gpu]}):
+        for launch in launches(gpu, head_dim):
+            constants = launch.constants
+            facts = dict(
+                kernel=launch.kernel,
+                head_dim=constants["D"],
+                window=constants.get("WINDOW", False),
+                rounded=constants.get("ROUNDED", False),
+                case=launch.case,
+                config=launch.config,
+            )
+            print(json.dumps({**facts, **compiled(gpu, launch)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ if torch.cuda.is_available():
 from interpreted import SHAPES, interpreted
 
 from clear_attention import Pooling, TokenLayout, attention
-from clear_attention.backends.triton import kernels, launch, lists, operators, passes
+from clear_attention.backends.triton import launch, lists, operators, passes
+from clear_attention.backends.triton.kernels import attend as attend_kernel
+from clear_attention.backends.triton.kernels import blocks
 from clear_attention.backends.triton.lists import visits
 
 pytestmark = pytest.mark.long
@@ -140,21 +142,26 @@ def test_gradients_in_half_precision_stay_there():
 def test_the_kernel_visits_what_the_window_predicts(monkeypatch):
     case = Case(TokenLayout(20, 21, 40), radius=4, factor=3, heads=1)
     layout, window = case.geometry
-    shape, visited, calls = SHAPES["square"], kernels._visited, []
+    shape, visited = SHAPES["square"], {"shared_block": 0, "hidden_pairs": 0}
 
-    def noticed(*args: Any) -> Any:
-        calls.append(bool(args[-1].value if hasattr(args[-1], "value") else args[-1]))
-        return visited(*args)
+    def counted(name: str) -> Any:
+        original = getattr(attend_kernel, name)
 
-    monkeypatch.setattr(kernels, "_visited", noticed)
+        def count(*args: Any) -> Any:
+            visited[name] += 1
+            return original(*args)
+
+        return count
+
+    for name in visited:
+        monkeypatch.setattr(attend_kernel, name, counted(name))
     attend(*case.tensors(), *case.geometry, **case.options, shape="square")
     tiles = math.ceil(layout.height / shape.rows) * math.ceil(layout.width / shape.columns)
     shared = layout.text + case.pooling().cells(layout.height, layout.width)
     of_shared = tiles * math.ceil(shared / shape.block)
     in_window = visits(window, layout.height, layout.width, shape) // shape.tokens // shape.block
     of_text = math.ceil(layout.text / shape.tokens) * math.ceil(layout.tokens / shape.block)
-    assert calls.count(True) == of_shared + in_window
-    assert calls.count(False) == of_text
+    assert visited == {"shared_block": of_shared + of_text, "hidden_pairs": in_window}
 
 
 @pytest.mark.parametrize("factor", [0, 3], ids=["local", "pooled"])
@@ -199,7 +206,7 @@ def test_tokens_outside_the_window_have_no_effect(case, data):
 
 def test_a_hidden_score_times_any_unit_is_exact():
     # Compiled code subtracts a rounded product from an exact one; they are the same only then.
-    mantissa, exponent = math.frexp(-kernels.HIDDEN.value)
+    mantissa, exponent = math.frexp(-blocks.HIDDEN.value)
     assert mantissa == 0.5 and 64 <= exponent <= 110
 
 
@@ -214,7 +221,7 @@ def test_the_operators_keep_torchs_rules():
     with interpreted(SHAPES["square"]):
         q, k, v = (x.requires_grad_() for x in case.tensors())
         shared = q[:, :, :5].detach().clone().requires_grad_()
-        arguments = (q, k, v, shared, shared, 3, 6, 9, 3, True, False, 0.3)
+        arguments = (q, k, v, shared, shared, [3, 6, 9, 3, 1, 0], 0.3)
         torch.library.opcheck(operators.tiles, arguments)
 
 

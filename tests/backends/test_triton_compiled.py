@@ -34,11 +34,18 @@ def test_kernels_fit_the_gpu(gpu):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    table = CONFIGS[gpu].items()
-    # Every row with a window, the first ones also without, and in 8 bits where they attend.
-    rounded = sum(kernel == "forward" for (kernel, _), _ in table)
-    assert len(found) == sum(len(configs) + 1 for _, configs in table) + rounded
     for kernel in found:
         assert kernel["shared_bytes"] <= GPUS[gpu].shared_bytes, kernel
         assert kernel["spills"] == 0, kernel
-        assert kernel["products"] > 0, f"no tensor cores: {kernel}"
+        assert kernel["products"] > 0 or kernel["kernel"] == "round_rows", f"slow: {kernel}"
+    kinds = {
+        (one["kernel"], one["head_dim"], one["window"], one["rounded"], str(one["config"]))
+        for one in found
+    }
+    # Every row with a window and without, the first ones also for large tensors.
+    rows = [(*key, config) for key, configs in CONFIGS[gpu].items() for config in configs]
+    for kernel, head_dim, config in rows:
+        for window in (False, True):
+            listed = str(json.loads(json.dumps(config)))
+            assert (kernel, head_dim, window, False, listed) in kinds
+    assert {one["case"] for one in found} >= {"small", "large"}

@@ -26,7 +26,7 @@ from ...window import Window
 ALIGNED = 8  # numbers that are read at once: strides are multiples of it
 PLACE = 16  # numbers per place, of which six count: the smallest that tensor cores take
 SPLIT = 256
-ALWAYS, NEVER = 0, 1  # places of keys that everyone sees, and of keys that only fill a block
+NEVER = 0  # place of what only fills a block
 FAR = 1.5 * 2.0**15  # a squared distance beyond any window
 LARGEST_RADIUS = 192  # up to here all numbers of a place are exact
 LARGEST_TABLE = 256 * 2**20  # bytes
@@ -215,20 +215,20 @@ def _around(d: np.ndarray, start: int, stop: int, length: int) -> np.ndarray:
 
 def _place_of(y: np.ndarray, x: np.ndarray, window: Window, shape: Shape) -> np.ndarray:
     reach = window.reach
-    return 2 + (y + reach) * (shape.columns + 2 * reach) + x + reach
+    return 1 + (y + reach) * (shape.columns + 2 * reach) + x + reach
 
 
 def _others(window: Window, shape: Shape) -> np.ndarray:
-    """Return all places that tokens around a tile can have, behind `ALWAYS` and `NEVER`."""
+    """Return all places that tokens around a tile can have, behind `NEVER`."""
     reach = window.reach
     y = np.arange(-reach, shape.rows + reach, dtype=np.int64)[:, None]
     x = np.arange(-reach, shape.columns + reach, dtype=np.int64)[None, :]
     y, x = (part.ravel() for part in np.broadcast_arrays(y, x))
     high, low = _split(y * y + x * x)
     one = np.ones_like(y)
-    fixed = np.zeros((2, PLACE))
-    fixed[ALWAYS, 2], fixed[NEVER, 2] = -FAR, FAR
-    return np.concatenate([fixed, _pad(y, x, high, low, one, one)]).astype(np.float32)
+    never = np.zeros((1, PLACE))
+    never[NEVER, 2] = FAR
+    return np.concatenate([never, _pad(y, x, high, low, one, one)]).astype(np.float32)
 
 
 def _own(shape: Shape) -> np.ndarray:
