@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from .backends import Call, choose
+from .backends.call import wants_gradients
 from .layout import TokenLayout
 from .pooling import Pooling
+from .precision import unrounded
 from .window import Window
 
 
@@ -57,10 +59,12 @@ def attention(
         pooling=pooling,
         scale=q.shape[-1] ** -0.5 if scale is None else float(scale),
         mask=_additive(mask, q),
+        trained=wants_gradients(pooling, q, k, v),
     )
     # Torch's fused attention reads a strided last dimension as if it were dense, without a word.
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-    part = choose(q, call, backend).attend(q, k, v, call)
+    with unrounded(q.device):
+        part = choose(q, call, backend).attend(q, k, v, call)
     return (part.out, part.lse.detach()) if return_lse else part.out
 
 

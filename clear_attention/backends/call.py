@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ..layout import TokenLayout
@@ -23,6 +24,7 @@ class Call:
         pooling: The pooled branch, or None.
         scale: Factor on the scores.
         mask: ``[B or 1, H or 1, L, L]`` added to the scores, or None.
+        trained: Whether gradients are wanted of q, k, v or the pooling weight.
     """
 
     layout: TokenLayout
@@ -30,6 +32,14 @@ class Call:
     pooling: Pooling | None
     scale: float
     mask: Tensor | None = None
+    trained: bool = False
+
+
+def wants_gradients(pooling: Pooling | None, *tensors: Tensor) -> bool:
+    """Return whether gradients are wanted of any of these tensors or of the pooling weight."""
+    weight = None if pooling is None else pooling.weight
+    trained = tensors if weight is None else (*tensors, weight)
+    return torch.is_grad_enabled() and any(x.requires_grad for x in trained)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from attention_cases import (
 )
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from clear_attention import Pooling, TokenLayout, Window, attention
 from clear_attention.backends import BACKENDS
@@ -41,6 +42,20 @@ def test_any_size_dtype_and_stride_matches_the_reference(way, case):
     exact_out, exact_lse = exactly(q, k, v, *case.geometry, **options)
     assert_as_exact_as(out, coarse_out, exact_out, out_noise(out, exact_out))
     assert_as_exact_as(lse, coarse_lse, exact_lse, lse_noise(q))
+
+
+@pytest.mark.parametrize("way", ["reference", *WAYS])
+def test_float32_stays_float32_inside_autocast(way):
+    case = Case(TokenLayout(4, 10, 13, extra=2), radius=4, factor=3)
+
+    def computed(rounds: bool) -> list[Tensor]:
+        inputs = [x.requires_grad_() for x in case.tensors()]
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
+            out, lse = _attend(way, *inputs, *case.geometry, **case.options, return_lse=True)
+        return [out, lse, *torch.autograd.grad(out.square().sum(), inputs)]
+
+    found, expected = computed(True), computed(False)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("way", ["reference", *WAYS])

@@ -52,6 +52,8 @@ CASES = {
         TokenLayout(5, 11, 17), radius=5, wraps=(True, True), factor=4
     ),
     "as wide as what it meets": one_head(TokenLayout(2, 7, 7), radius=4, wraps=(True, True)),
+    "a window wider than numbers of 8 bits": one_head(TokenLayout(2, 3, 420), radius=300),
+    "a window wider than integers": one_head(TokenLayout(2, 5, 33), radius=10**6),
     "wide heads": one_head(TokenLayout(20, 12, 20), radius=6, head_dim=128),
 }
 # The smallest blocks take most steps.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -50,7 +51,11 @@ SMALL = Case(TokenLayout(4, 40, 40), radius=8)
         ),
         (queries(SMALL, head_dim=24), call(SMALL), "a head_dim of 16 or 32 or 64 or 128, not 24"),
         (queries(SMALL), call(SMALL, scale=-1.0), "the scale must be positive"),
-        (queries(SMALL), call(SMALL, window=Window(193)), "above a radius of 192"),
+        (
+            torch.empty(1, 1, 4 + 4096, 64, dtype=torch.float16),
+            call(SMALL, layout=TokenLayout(4, 1, 4096), window=Window(4001)),
+            "above a radius of 4000",
+        ),
         (queries(SMALL), call(SMALL, mask=torch.zeros(1, 1, 1, 1)), "no attention mask"),
         (
             torch.empty(1, 1, 4 + 1024**2, 64, dtype=torch.float16, device="meta"),
@@ -67,6 +72,26 @@ def test_what_it_cannot_take_is_refused_with_the_reason(q, asked, reason):
         patch.dict(configs.HEAD_DIMS, meta=configs.HEAD_DIMS["cpu"]),
     ):
         assert reason in (triton.why_not(q, asked) or "")
+
+
+@pytest.mark.parametrize("trained", ["q", "k", "v", "the pooling weight", "none of them"])
+def test_gradients_of_any_tensor_are_found(trained, monkeypatch):
+    case = replace(SMALL, factor=3)  # too large to be masked
+    tensors, pooling, asked = dict(zip("qkv", case.tensors(), strict=True)), case.pooling(), []
+    tensors["the pooling weight"] = pooling.weight
+    if trained in tensors:
+        tensors[trained].requires_grad_()
+
+    def noticed(q: Tensor, asked_call: Call, *_: Any) -> str:
+        asked.append(triton.is_trained(q, asked_call))
+        return "noticed"
+
+    monkeypatch.setattr(triton, "why_not", noticed)
+    q, k, v = (tensors[name] for name in "qkv")
+    attention(q, k, v, *case.geometry, pooling=pooling)
+    with torch.no_grad():
+        attention(q, k, v, *case.geometry, pooling=pooling)
+    assert asked == [trained in tensors, False]
 
 
 def test_the_cpu_is_refused(monkeypatch):

@@ -80,9 +80,18 @@ def test_rows_of_zeros_stay_readable():
     assert lse.isfinite().all()
 
 
-def test_it_refuses_to_train():
+def test_float32_stays_float32_inside_autocast():
     case = CASES["local"]
-    q, k, v = (x.requires_grad_() for x in case.tensors())
+    expected = attend(case, *case.tensors())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attend(case, *case.tensors())
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("trained", range(3), ids="qkv")
+def test_it_refuses_to_train(trained):
+    case = CASES["local"]
+    q, k, v = (x.requires_grad_(at == trained) for at, x in enumerate(case.tensors()))
     with pytest.raises(ValueError, match="triton_int8 backend cannot take this call: it has no"):
         attend(case, q, k, v)
 

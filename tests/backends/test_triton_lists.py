@@ -57,19 +57,37 @@ def test_tiles_visit_exactly_what_one_of_their_tokens_sees(height, width, window
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_squared_distances_are_exact_up_to_the_largest_radius(dtype):
-    window, shape = Window(lists.LARGEST_RADIUS), configs.WIDE
-    room = 2 * window.radius + 20
-    y, x = lists._visited(window, lists._border(window, room, room, shape, 200, 208), shape)
+@pytest.mark.parametrize(
+    ("radius", "height", "width"),
+    [(192, 404, 404), (lists.LARGEST_RADIUS, 30, 8020), (lists.LARGEST_RADIUS, 8020, 9)],
+)
+def test_squared_distances_are_exact_up_to_the_largest_radius(radius, height, width, dtype):
+    window, shape = Window(radius), configs.WIDE
+    at = height // 16 * 8, width // 32 * 16
+    y, x = lists._visited(window, lists._border(window, height, width, shape, *at), shape)
+    reach = lists._reach(window, height, width)
     own = torch.from_numpy(lists._own(shape)).to(dtype).double()
-    others = torch.from_numpy(lists._others(window, shape)).to(dtype).double()
-    visited = others[lists._place_of(y, x, window, shape)]
+    others = torch.from_numpy(lists._others(reach, shape)).to(dtype).double()
+    visited = others[lists._place_of(y, x, reach, shape)]
     dy = np.arange(shape.tokens)[:, None] // shape.columns - y
     dx = np.arange(shape.tokens)[:, None] % shape.columns - x
     assert torch.equal(own @ visited.T, torch.from_numpy(dy * dy + dx * dx).double())
     assert (own @ others[lists.NEVER] >= window.radius**2).all()
     # Whatever the order of its sums, float32 holds every part of them.
     assert (own.abs() @ visited.abs().T).max() < 2**24
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 4), (1, 300), (128, 128)])
+def test_a_window_over_the_grid_is_as_wide_as_the_grids_diagonal(height, width):
+    for radius in (1, 5, 10**6, 10**30):
+        window = lists.within(Window(radius), height, width)
+        assert window.radius <= math.hypot(height, width)
+        assert window.radius == radius or window.covers(height, width)
+        assert (
+            window.radius == 1
+            or not Window(window.radius - 1).covers(height, width)
+            or (window.radius == radius)
+        )
 
 
 @pytest.mark.parametrize(("radius", "ratio"), [(8, 1.40), (16, 1.45), (32, 1.40)])
@@ -95,7 +113,8 @@ def test_the_size_of_lists_is_told_before_they_are_made():
     ):
         size = lists.table_bytes(window, edge, edge, configs.WIDE)
         made = make_lists(window, edge, edge, configs.WIDE, torch.float16, CPU)
-        assert made.offsets.nbytes + made.places.nbytes <= 1.2 * size
+        told = made.offsets.nbytes + made.places.nbytes + made.others.nbytes
+        assert told <= 1.2 * size
 
 
 def test_a_window_that_meets_itself_is_refused():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...partial import Part
 from ...window import Window
-from ..call import About, Call, Footprint
+from ..call import About, Call, Footprint, wants_gradients
 from ..global_tokens import shared_keys
 from ..sizes import hidden_bytes, output_bytes, shared_bytes, shared_pairs, window_pairs
 from ..triton import configs, lists
@@ -82,7 +82,8 @@ def _why_not_installed() -> str | None:
 
 
 def _why_not_shape(q: Tensor, call: Call) -> str | None:
-    window, layout = call.window, call.layout
+    layout = call.layout
+    window = lists.within(call.window, layout.height, layout.width)
     if q.dtype not in configs.DTYPES[q.device.type]:
         return f"its kernel takes float16 and bfloat16, not {q.dtype}"
     if q.shape[-1] not in configs.HEAD_DIMS[q.device.type]:
@@ -91,7 +92,7 @@ def _why_not_shape(q: Tensor, call: Call) -> str | None:
     if call.scale <= 0:
         return f"the scale must be positive, not {call.scale}"
     if window.radius > lists.LARGEST_RADIUS:
-        return f"above a radius of {lists.LARGEST_RADIUS} its arithmetic is not exact"
+        return f"above a radius of {lists.LARGEST_RADIUS} its arithmetic would not be exact"
     seen = window.radius, window.wrap_height, window.wrap_width
     return _why_not_listed(layout.height, layout.width, *seen)
 
@@ -119,7 +120,5 @@ def _why_not_gpu(
 
 
 def is_trained(q: Tensor, call: Call) -> bool:
-    """Tell whether gradients are wanted."""
-    weight = call.pooling.weight if call.pooling is not None else None
-    trained = q.requires_grad or (weight is not None and weight.requires_grad)
-    return torch.is_grad_enabled() and trained
+    """Return whether gradients are wanted, as far as q and the call know."""
+    return call.trained or wants_gradients(call.pooling, q)

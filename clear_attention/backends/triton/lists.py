@@ -7,14 +7,16 @@ border is a token behind the opposite one: its coordinates go on, and its offset
 
 Whether a pair is visible is one small matrix product away: with the coordinates relative to the
 tile's first token, dy*dy + dx*dx = (-2 y_q) y_k + (-2 x_q) x_k + (y_k^2 + x_k^2) + (y_q^2 + x_q^2),
-a scalar product of six numbers of the query with six of the key. Sums of squares are split in two,
-a multiple of 256 and a rest, so that every number is exact in bfloat16.
+a scalar product. Coordinates and sums of squares are split into multiples of powers of 256, nine
+numbers on each side, so that every number is exact in bfloat16 and float16.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,11 +26,11 @@ from torch import Tensor
 from ...window import Window
 
 ALIGNED = 8  # numbers that are read at once: strides are multiples of it
-PLACE = 16  # numbers per place, of which six count: the smallest that tensor cores take
+PLACE = 16  # numbers per place, of which nine count: the smallest that tensor cores take
 SPLIT = 256
 NEVER = 0  # place of what only fills a block
-FAR = 1.5 * 2.0**15  # a squared distance beyond any window
-LARGEST_RADIUS = 192  # up to here all numbers of a place are exact
+FAR = 255 * SPLIT  # times SPLIT a squared distance beyond any window
+LARGEST_RADIUS = 4000  # up to here all numbers of a place and their sums are exact
 LARGEST_TABLE = 256 * 2**20  # bytes
 
 
@@ -87,6 +89,24 @@ class Border(NamedTuple):
     right: int
 
 
+class Reach(NamedTuple):
+    """How far from its own place a token can meet another one.
+
+    Attributes:
+        rows: At most.
+        columns: At most.
+    """
+
+    rows: int
+    columns: int
+
+
+def within(window: Window, height: int, width: int) -> Window:
+    """Return the window with the smallest radius, up to the grid's diagonal, that sees the same."""
+    diagonal = math.isqrt((height - 1) ** 2 + (width - 1) ** 2) + 1
+    return window if window.radius <= diagonal else replace(window, radius=diagonal)
+
+
 @functools.lru_cache(maxsize=16)
 def make_lists(
     window: Window, height: int, width: int, shape: Shape, dtype: torch.dtype, device: torch.device
@@ -102,6 +122,7 @@ def make_lists(
         device: Where the lists shall lie.
     """
     borders = [_border(window, height, width, shape, y, x) for y, x in _tiles(height, width, shape)]
+    reach = _reach(window, height, width)
     first: dict[Border, int] = {}
     blocks: dict[Border, int] = {}
     offsets, places = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
@@ -114,7 +135,7 @@ def make_lists(
         at_y = _around(y, -border.above, border.below, height)
         at_x = _around(x, -border.left, border.right, width)
         offsets.append(np.pad(at_y * width + at_x, fill))
-        places.append(np.pad(_place_of(y, x, window, shape), fill, constant_values=NEVER))
+        places.append(np.pad(_place_of(y, x, reach, shape), fill, constant_values=NEVER))
         entries += count * shape.block
     integers = (
         [first[border] for border in borders],
@@ -125,7 +146,7 @@ def make_lists(
     with torch.inference_mode(False):
         return Lists(
             *(torch.as_tensor(np.asarray(part, np.int32)).to(device) for part in integers),
-            others=torch.from_numpy(_others(window, shape)).to(device, dtype),
+            others=torch.from_numpy(_others(reach, shape)).to(device, dtype),
             own=torch.from_numpy(_own(shape)).to(device, dtype),
         )
 
@@ -149,7 +170,9 @@ def table_bytes(window: Window, height: int, width: int, shape: Shape) -> int:
     """Return the size of a grid's lists, without making them."""
     borders = {_border(window, height, width, shape, y, x) for y, x in _tiles(height, width, shape)}
     rows, columns = shape.rows + 2 * window.reach, shape.columns + 2 * window.reach
-    return sum(
+    reach = _reach(window, height, width)
+    places = (shape.rows + 2 * reach.rows) * (shape.columns + 2 * reach.columns)
+    return 2 * PLACE * places + sum(
         8
         * (rows if window.wrap_height else min(rows, b.above + b.below))
         * (columns if window.wrap_width else min(columns, b.left + b.right))
@@ -213,34 +236,41 @@ def _around(d: np.ndarray, start: int, stop: int, length: int) -> np.ndarray:
     return d + length * ((d < start).astype(np.int32) - (d >= stop).astype(np.int32))
 
 
-def _place_of(y: np.ndarray, x: np.ndarray, window: Window, shape: Shape) -> np.ndarray:
-    reach = window.reach
-    return 1 + (y + reach) * (shape.columns + 2 * reach) + x + reach
+def _reach(window: Window, height: int, width: int) -> Reach:
+    return Reach(min(window.reach, height - 1), min(window.reach, width - 1))
 
 
-def _others(window: Window, shape: Shape) -> np.ndarray:
+def _place_of(y: np.ndarray, x: np.ndarray, reach: Reach, shape: Shape) -> np.ndarray:
+    columns = shape.columns + 2 * reach.columns
+    return 1 + (y + reach.rows) * columns + x + reach.columns
+
+
+def _others(reach: Reach, shape: Shape) -> np.ndarray:
     """Return all places that tokens around a tile can have, behind `NEVER`."""
-    reach = window.reach
-    y = np.arange(-reach, shape.rows + reach, dtype=np.int64)[:, None]
-    x = np.arange(-reach, shape.columns + reach, dtype=np.int64)[None, :]
+    y = np.arange(-reach.rows, shape.rows + reach.rows, dtype=np.int64)[:, None]
+    x = np.arange(-reach.columns, shape.columns + reach.columns, dtype=np.int64)[None, :]
     y, x = (part.ravel() for part in np.broadcast_arrays(y, x))
-    high, low = _split(y * y + x * x)
+    rest, low = _split(y * y + x * x)
+    high = rest // SPLIT // SPLIT * SPLIT  # times SPLIT, which is the tile's side of it
     one = np.ones_like(y)
     never = np.zeros((1, PLACE))
-    never[NEVER, 2] = FAR
-    return np.concatenate([never, _pad(y, x, high, low, one, one)]).astype(np.float32)
+    never[NEVER, 0] = FAR
+    squares = high, rest - high * SPLIT, low
+    return np.concatenate([never, _pad(*squares, *_split(y), *_split(x), one, one)]).astype(
+        np.float32
+    )
 
 
 def _own(shape: Shape) -> np.ndarray:
     y, x = (part.ravel() for part in np.mgrid[: shape.rows, : shape.columns])
-    high, low = _split(y * y + x * x)
     one = np.ones_like(y)
-    return _pad(-2 * y, -2 * x, one, one, high, low).astype(np.float32)
+    places = _pad(SPLIT * one, one, one, *[-2 * y] * 2, *[-2 * x] * 2, *_split(y * y + x * x))
+    return places.astype(np.float32)
 
 
-def _split(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    low = squares % SPLIT
-    return squares - low, low
+def _split(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    low = numbers % SPLIT
+    return numbers - low, low
 
 
 def _pad(*numbers: np.ndarray) -> np.ndarray:

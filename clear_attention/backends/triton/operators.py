@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...layout import TokenLayout
 from ...window import Window
+from .lists import within
 from .registry import registered
 
 TENSORS = "Tensor q, Tensor k, Tensor v, Tensor shared_k, Tensor shared_v"
@@ -96,5 +97,6 @@ def attend(
 
 def geometry_of(layout: TokenLayout, window: Window) -> Sequence[int]:
     """Return what `sequence.Geometry` holds, as numbers."""
+    window = within(window, layout.height, layout.width)
     wraps = int(window.wrap_height), int(window.wrap_width)
     return [layout.text, layout.height, layout.width, window.radius, *wraps]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...api import attention
 from ...backends import BACKENDS, Call, choose_name, why_not_triton
+from ...backends.call import wants_gradients
 from ...families.family import Family
 from ...layout import TokenLayout
 from ...pairs import all_pairs, visible_pairs
@@ -175,7 +176,8 @@ def _local(
     assert local is not None and window is not None
     pooling = local.pooling(block)
     scale = _scale(model_call, host_call, layout, pooled=pooling is not None)
-    call = Call(layout, window, pooling, scale, host_call.mask)
+    trained = wants_gradients(pooling, q, host_call.k, host_call.v)
+    call = Call(layout, window, pooling, scale, host_call.mask, trained)
     backend, why = _backend(q, call, local.backend)
     if block is None and local.needs_block:
         why = "; ".join(filter(None, (UNNAMED, why)))
