@@ -2,8 +2,8 @@
 
     python3 tests/backends/compile_kernels.py sm_90
 
-Prints one line of JSON per kernel: shared memory, registers, spilled registers inside loops, and
-how many tensor-core instructions there are. With another Triton:
+Prints one line of JSON per kernel: shared memory, registers, accesses to spilled registers inside
+loops, tensor-core instructions, and, for NVIDIA, what its loops are made of. With another Triton:
 
     python3 -m pip install --target FOLDER --no-deps triton==3.7.0
     PYTHONPATH=FOLDER python3 tests/backends/compile_kernels.py gfx942
@@ -47,7 +47,7 @@ def compiled(gpu: str, launch: Launch) -> dict[str, Any]:
     }
 
 
-def _read_nvidia(assembly: str, target: GPUTarget) -> dict[str, int]:
+def _read_nvidia(assembly: str, target: GPUTarget) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         source, binary = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
         source.write_text(assembly, encoding="utf-8")
@@ -64,7 +64,12 @@ def _read_nvidia(assembly: str, target: GPUTarget) -> dict[str, int]:
         listing = _run("nvdisasm", "-c", binary)
     registers = re.search(r"Used (\d+) registers", said)
     assert registers is not None
-    return {"registers": int(registers[1]), "spills": max(_spills_in_loops(listing), default=0)}
+    loops = list(_loops(listing))
+    return {
+        "registers": int(registers[1]),
+        "spills": max((loop["spills"] for loop in loops), default=0),
+        "loops": loops,
+    }
 
 
 def _run(tool: str, *arguments: object) -> str:
@@ -73,8 +78,11 @@ def _run(tool: str, *arguments: object) -> str:
     return done.stdout + done.stderr
 
 
-def _spills_in_loops(listing: str) -> Iterator[int]:
-    """Count the accesses to spilled registers in each loop with tensor-core instructions."""
+def _loops(listing: str) -> Iterator[dict[str, int]]:
+    """Describe each loop with tensor-core instructions: first shared tokens', then the lists'.
+
+    `pending` counts groups of copies that may still be under way when a block begins.
+    """
     labels: dict[str, int] = {}
     lines: list[str] = []
     for line in listing.splitlines():
@@ -86,17 +94,25 @@ def _spills_in_loops(listing: str) -> Iterator[int]:
     for end, line in enumerate(lines):
         jump = re.search(r"BRA.*`\((\.L_x_\d+)\)", line)
         start = labels.get(jump[1], end) if jump else end
-        body = lines[start:end]
-        if any("MMA" in line for line in body):
-            yield sum("LDL" in line or "STL" in line for line in body)
+        body = [line for line in lines[start:end] if "NOP" not in line]
+        products = sum("MMA" in line for line in body)
+        waits = [int(n, 16) for n in re.findall(r"DEPBAR\.LE SB0, (0x\w+)", "\n".join(body))]
+        if products:
+            yield {
+                "instructions": len(body) + 1,
+                "products": products,
+                "barriers": sum("BAR.SYNC" in line for line in body),
+                "pending": min(waits, default=-1),
+                "spills": sum("LDL" in line or "STL" in line for line in body),
+            }
 
 
-def _read_amd(assembly: str, target: GPUTarget) -> dict[str, int]:
+def _read_amd(assembly: str, target: GPUTarget) -> dict[str, Any]:
     registers, spills = (
         int(re.search(rf"\.{name}:\s*(\d+)", assembly)[1])  # pyright: ignore[reportOptionalSubscript]
         for name in ("vgpr_count", "vgpr_spill_count")
     )
-    return {"registers": registers, "spills": spills}
+    return {"registers": registers, "spills": spills, "loops": []}
 
 
 def main(gpu: str) -> None:
@@ -105,6 +121,7 @@ def main(gpu: str) -> None:
         for launch in launches(gpu, head_dim):
             constants = launch.constants
             facts = dict(
+                gpu=gpu,
                 kernel=launch.kernel,
                 head_dim=constants["D"],
                 window=constants.get("WINDOW", False),

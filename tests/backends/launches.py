@@ -69,8 +69,8 @@ def target_of(gpu: str) -> GPUTarget:
 def launches(gpu: str, head_dim: int) -> list[Launch]:
     """Return every different kernel that a class of GPU may compile for a head_dim.
 
-    All rows of its table for small tensors, the first ones for others. Which tensors are small
-    makes a difference on AMD only.
+    All rows of its table for small tensors; the first ones also for others and in 8 bits. Which
+    tensors are small makes a difference on AMD only.
     """
     cases = [case for case in CASES if case != "mixed" or not gpu.startswith("sm_")]
     found: dict[str, Launch] = {}
@@ -79,17 +79,19 @@ def launches(gpu: str, head_dim: int) -> list[Launch]:
         row = {kernel: rows[min(place, len(rows) - 1)] for kernel, rows in table.items()}
         for case in cases if place == 0 else ("small",):
             with _recorded(gpu, case, row, found):
-                _run(CASES[case], case == "mixed", head_dim, "backward_keys" in table)
+                trained = "backward_keys" in table
+                _run(CASES[case], case == "mixed", head_dim, trained, rounded=place == 0)
     return list(found.values())
 
 
-def _run(layout: TokenLayout, fused: bool, head_dim: int, trained: bool) -> None:
+def _run(layout: TokenLayout, fused: bool, head_dim: int, trained: bool, rounded: bool) -> None:
     q, k, v = _tensors(layout, fused, head_dim)
     call = Call(layout, Window(4), None, head_dim**-0.5)
     shared = shared_keys(k, call), shared_keys(v, call)
     geometry = sequence.Geometry(*geometry_of(layout, call.window))
     arguments = (q, k, v, *shared, geometry, call.scale)
-    sequence.attend_rounded(*arguments)
+    if rounded:
+        sequence.attend_rounded(*arguments)
     out, lse = sequence.attend(*arguments)
     if trained:
         sequence.gradients(torch.empty_like(out), out, lse, *arguments)

@@ -29,11 +29,13 @@ class Config(NamedTuple):
         shape: Of its tiles and blocks.
         warps: Warps per program.
         stages: Blocks of the other side in flight, the one in use included.
+        registers: Most registers per thread; None leaves that to the compiler.
     """
 
     shape: Shape
     warps: int
     stages: int
+    registers: int | None = None
 
 
 class GPU(NamedTuple):
@@ -74,26 +76,39 @@ WIDE, NARROW = Shape(8, 16, 64), Shape(8, 16, 32)
 SMALL, SMALLEST = Shape(8, 8, 32), Shape(8, 8, 16)
 
 _SMALLER = (Config(NARROW, 8, 2), Config(SMALL, 4, 2))
+# With three stages, rows are on their way while the block before is computed; with two, tensor
+# cores wait for them.
+_AHEAD = (Config(NARROW, 8, 3), Config(SMALL, 4, 2))
+# Left alone, the compiler takes all 255 registers of an sm_80 and still spills inside the loop.
+_FEWER = Config(WIDE, 8, 3, registers=224)
 _AMPERE = {
-    ("forward", 128): (Config(WIDE, 8, 3), *_SMALLER),
-    ("forward", 64): (Config(WIDE, 8, 3), *_SMALLER),
-    ("backward_queries", 128): _SMALLER,
-    ("backward_queries", 64): (Config(WIDE, 8, 2), *_SMALLER),
-    ("backward_keys", 128): (Config(SMALL, 4, 2), Config(SMALLEST, 4, 2)),
-    ("backward_keys", 64): (Config(WIDE, 8, 2), *_SMALLER),
+    ("forward", 128): (_FEWER, *_AHEAD),
+    ("forward", 64): (Config(WIDE, 8, 3), *_AHEAD),
+    ("backward_queries", 128): _AHEAD,
+    ("backward_queries", 64): (Config(WIDE, 8, 3), *_SMALLER),
+    ("backward_keys", 128): (Config(SMALL, 4, 3), Config(SMALLEST, 4, 2)),
+    ("backward_keys", 64): (_FEWER, *_AHEAD),
 }
-_HOPPER = {
-    (kernel, head_dim): (Config(WIDE, 8, stages), *_SMALLER)
-    for kernel, stages in (("forward", 3), ("backward_queries", 2), ("backward_keys", 3))
+# With less shared memory, a block ahead of 128 numbers per token fits in narrow blocks only.
+_GEFORCE = {
+    **_AMPERE,
+    ("forward", 128): (*_AHEAD, Config(SMALLEST, 4, 2)),
+    ("backward_queries", 128): _SMALLER,
+    ("backward_keys", 64): _AHEAD,
+}
+_BLACKWELL = {
+    (kernel, head_dim): (Config(WIDE, 8, 3), *_AHEAD)
+    for kernel in KERNELS
     for head_dim in (64, 128)
 }
+_HOPPER = {**_BLACKWELL, ("backward_keys", 128): _AHEAD}
 CONFIGS = {
     "sm_80": _AMPERE,
-    "sm_86": _AMPERE,
-    "sm_89": _AMPERE,
+    "sm_86": _GEFORCE,
+    "sm_89": _GEFORCE,
     "sm_90": _HOPPER,
-    "sm_100": _HOPPER,
-    "sm_120": _AMPERE,
+    "sm_100": _BLACKWELL,
+    "sm_120": _GEFORCE,
     "gfx942": {
         **{key: (Config(NARROW, 8, 1), Config(SMALL, 4, 1)) for key in _AMPERE},
         ("backward_keys", 128): (Config(SMALL, 4, 1),),

@@ -106,7 +106,15 @@ def start(config: Config, work: Work, splits: int = 1) -> None:
             **(dict(ROUNDED=work.rounded) if work.kernel == "forward" else {}),
             num_warps=config.warps,
             num_stages=config.stages,
+            **_registers(config, work),
         )
+
+
+def _registers(config: Config, work: Work) -> dict[str, int]:
+    # Steps of 8-bit rows need registers of their own: there the compiler knows better.
+    if config.registers is None or work.rounded:
+        return {}
+    return {"maxnreg": config.registers}
 
 
 def start_rounding(x: Tensor, mean: Tensor, rows: Tensor, steps: Tensor) -> None:

@@ -72,13 +72,17 @@ def forward(
         v += skip(b, v_b, h, v_h)
         own = own_places(own, TOKENS)
         entry, count = listed_entries(pid, first, blocks, BLOCK)
+        row, place = listed(entry, first_token, offsets, places)
         for block in range(0, count):
-            row, place = listed(entry + block * BLOCK, first_token, offsets, places)
+            # One block ahead: rows can be requested as soon as there is room for them.
+            following = entry + tl.minimum(block + 1, count - 1) * BLOCK
+            next_row, next_place = listed(following, first_token, offsets, places)
             hidden = hidden_pairs(own, place, others, radius_squared)
             highest, total, sums = _attend(
                 queries, k, k_l, v, v_l, k_steps, row, hidden,
                 unit, highest, total, sums, D, ROUNDED,
             )  # fmt: skip
+            row, place = next_row, next_place
 
     batches = tl.num_programs(1) // heads
     out += skip(split * batches + b, out_b, h, out_h)

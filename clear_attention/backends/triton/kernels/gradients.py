@@ -63,12 +63,16 @@ def backward_queries(
         v += skip(b, v_b, h, v_h)
         own = own_places(own, TOKENS)
         entry, count = listed_entries(pid, first, blocks, BLOCK)
+        row, place = listed(entry, first_token, offsets, places)
         for block in range(0, count):
-            row, place = listed(entry + block * BLOCK, first_token, offsets, places)
+            # One block ahead: rows can be requested as soon as there is room for them.
+            following = entry + tl.minimum(block + 1, count - 1) * BLOCK
+            next_row, next_place = listed(following, first_token, offsets, places)
             hidden = hidden_pairs(own, place, others, radius_squared)
             sums = _add_to_queries(
                 queries, grads, own_lse, own_delta, k, k_l, v, v_l, row, hidden, unit, sums, D
             )  # fmt: skip
+            row, place = next_row, next_place
 
     batches = tl.num_programs(1) // heads
     out += skip(split * batches + b, out_b, h, out_h)
@@ -130,13 +134,17 @@ def backward_keys(
         delta += bh.to(tl.int64) * tokens
         own = own_places(own, TOKENS)
         entry, count = listed_entries(pid, first, blocks, BLOCK)
+        row, place = listed(entry, first_token, offsets, places)
         for block in range(0, count):
-            row, place = listed(entry + block * BLOCK, first_token, offsets, places)
+            # One block ahead: rows can be requested as soon as there is room for them.
+            following = entry + tl.minimum(block + 1, count - 1) * BLOCK
+            next_row, next_place = listed(following, first_token, offsets, places)
             hidden = hidden_pairs(own, place, others, radius_squared)
             k_sums, v_sums = _add_to_keys(
                 keys, values, q, q_l, grad, grad_l, lse, delta, row, hidden, unit,
                 k_sums, v_sums, D,
             )  # fmt: skip
+            row, place = next_row, next_place
 
     batches = tl.num_programs(1) // heads
     k_out += skip(split * batches + b, k_out_b, h, k_out_h)
