@@ -23,7 +23,7 @@ from clear_attention import TokenLayout, Window
 from clear_attention.backends.call import Call
 from clear_attention.backends.global_tokens import shared_keys
 from clear_attention.backends.triton import kernels, launch, sequence
-from clear_attention.backends.triton.configs import CONFIGS, Config
+from clear_attention.backends.triton.configs import CONFIGS, Config, width_of
 from clear_attention.backends.triton.operators import geometry_of
 
 META: dict[str, Any] = dict(dtype=torch.bfloat16, device="meta")
@@ -70,14 +70,17 @@ def launches(gpu: str, head_dim: int) -> list[Launch]:
     """Return every different kernel that a class of GPU may compile for a head_dim.
 
     All rows of its table for small tensors; the first ones also for others and in 8 bits. Which
-    tensors are small makes a difference on AMD only.
+    tensors are small makes a difference on AMD only. Of rows that are filled up with zeros, only
+    the first row of the table.
     """
     cases = [case for case in CASES if case != "mixed" or not gpu.startswith("sm_")]
     found: dict[str, Launch] = {}
-    table = {kernel: rows for (kernel, dim), rows in CONFIGS[gpu].items() if dim == head_dim}
-    for place in range(max(map(len, table.values()))):
+    width = width_of(head_dim)
+    filled_up = head_dim != width
+    table = {kernel: rows for (kernel, dim), rows in CONFIGS[gpu].items() if dim == width}
+    for place in range(1 if filled_up else max(map(len, table.values()))):
         row = {kernel: rows[min(place, len(rows) - 1)] for kernel, rows in table.items()}
-        for case in cases if place == 0 else ("small",):
+        for case in cases if place == 0 and not filled_up else ("small",):
             with _recorded(gpu, case, row, found):
                 trained = "backward_keys" in table
                 _run(CASES[case], case == "mixed", head_dim, trained, rounded=place == 0)

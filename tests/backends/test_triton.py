@@ -54,6 +54,8 @@ CASES = {
     "as wide as what it meets": one_head(TokenLayout(2, 7, 7), radius=4, wraps=(True, True)),
     "a window wider than numbers of 8 bits": one_head(TokenLayout(2, 3, 420), radius=300),
     "a window wider than integers": one_head(TokenLayout(2, 5, 33), radius=10**6),
+    "heads that are filled up": Case(TokenLayout(6, 9, 11, extra=2), 3, factor=4, head_dim=24),
+    "wide heads that are filled up": one_head(TokenLayout(4, 9, 11), radius=4, head_dim=72),
     "wide heads": one_head(TokenLayout(20, 12, 20), radius=6, head_dim=128),
 }
 # The smallest blocks take most steps.

@@ -49,7 +49,7 @@ SMALL = Case(TokenLayout(4, 40, 40), radius=8)
             call(SMALL),
             "takes float16 and bfloat16, not",
         ),
-        (queries(SMALL, head_dim=24), call(SMALL), "a head_dim of 16 or 32 or 64 or 128, not 24"),
+        (queries(SMALL, head_dim=40), call(SMALL), "or 96 or 120 or 128, not 40"),
         (queries(SMALL), call(SMALL, scale=-1.0), "the scale must be positive"),
         (
             torch.empty(1, 1, 4 + 4096, 64, dtype=torch.float16),

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not made for this machine")
 
-from clear_attention.backends.triton.configs import CONFIGS, GPUS, HEAD_DIMS, KERNELS
+from clear_attention.backends.triton.configs import CONFIGS, GPUS, HEAD_DIMS, KERNELS, width_of
 
 pytestmark = pytest.mark.long
 
@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).with_name("compile_kernels.py")
 
 
 def test_every_class_of_gpu_has_every_kernel():
-    wanted = {(kernel, dim) for kernel in KERNELS for dim in HEAD_DIMS["cuda"]}
+    wanted = {(kernel, width_of(dim)) for kernel in KERNELS for dim in HEAD_DIMS["cuda"]}
     lacking = {(gpu, *key) for gpu in GPUS for key in wanted - CONFIGS[gpu].keys()}
     assert lacking == {("gfx1100", "backward_queries", 128), ("gfx1100", "backward_keys", 128)}
     assert CONFIGS.keys() == GPUS.keys()

@@ -21,6 +21,7 @@ CASES = {
     "no text": Case(TokenLayout(0, 17, 18), radius=4, heads=1),
     "pooled": Case(TokenLayout(6, 13, 22, extra=3), radius=3, factor=4, heads=1),
     "views of a fused layer": Case(TokenLayout(9, 10, 17), radius=4, strides="fused"),
+    "heads that are filled up": Case(TokenLayout(5, 9, 11), radius=4, head_dim=24),
 }
 
 

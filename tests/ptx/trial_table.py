@@ -50,6 +50,7 @@ SPREAD: dict[str, tuple[tuple[str, torch.dtype, int, dict[str, object]], ...]] =
         ("ragged", BF16, 128, {"trained": True, "options": Options("reverse", truncate=True)}),
         ("splits", BF16, 128, {}),
         ("plain", BF16, 128, {"rounded": True}),
+        ("plain", FP16, 72, {"trained": True}),
         ("plain", BF16, 128, {"step": 1, "trained": True}),
     ),
     "sm_86": (
@@ -71,6 +72,7 @@ SPREAD: dict[str, tuple[tuple[str, torch.dtype, int, dict[str, object]], ...]] =
         ("ragged", BF16, 64, {"trained": True, "options": Options("reverse")}),
         ("plain", FP16, 128, {"trained": True, "options": Options(truncate=True)}),
         ("spaced v", FP16, 128, {}),
+        ("spaced v", BF16, 120, {"trained": True}),
         ("plain", FP16, 64, {"rounded": True}),
         ("plain", BF16, 128, {"step": 1}),
     ),

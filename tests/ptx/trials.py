@@ -155,7 +155,7 @@ def on(trial: Trial, machine: Machine) -> Iterator[None]:
     """Let the backend take this process for the trial's GPU."""
 
     def configs_for(kernel: str, own: Tensor) -> tuple[configs.Config, ...]:
-        table = configs.CONFIGS[trial.gpu][kernel, own.shape[-1]]
+        table = configs.CONFIGS[trial.gpu][kernel, configs.width_of(own.shape[-1])]
         return tuple(table[min(trial.step, len(table) - 1) :])
 
     machine.arch, machine.options = int(trial.gpu[3:]), trial.options

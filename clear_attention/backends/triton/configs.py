@@ -18,7 +18,10 @@ from .lists import Shape
 
 KERNELS = ("forward", "backward_queries", "backward_keys")
 # By type of device; "cpu" is for Triton's interpreter, whose bfloat16 products are wrong.
-HEAD_DIMS = {"cuda": (64, 128), "cpu": (16, 32, 64, 128)}
+HEAD_DIMS = {
+    "cuda": (64, 72, 80, 96, 120, 128),
+    "cpu": (16, 24, 32, 64, 72, 80, 96, 120, 128),
+}
 DTYPES = {"cuda": (torch.float16, torch.bfloat16), "cpu": (torch.float16, torch.float32)}
 
 
@@ -135,10 +138,12 @@ def why_not(device: torch.device, head_dim: int, trained: bool) -> str | None:
     """
     name = gpu_name(device)
     if name in GPUS:
-        has_gradients = ("backward_keys", head_dim) in CONFIGS[name]
-        if has_gradients or not trained:
-            return None
-        return f"its gradients for a head_dim of {head_dim} do not fit the registers of {name}"
+        table, width = CONFIGS[name], width_of(head_dim)
+        if ("forward", width) not in table:
+            return f"a head_dim of {head_dim} does not fit the registers of {name}"
+        if trained and ("backward_keys", width) not in table:
+            return f"its gradients for a head_dim of {head_dim} do not fit the registers of {name}"
+        return None
     if name.startswith("sm_") and int(name[3:]) < 80:
         return f"Triton has no tensor-core products for {name}; sm_80 (RTX 30, A100) is the oldest"
     return f"it has no configuration for {name} yet"
@@ -164,4 +169,9 @@ def configs_for(kernel: str, own: Tensor) -> Sequence[Config]:
     """
     if own.device.type == "cpu":
         return (INTERPRETED,)
-    return CONFIGS[gpu_name(own.device)][kernel, own.shape[-1]]
+    return CONFIGS[gpu_name(own.device)][kernel, width_of(own.shape[-1])]
+
+
+def width_of(head_dim: int) -> int:
+    """Return how many numbers per row are computed with: the next power of two."""
+    return 1 << (head_dim - 1).bit_length()

@@ -13,7 +13,7 @@ from triton.runtime.errors import OutOfResources
 
 from ...window import Window
 from ..triton import kernels
-from .configs import Config, configs_for
+from .configs import Config, configs_for, width_of
 from .lists import ALIGNED, Lists, make_lists
 
 logger = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ def start(config: Config, work: Work, splits: int = 1) -> None:
             scale=work.scale,
             radius_squared=radius * radius,
             D=head_dim,
+            WIDTH=width_of(head_dim),
             ROWS=shape.rows,
             COLUMNS=shape.columns,
             BLOCK=shape.block,
@@ -131,6 +132,7 @@ def start_rounding(x: Tensor, mean: Tensor, rows: Tensor, steps: Tensor) -> None
             heads=heads,
             tokens=tokens,
             D=head_dim,
+            WIDTH=width_of(head_dim),
             BLOCK=ROWS_PER_PROGRAM,
         )
 

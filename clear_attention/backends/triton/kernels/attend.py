@@ -13,6 +13,7 @@ from .blocks import (
     HIDDEN,
     SIZES,
     hidden_pairs,
+    inside,
     listed,
     listed_entries,
     load_rows,
@@ -37,8 +38,8 @@ def forward(
     shared_k_b, shared_k_h, shared_k_l, shared_v_b, shared_v_h, shared_v_l,
     out_b, out_h, out_l,
     heads, tokens, height, width, shared_count, blocks_per_split, scale, radius_squared,
-    D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
-    WINDOW: tl.constexpr, ROUNDED: tl.constexpr,
+    D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    BLOCK: tl.constexpr, WINDOW: tl.constexpr, ROUNDED: tl.constexpr,
 ):  # fmt: skip
     """Attend from one tile of queries to the keys of one split: normalised output, log-sum-exp.
 
@@ -48,7 +49,7 @@ def forward(
     b, h = (bh // heads).to(tl.int64), (bh % heads).to(tl.int64)
     TOKENS: tl.constexpr = ROWS * COLUMNS
     first_token, token, there = tile(pid, tokens, height, width, ROWS, COLUMNS)
-    queries = load_rows(q + skip(b, q_b, h, q_h), token, q_l, D)
+    queries = load_rows(q + skip(b, q_b, h, q_h), token, q_l, D, WIDTH)
     unit = tl.full([TOKENS], scale * LOG2E, tl.float32)
     if ROUNDED:
         unit *= tl.load(q_steps + bh.to(tl.int64) * tokens + token)
@@ -56,7 +57,7 @@ def forward(
         shared_k_steps += bh.to(tl.int64) * shared_count
     highest = tl.full([TOKENS], HIDDEN, tl.float32)
     total = tl.zeros([TOKENS], tl.float32)
-    sums = tl.zeros([TOKENS, D], tl.float32)
+    sums = tl.zeros([TOKENS, WIDTH], tl.float32)
 
     shared_k += skip(b, shared_k_b, h, shared_k_h)
     shared_v += skip(b, shared_v_b, h, shared_v_h)
@@ -65,7 +66,7 @@ def forward(
         row, hidden = shared_block(block, shared_count, TOKENS, BLOCK)
         highest, total, sums = _attend(
             queries, shared_k, shared_k_l, shared_v, shared_v_l, shared_k_steps, row, hidden,
-            unit, highest, total, sums, D, ROUNDED,
+            unit, highest, total, sums, D, WIDTH, ROUNDED,
         )  # fmt: skip
     if WINDOW:
         k += skip(b, k_b, h, k_h)
@@ -80,13 +81,13 @@ def forward(
             hidden = hidden_pairs(own, place, others, radius_squared)
             highest, total, sums = _attend(
                 queries, k, k_l, v, v_l, k_steps, row, hidden,
-                unit, highest, total, sums, D, ROUNDED,
+                unit, highest, total, sums, D, WIDTH, ROUNDED,
             )  # fmt: skip
             row, place = next_row, next_place
 
     batches = tl.num_programs(1) // heads
     out += skip(split * batches + b, out_b, h, out_h)
-    store_rows(out, token, out_l, sums / total[:, None], there, D)
+    store_rows(out, token, out_l, sums / total[:, None], there, D, WIDTH)
     lse += (split * tl.num_programs(1) + bh).to(tl.int64) * tokens
     tl.store(lse + token, (highest + tl.log2(total)) * LN2, there)
 
@@ -94,10 +95,10 @@ def forward(
 @triton.jit
 def _attend(
     queries, k, k_stride, v, v_stride, k_steps, row, hidden, unit, highest, total, sums,
-    D: tl.constexpr, ROUNDED: tl.constexpr,
+    D: tl.constexpr, WIDTH: tl.constexpr, ROUNDED: tl.constexpr,
 ):  # fmt: skip
     """Attend to one more block: return the highest score, the sum of shares, that of values."""
-    keys = load_rows(k, row, k_stride, D)
+    keys = load_rows(k, row, k_stride, D, WIDTH)
     if ROUNDED:
         steps = tl.load(k_steps + row)
         scores = tl.dot(queries, tl.trans(keys)).to(tl.float32) * steps[None, :] + hidden
@@ -107,14 +108,15 @@ def _attend(
     shares = tl.exp2(scores * unit[:, None] - new_highest[:, None])
     shrink = tl.exp2(highest - new_highest)
     total = total * shrink + tl.sum(shares, 1)
-    values = load_rows(v, row, v_stride, D)
+    values = load_rows(v, row, v_stride, D, WIDTH)
     sums = tl.dot(shares.to(values.dtype), values, sums * shrink[:, None], input_precision="ieee")
     return new_highest, total, sums
 
 
 @triton.jit(do_not_specialize=SIZES)
 def round_rows(
-    x, mean, out, steps, x_b, x_h, x_l, heads, tokens, D: tl.constexpr, BLOCK: tl.constexpr
+    x, mean, out, steps, x_b, x_h, x_l, heads, tokens,
+    D: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Round rows, less a mean, to 8-bit integers in steps of their largest number."""
     bh = tl.program_id(1)
@@ -122,11 +124,13 @@ def round_rows(
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = row < tokens
     row = tl.minimum(row, tokens - 1)
-    values = load_rows(x + skip(b, x_b, h, x_h), row, x_l, D).to(tl.float32)
-    values -= tl.load(mean + bh * D + tl.arange(0, D))[None, :]
+    values = load_rows(x + skip(b, x_b, h, x_h), row, x_l, D, WIDTH).to(tl.float32)
+    column = tl.arange(0, WIDTH)
+    values -= tl.load(mean + bh * D + column, mask=inside(D, WIDTH), other=0)[None, :]
     step = tl.maximum(tl.max(tl.abs(values), 1), SMALLEST) / 127
     values = values / step[:, None]
     rounded = tl.where(values < 0, values - 0.5, values + 0.5).to(tl.int8)
     row = bh.to(tl.int64) * tokens + row
-    tl.store(out + row[:, None] * D + tl.arange(0, D)[None, :], rounded, there[:, None])
+    wanted = there[:, None] & inside(D, WIDTH)[None, :]
+    tl.store(out + row[:, None] * D + column[None, :], rounded, wanted)
     tl.store(steps + row, step, there)

@@ -5,7 +5,8 @@ are two loops: shared tokens need neither lists nor places, and each loop reads 
 (Triton 3.6 and 3.7 cannot compile a choice between two pointers for AMD.) Without a window there
 are only shared tokens.
 
-Sizes are run-time integers: nothing is compiled anew for another picture.
+Sizes are run-time integers: nothing is compiled anew for another picture. Tensor cores want a power
+of two of numbers per row: other rows are filled up with zeros on the way.
 """
 
 from __future__ import annotations
@@ -109,22 +110,34 @@ def skip(b, stride_b, h, stride_h):
 
 
 @triton.jit
-def load_rows(base, row, stride, D: tl.constexpr):
-    """Load rows of D numbers; the stride is in units of `ALIGNED` numbers.
+def load_rows(base, row, stride, D: tl.constexpr, WIDTH: tl.constexpr):
+    """Load rows of D numbers, and zeros up to WIDTH; the stride is in units of `ALIGNED` numbers.
 
     In these units a row's start fits into 32 bits, which are multiplied in one instruction.
     """
-    return tl.load(_pointers(base, row, stride, D))
+    pointers = _pointers(base, row, stride, WIDTH)
+    if WIDTH == D:
+        numbers = tl.load(pointers)
+    else:
+        numbers = tl.load(pointers, mask=inside(D, WIDTH)[None, :], other=0)
+    return numbers
 
 
 @triton.jit
-def store_rows(base, row, stride, numbers, there, D: tl.constexpr):
-    """Store rows of D numbers, where they are there."""
-    pointers = _pointers(base, row, stride, D)
-    tl.store(pointers, numbers.to(base.dtype.element_ty), there[:, None])
+def store_rows(base, row, stride, numbers, there, D: tl.constexpr, WIDTH: tl.constexpr):
+    """Store the first D numbers of rows, where they are there."""
+    pointers = _pointers(base, row, stride, WIDTH)
+    there = there[:, None] & inside(D, WIDTH)[None, :]
+    tl.store(pointers, numbers.to(base.dtype.element_ty), there)
 
 
 @triton.jit
-def _pointers(base, row, stride, D: tl.constexpr):
+def inside(D: tl.constexpr, WIDTH: tl.constexpr):
+    """Return which of WIDTH numbers are among the first D."""
+    return tl.arange(0, WIDTH) < D
+
+
+@triton.jit
+def _pointers(base, row, stride, WIDTH: tl.constexpr):
     start = (row * stride).to(tl.int64) * ALIGNED
-    return base + start[:, None] + tl.arange(0, D)[None, :]
+    return base + start[:, None] + tl.arange(0, WIDTH)[None, :]
