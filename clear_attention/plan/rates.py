@@ -26,8 +26,8 @@ from .machine import Machine, TimedPart
 WIDEST = 4096  # side of the linear layers that are timed
 
 COLD = 4
-"""So much longer than the call are samples at most: a block holds about that many times the tensors
-of one of its parts, which push each other out of the caches."""
+"""Longest sample, as a multiple of the call: about the working set of a whole block, so that caches
+are as cold as in a run."""
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ from ...window import Window
 from ..call import About, Call, Footprint, wants_gradients
 from ..global_tokens import shared_keys
 from ..sizes import hidden_bytes, output_bytes, shared_bytes, shared_pairs, window_pairs
-from ..triton import configs, lists
+from . import configs, lists
 
 __all__ = ["ABOUT", "attend", "footprint", "is_trained", "why_not", "why_not_auto"]
 

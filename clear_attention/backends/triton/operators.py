@@ -45,7 +45,7 @@ def _operator(name: str, function: str, schema: str, fake: Callable[..., Any]) -
         from . import sequence
 
         *tensors, geometry, scale = arguments
-        return getattr(sequence, function)(*tensors, sequence.Geometry(*geometry), scale)
+        return getattr(sequence, function)(*tensors, sequence.SequenceShape(*geometry), scale)
 
     operator = torch.library.custom_op(name, compute, mutates_args=(), schema=schema)
     operator.register_fake(fake)
@@ -96,7 +96,7 @@ def attend(
 
 
 def geometry_of(layout: TokenLayout, window: Window) -> Sequence[int]:
-    """Return what `sequence.Geometry` holds, as numbers."""
+    """Return what `sequence.SequenceShape` holds, as numbers."""
     window = within(window, layout.height, layout.width)
     wraps = int(window.wrap_height), int(window.wrap_width)
     return [layout.text, layout.height, layout.width, window.radius, *wraps]

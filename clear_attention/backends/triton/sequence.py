@@ -15,7 +15,7 @@ from .operators import empty_outputs
 from .passes import Sides
 
 
-class Geometry(NamedTuple):
+class SequenceShape(NamedTuple):
     """Where the tokens lie and who sees whom, in numbers that an operator can take.
 
     Attributes:
@@ -48,7 +48,7 @@ class Geometry(NamedTuple):
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, shared_k: Tensor, shared_v: Tensor, geometry: Geometry,
+    q: Tensor, k: Tensor, v: Tensor, shared_k: Tensor, shared_v: Tensor, geometry: SequenceShape,
     scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Compute CLEAR attention.
@@ -78,7 +78,7 @@ def attend(
 
 
 def attend_rounded(
-    q: Tensor, k: Tensor, v: Tensor, shared_k: Tensor, shared_v: Tensor, geometry: Geometry,
+    q: Tensor, k: Tensor, v: Tensor, shared_k: Tensor, shared_v: Tensor, geometry: SequenceShape,
     scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Compute what `attend` does with queries and keys rounded to 8 bits.
@@ -117,7 +117,7 @@ def attend_rounded(
 
 def gradients(
     grad: Tensor, out: Tensor, lse: Tensor,
-    q: Tensor, k: Tensor, v: Tensor, shared_k: Tensor, shared_v: Tensor, geometry: Geometry,
+    q: Tensor, k: Tensor, v: Tensor, shared_k: Tensor, shared_v: Tensor, geometry: SequenceShape,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Compute the gradients of q, k, v and of the shared keys and values.

@@ -1,4 +1,4 @@
-"""A MODEL's own weights of its attention: their names, whether a checkpoint fits, their values."""
+"""Read a model's unpatched attention weights, and check that a checkpoint fits them."""
 
 from __future__ import annotations
 

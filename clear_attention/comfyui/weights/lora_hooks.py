@@ -1,9 +1,8 @@
 """LoRA hooks (Create Hook LoRA, schedules, masks) on a model that is streamed from main memory.
 
-The host adds a hook's change to a weight where it lies, and applies the model's own patches to a
-copy, each time that it is used. Patches that replace what was there, as CLEAR's do, would so take
-the hook's change with them. What they take is added again: by the host's weight wrappers, which run
-behind its patches, and only where a hook is in use.
+The host adds a hook's change to the stored weight. At each use it applies the model's own patches to
+a copy of that weight. CLEAR's patches replace the copied rows, and so remove the hook's change. This
+module adds the removed share again, in the host's weight wrappers, which run behind the patches.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ KEY = "clear_attention"
 Loss = tuple[tuple[int, int, int] | None, float]
 """Rows of a weight, and the share of a hook's change that is lost on them."""
 Losses = Callable[[Collection[Any]], list[Loss]]
-"""Reads off a key's patches what is lost, as `restore_hooks` is told."""
+"""Reads the lost rows and shares off the patches of a key."""
 
 
 def restore_hooks(model: ModelPatcher, losses: Losses) -> None:
-    """Let hooks have their full effect on a clone, whichever way the host loads its weights.
+    """Keep the full effect of hooks on a clone, whichever way the host loads its weights.
 
     Args:
         model: The clone.
-        losses: Of the patches of one key, what they take away from what a hook has added.
+        losses: Returns what the patches of one key remove from a hook's change.
     """
 
     def registered(patcher: ModelPatcher, *_: Any, **__: Any) -> None:
