@@ -91,7 +91,7 @@ def _run(layout: TokenLayout, fused: bool, head_dim: int, trained: bool, rounded
     q, k, v = _tensors(layout, fused, head_dim)
     call = Call(layout, Window(4), None, head_dim**-0.5)
     shared = shared_keys(k, call), shared_keys(v, call)
-    geometry = sequence.Geometry(*geometry_of(layout, call.window))
+    geometry = sequence.SequenceShape(*geometry_of(layout, call.window))
     arguments = (q, k, v, *shared, geometry, call.scale)
     if rounded:
         sequence.attend_rounded(*arguments)

@@ -1,8 +1,9 @@
 """LoRA hooks (Create Hook LoRA, schedules, masks) on a model that is streamed from main memory.
 
-The host adds a hook's change to the stored weight. At each use it applies the model's own patches to
-a copy of that weight. CLEAR's patches replace the copied rows, and so remove the hook's change. This
-module adds the removed share again, in the host's weight wrappers, which run behind the patches.
+The host adds a hook's change to the stored weight. At each use it applies the model's own patches
+to a copy of that weight. CLEAR's patches replace the copied rows, and so remove the hook's change.
+This module adds the removed share again, in the host's weight wrappers, which run behind the
+patches.
 """
 
 from __future__ import annotations
