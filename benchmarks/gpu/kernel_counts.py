@@ -1,7 +1,7 @@
 """What the compiled Triton kernels are made of: a table per class of GPU, without a GPU.
 
     python3 tests/backends/compile_kernels.py sm_80 > after.json
-    python3 benchmarks/kernel_counts.py --before before.json --after after.json
+    python3 benchmarks/gpu/kernel_counts.py --before before.json --after after.json
 
 Reads what `compile_kernels.py` printed, of two states of the code, and writes
 `results/kernel_counts.md`. Instructions per score: those of one thread, in machine code without
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-TARGET = Path(__file__).parent / "results" / "kernel_counts.md"
+TARGET = Path(__file__).parents[1] / "results" / "kernel_counts.md"
 LANES = 32
 NAMES = {"forward": "forward", "backward_queries": "dq", "backward_keys": "dk, dv"}
 HEAD = (
