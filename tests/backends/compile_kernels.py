@@ -95,7 +95,8 @@ def _loops(listing: str) -> Iterator[dict[str, int]]:
         body = [line for line in lines[start:end] if "NOP" not in line]
         products = sum("MMA" in line for line in body)
         waits = [int(n, 16) for n in re.findall(r"DEPBAR\.LE SB0, (0x\w+)", "\n".join(body))]
-        if products:
+        # Waits that are tried again jump back from behind the end: these are no loops.
+        if products and not any("EXIT" in line for line in body):
             yield {
                 "instructions": len(body) + 1,
                 "products": products,
