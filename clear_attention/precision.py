@@ -6,6 +6,13 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+# Found out here once: torch.compile cannot trace the question.
+AUTOCAST_DEVICES = [
+    device
+    for device in ("cpu", "cuda", "mps", "xpu")
+    if torch.amp.autocast_mode.is_autocast_available(device)
+]
+
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return float64 for float64, else float32."""
@@ -14,6 +21,6 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def unrounded(device: torch.device) -> AbstractContextManager[object]:
     """Return a context in which autocast does not round the operands of products."""
-    if not torch.amp.autocast_mode.is_autocast_available(device.type):
+    if device.type not in AUTOCAST_DEVICES:
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
