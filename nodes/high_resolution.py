@@ -44,10 +44,16 @@ class CLEARHighRes(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output()],
+            hidden=[io.Hidden.unique_id],
+            # The report goes to this very node, not to an equal one that ran before.
+            not_idempotent=True,
         )
 
     @classmethod
     def execute(
         cls, model: Any, ntk_factor: float = 10.0, proportional_attention: bool = True
     ) -> io.NodeOutput:
-        return io.NodeOutput(for_high_resolution(model, ntk_factor, proportional_attention))
+        node_id = cls.hidden.unique_id if cls.hidden else None
+        return io.NodeOutput(
+            for_high_resolution(model, ntk_factor, proportional_attention, node_id)
+        )

@@ -58,6 +58,7 @@ def with_settings(
     node_id: str | None = None,
     *,
     proportional: bool | None = None,
+    ntk_factor: float | None = None,
     wrap_height: bool | None = None,
     wrap_width: bool | None = None,
     name_blocks: bool | None = None,
@@ -71,6 +72,7 @@ def with_settings(
         model: A MODEL, left as it is.
         node_id: The node that shows the report.
         proportional: See `Settings`.
+        ntk_factor: See `Settings`.
         wrap_height: See `Settings`.
         wrap_width: See `Settings`.
         name_blocks: See `Settings`.
@@ -85,6 +87,7 @@ def with_settings(
     settings = settings_of(model)
     given = {
         "proportional": proportional,
+        "ntk_factor": ntk_factor,
         "wrap_height": wrap_height,
         "wrap_width": wrap_width,
         "name_blocks": name_blocks,

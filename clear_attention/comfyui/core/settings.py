@@ -75,6 +75,7 @@ class Settings:
     Attributes:
         local: What the last window node asks for, or None for full attention.
         proportional: Grow the softmax scale with the sequence length.
+        ntk_factor: On the base of the rotary positions; the positions themselves are a patch.
         wrap_height: Whether the last row of the picture lies beside the first one.
         wrap_width: Whether the last column lies beside the first one.
         name_blocks: Whether the host must say which block is running, whatever else needs it.
@@ -84,6 +85,7 @@ class Settings:
 
     local: WindowSettings | None = None
     proportional: bool = False
+    ntk_factor: float = 1.0
     wrap_height: bool = False
     wrap_width: bool = False
     name_blocks: bool = False

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import comfy.utils
 from comfy.model_patcher import ModelPatcher
+from torch import nn
 
 from ..core.exact_positions import ExactEmbedder
 from ..families import Embedder
 from .periodic import PeriodicEmbedder
+from .scaled import ScaledEmbedder, scaled_theta, uses_theta
 
 
 def scale_theta(model: ModelPatcher, embedder: Embedder, ntk_factor: float) -> None:
@@ -18,7 +21,8 @@ def scale_theta(model: ModelPatcher, embedder: Embedder, ntk_factor: float) -> N
     theta = 10000 * ntk_factor; positions are not rescaled (CLEAR's high-resolution recipe: 10).
 
     Raises:
-        ValueError: The factor is not positive, or the model has no rotary embedder.
+        ValueError: The factor is not positive, the model has no rotary embedder, or the one of
+            another node does not use its base.
     """
     if ntk_factor <= 0:
         raise ValueError(f"ntk_factor must be positive, got {ntk_factor}. 1 changes nothing.")
@@ -34,13 +38,46 @@ def scale_theta(model: ModelPatcher, embedder: Embedder, ntk_factor: float) -> N
             f"The positional embedder {type(unscaled).__name__} of this model has no theta to "
             "scale. Set ntk_factor to 1."
         )
-    scaled = copy.copy(unscaled)
-    scaled.theta = unscaled.theta * ntk_factor
-    # Past torch's registry of submodules, which would list the unscaled one as a child.
-    object.__setattr__(scaled, "clear_unscaled", unscaled)
+    own = _own(model, path)
+    if unscaled is own:
+        scaled = _scaled_copy(unscaled, ntk_factor)
+    else:
+        _require_theta_used(unscaled, own)
+        scaled = ScaledEmbedder(unscaled, ntk_factor)
     model.add_object_patch(
         path, outer.around(scaled) if isinstance(outer, ExactEmbedder) else scaled
     )
+
+
+def _own(model: ModelPatcher, path: str) -> Any:
+    """Return the embedder that came with the model, whatever nodes have put in its place."""
+    backup = model.object_patches_backup
+    return backup[path] if path in backup else comfy.utils.get_attr(model.model, path)
+
+
+def _scaled_copy(own: nn.Module, ntk_factor: float) -> nn.Module:
+    """Copy the model's own embedder: nobody else holds it, and torch.compile reads through it."""
+    scaled: Any = copy.copy(own)
+    scaled.theta = scaled_theta(own, ntk_factor)
+    # Past torch's registry of submodules, which would list the unscaled one as a child.
+    object.__setattr__(scaled, "clear_unscaled", own)
+    return scaled
+
+
+def _require_theta_used(unscaled: nn.Module, own: Any) -> None:
+    name = type(unscaled).__name__
+    try:
+        used = uses_theta(unscaled, axes=len(own.axes_dim))
+    except Exception as error:  # whatever another node's code raises
+        raise ValueError(
+            f"The positional embedder {name} that another node has put into this model cannot be "
+            f"scaled: it fails on three positions ({error}). Set ntk_factor to 1."
+        ) from error
+    if not used:
+        raise ValueError(
+            f"The positional embedder {name} that another node has put into this model does not "
+            "use its theta: ntk_factor would have no effect. Set ntk_factor to 1."
+        )
 
 
 def make_periodic(

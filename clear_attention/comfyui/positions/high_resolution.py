@@ -7,10 +7,14 @@ from comfy.model_patcher import ModelPatcher
 from ..core.patch import with_settings
 from ..families import require_family
 from .embedder import scale_theta
+from .ntk_report import follow_call
 
 
 def for_high_resolution(
-    model: ModelPatcher, ntk_factor: float, proportional_attention: bool
+    model: ModelPatcher,
+    ntk_factor: float,
+    proportional_attention: bool,
+    node_id: str | None = None,
 ) -> ModelPatcher:
     """Return a clone with scaled rotary positions and, if asked for, proportional attention.
 
@@ -18,6 +22,7 @@ def for_high_resolution(
         model: A MODEL, left as it is.
         ntk_factor: Factor on the rotary base; 1 changes nothing.
         proportional_attention: Scale the softmax by `proportional_scale`.
+        node_id: The node that shows the report.
 
     Raises:
         ValueError: The model's positions are not rotary, and ntk_factor is not 1.
@@ -29,7 +34,13 @@ def for_high_resolution(
             f"{family.title} models have {why}: ntk_factor would have no effect, "
             f"got {ntk_factor:g}. Set ntk_factor to 1; proportional_attention works."
         )
-    model = with_settings(model, proportional=proportional_attention)
+    model = with_settings(
+        model,
+        node_id,
+        proportional=proportional_attention,
+        ntk_factor=ntk_factor,
+        observer=follow_call,
+    )
     if family.embedder is not None:
         scale_theta(model, family.embedder, ntk_factor)
     return model
