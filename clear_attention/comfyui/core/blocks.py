@@ -56,6 +56,9 @@ def blocks_named(
     """
     if runs_foreign(family, diffusion_model):
         return tell_blocks(family, diffusion_model, options)
+    if not family.runs_own_lists(plain_module(diffusion_model)):
+        # The host would name the module that stands in place of the blocks.
+        return tell_blocks(family, diffusion_model, options)
     if not needed or _names_blocks(family):
         return nullcontext()
     if any(blocks.hook is None for blocks in family.blocks):
@@ -84,7 +87,7 @@ def runs_foreign(family: HostFamily, diffusion_model: nn.Module) -> bool:
     """
     if family.runner is None:
         return False
-    runner = getattr(plain_module(diffusion_model), family.runner)
+    runner = getattr(plain_module(diffusion_model), family.runner, None)
     return not str(getattr(runner, "__module__", "")).startswith("comfy.")
 
 

@@ -23,6 +23,8 @@ class HostBlocks:
         hook: Under which name the host's ``patches_replace`` lists them, or None.
         sliced: How CLEAR Low Memory computes them in slices, or None.
         attends_twice: Whether a block also has the attention that is ``inside`` this kind.
+        block: Name of the host's class for a block, by which it is found where another node has
+            put something of its own into the list.
     """
 
     kind: str
@@ -30,10 +32,35 @@ class HostBlocks:
     hook: str | None = None
     sliced: Sliced | None = None
     attends_twice: Callable[[Any], bool] = lambda block: False
+    block: str = ""
 
     def of(self, model: nn.Module) -> list[nn.Module]:
-        """List the model's blocks; ControlNets of a family may have none of a kind."""
+        """List the model's blocks; ControlNets of a family may have none of a kind.
+
+        A first-block cache puts one module in place of all blocks, of both kinds, and runs them
+        itself: they are listed where they are. Anything that holds no block counts as one itself.
+        """
+        listed = self.listed(model)
+        blocks = [own for one in listed for own in self._inside(one) or [one]]
+        return blocks or self._inside(model)
+
+    def listed(self, model: nn.Module) -> list[nn.Module]:
+        """List what the host runs for blocks of this kind, whatever other nodes put there."""
         return list(getattr(model, self.path, ()))
+
+    def is_own(self, block: nn.Module) -> bool:
+        """Return whether a block is of the host's class, or derived from it."""
+        types = type(plain_module(block)).__mro__
+        return not self.block or any(
+            one.__name__ == self.block and one.__module__.startswith("comfy.") for one in types
+        )
+
+    def _inside(self, module: nn.Module) -> list[nn.Module]:
+        if not self.block:
+            return []
+        if self.is_own(module):
+            return [module]
+        return [one for one in module.modules() if self.is_own(one)]
 
 
 @dataclass(frozen=True)
@@ -110,6 +137,10 @@ class HostFamily:
         return any(
             blocks.attends_twice(block) for blocks in self.blocks for block in blocks.of(model)
         )
+
+    def runs_own_lists(self, model: nn.Module) -> bool:
+        """Return whether a model's lists of blocks hold these blocks, and not a node's module."""
+        return all(blocks.of(model) == blocks.listed(model) for blocks in self.blocks)
 
     def reference_latents(self, arguments: Mapping[str, Any]) -> list[Tensor]:
         """Return the latents of the reference pictures among a model call's arguments."""

@@ -11,6 +11,13 @@ from ...families.flux import FLUX as DATA
 from ..slicing import flux as slicing
 from .family import Embedder, HostBlocks, HostFamily
 
+DOUBLE = HostBlocks(
+    "double", "double_blocks", "double_block", slicing.DOUBLE, block="DoubleStreamBlock"
+)
+SINGLE = HostBlocks(
+    "single", "single_blocks", "single_block", slicing.SINGLE, block="SingleStreamBlock"
+)
+
 
 def dimensions(model: Any) -> Mapping[str, int]:
     """Return the arguments of `network.flux`."""
@@ -19,8 +26,8 @@ def dimensions(model: Any) -> Mapping[str, int]:
         hidden=model.hidden_size,
         heads=model.num_heads,
         mlp=int(model.hidden_size * params.mlp_ratio),
-        double=len(model.double_blocks),
-        single=len(model.single_blocks),
+        double=len(DOUBLE.of(model)),
+        single=len(SINGLE.of(model)),
         latent_values=model.out_channels,
         input_values=model.in_channels,
         context=params.context_in_dim,
@@ -30,10 +37,7 @@ def dimensions(model: Any) -> Mapping[str, int]:
 FLUX = HostFamily(
     data=DATA,
     matches=lambda model: isinstance(model, comfy.ldm.flux.model.Flux),
-    blocks=(
-        HostBlocks("double", "double_blocks", "double_block", slicing.DOUBLE),
-        HostBlocks("single", "single_blocks", "single_block", slicing.SINGLE),
-    ),
+    blocks=(DOUBLE, SINGLE),
     dimensions=dimensions,
     embedder=Embedder("pe_embedder", axes=(1, 2), process="process_img"),
     references="ref_latents",

@@ -132,15 +132,21 @@ def slice_blocks(
     model = executor.class_obj.diffusion_model
     family = family_of(model)
     report: RunReport | None = options.get(REPORT_KEY)
-    if family is not None and MEMORY_KEY in options and runs_foreign(family, model):
+    if family is not None and MEMORY_KEY in options and _run_by_others(family, model):
         # It may leave the options out, by which a block knows its call.
         if report is not None:
-            report.note("memory: blocks whole: another node (TeaCache, PuLID) runs them")
+            report.note(
+                "memory: blocks whole: another node runs them (TeaCache, PuLID, a block cache)"
+            )
     elif family is not None and MEMORY_KEY in options:
         plain = plain_module(model)
         options[MEMORY_CALL_KEY] = MemoryCall(options[MEMORY_KEY], plain, report)
         options["patches_replace"] = _with_slices(options.get("patches_replace", {}), family, plain)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def _run_by_others(family: HostFamily, model: nn.Module) -> bool:
+    return runs_foreign(family, model) or not family.runs_own_lists(plain_module(model))
 
 
 def _with_slices(

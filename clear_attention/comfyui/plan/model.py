@@ -104,7 +104,10 @@ def _positions(model: ModelPatcher) -> Callable[[int], Tensor] | None:
     if family.embedder is None:
         return None
     embedder = model.get_model_object(f"diffusion_model.{family.embedder.path}")
-    axes = len(embedder.axes_dim)
+    axes_dim = getattr(embedder, "axes_dim", None)  # another node's may not say
+    if axes_dim is None:
+        return None
+    axes = len(axes_dim)
     return lambda tokens: embedder(torch.zeros(1, tokens, axes, device=model.load_device))
 
 

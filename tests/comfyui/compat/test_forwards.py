@@ -128,7 +128,9 @@ def test_low_memory_leaves_blocks_to_another_forward_and_says_so(
     window = nodes.CLEARAttention(flux_model("b"), RADIUS)
     model = with_forward(nodes.CLEARLowMemory(window, 20), forward_without_options)
     assert torch.equal(sampled(model, SIZE), sampled(window, SIZE))
-    assert "memory: blocks whole: another node (TeaCache, PuLID) runs them" in lines()
+    assert (
+        "memory: blocks whole: another node runs them (TeaCache, PuLID, a block cache)" in lines()
+    )
 
 
 class OwnBlock(torch.nn.Module):
