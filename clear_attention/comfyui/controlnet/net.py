@@ -12,10 +12,11 @@ from comfy.controlnet import ControlNet
 from torch import Tensor
 
 from ..core import host
+from ..core.coverage import report_coverage
 from ..core.geometry import geometry_of
 from ..core.override import CALL_KEY, ModelCall, override
 from ..core.patch import OVERRIDE_KEY, REPORT_KEY, SETTINGS_KEY, why_dense
-from ..core.report import RunReport
+from ..core.report import ComputedPath, RunReport
 from ..core.settings import Settings, WindowSettings
 from ..families import family_of, plain_module
 from .blocks import blocks_of, options_for_blocks, rotary_positions, theta_of
@@ -211,10 +212,13 @@ class LocalControlNet(ControlNet):
                         wrap_width=settings.wrap_width,
                     )
                 )
-            if settings.local is not None or settings.proportional:
+            if call.acts:
                 options = {CALL_KEY: call, OVERRIDE_KEY: override}
                 hooks.enter_context(options_for_blocks(blocks_of(network), options))
+            elif settings.local is not None:
+                call.report.add(ComputedPath("dense", why=call.why_dense or "", whole=True))
             yield
+        report_coverage(call, family, network)
         self._tell(call, transformer_options)
 
     def _theta(self, network: Any) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -57,6 +57,7 @@ class ModelCall:
         previous: The override that was in the slot before, or None.
         report: Collects what happened, or None outside a sampling run.
         recorder: Is given each block's attention output, or None.
+        attended: The block of each attention so far, None where nobody names it.
     """
 
     family: Family
@@ -66,6 +67,23 @@ class ModelCall:
     previous: Override | None
     report: RunReport | None
     recorder: OutputRecorder | None = None
+    attended: list[Block | None] = field(default_factory=list)
+
+    @property
+    def acts(self) -> bool:
+        """Whether the attention of this call is anything but the host's own.
+
+        The slot of a call that is not keeps what others have put there: hosts leave a checkpoint's
+        own attention out as soon as there is any override.
+        """
+        return self.why_dense is None or self.settings.proportional or self.recorder is not None
+
+    @property
+    def needs_block(self) -> bool:
+        """Whether the attention must know which block is running."""
+        asked = self.settings.local
+        window = self.why_dense is None and asked is not None and asked.needs_block
+        return self.settings.name_blocks or window or self.recorder is not None
 
 
 class Observer(Protocol):
@@ -104,6 +122,8 @@ def override(func: Override, *args: Any, **kwargs: Any) -> Tensor:
     host_call = read_call(*args, **kwargs)
     layout = model_call.geometry.layout(host_call.q.shape[2])
     block = running_block(kwargs["transformer_options"], model_call.family, layout)
+    if block is not None or layout is not None:
+        model_call.attended.append(block)
     why_dense = _why_dense(model_call, host_call, layout, block)
     if why_dense is None and layout is not None:
         out = _local(model_call, host_call, layout, block)

@@ -12,12 +12,13 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from ..core import host
-from ..families import family_of, require_family
+from ..families import HostFamily, family_of, require_family
 from .blocks import block_counts, blocks_named
+from .coverage import report_coverage
 from .exact_positions import make_positions_exact, set_grid
 from .geometry import Geometry, geometry_of
 from .override import CALL_KEY, RECORDER_KEY, ModelCall, override
-from .report import RunReport
+from .report import ComputedPath, RunReport
 from .settings import Settings, WindowSettings
 
 SETTINGS_KEY = "clear_attention"
@@ -134,7 +135,7 @@ def report_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
     finally:
         settings: Settings = options[SETTINGS_KEY]
         attention = settings.local is not None
-        if attention or report.calls or report.notes or report.warned:
+        if attention or report.lines() or report.notes or report.warned:
             report.publish(settings.node_ids, attention)
 
 
@@ -150,38 +151,54 @@ def direct_attention(
 ) -> Tensor:
     """Put our override into the options of one model call, in front of whatever is there.
 
-    Looking at the slot per call, not when the node runs, lets nodes that assign it stand before or
-    after ours in the graph.
+    A call that is full attention as a whole is left as it is. Looking at the slot per call, not
+    when the node runs, lets nodes that assign it stand before or after ours in the graph.
     """
     options = dict(transformer_options or {})
     settings = options.get(SETTINGS_KEY)
     model = executor.class_obj
-    told: AbstractContextManager[None] = nullcontext()
     family = family_of(model.diffusion_model)
-    if settings is not None and family is not None and options.get(OVERRIDE_KEY) is not override:
-        geometry = geometry_of(
-            x,
-            family.reference_latents(kwargs),
-            family.patch(model.diffusion_model),
-            family.data.order,
-        )
-        options[CALL_KEY] = ModelCall(
-            family=family.data,
-            settings=settings,
-            geometry=geometry,
-            why_dense=why_dense(settings.local, geometry, t, model.model_sampling),
-            previous=options.get(OVERRIDE_KEY),
-            report=options.get(REPORT_KEY),
-            recorder=options.get(RECORDER_KEY),
-        )
-        options[OVERRIDE_KEY] = override
-        needed = settings.needs_block or options.get(RECORDER_KEY) is not None
-        told = blocks_named(family, model.diffusion_model, options, needed)
-        set_grid(family, model.diffusion_model, geometry)
-        for observe in settings.observers:
-            observe(options[CALL_KEY], x, model.diffusion_model)
-    with told:
+    if settings is None or family is None or options.get(OVERRIDE_KEY) is override:
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    references = family.reference_latents(kwargs)
+    patch = family.patch(model.diffusion_model)
+    geometry = geometry_of(x, references, patch, family.data.order)
+    call = options[CALL_KEY] = ModelCall(
+        family=family.data,
+        settings=settings,
+        geometry=geometry,
+        why_dense=why_dense(settings.local, geometry, t, model.model_sampling),
+        previous=options.get(OVERRIDE_KEY),
+        report=options.get(REPORT_KEY),
+        recorder=options.get(RECORDER_KEY),
+    )
+    set_grid(family, model.diffusion_model, geometry)
+    for observe in settings.observers:
+        observe(call, x, model.diffusion_model)
+    with attention_directed(call, family, model.diffusion_model, options):
+        out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    report_coverage(call, family, model.diffusion_model)
+    return out
+
+
+def attention_directed(
+    call: ModelCall, family: HostFamily, network: Any, options: dict[str, Any]
+) -> AbstractContextManager[None]:
+    """Put our override into a call's options, where it has something to do.
+
+    Args:
+        call: That begins.
+        family: Of the network.
+        network: That runs, compiled or not.
+        options: Of the call; changed.
+    """
+    if call.acts:
+        options[OVERRIDE_KEY] = override
+    elif call.report is not None and call.settings.local is not None:
+        call.report.add(ComputedPath("dense", why=call.why_dense or "", whole=True))
+    if call.acts or call.needs_block:
+        return blocks_named(family, network, options, call.needs_block)
+    return nullcontext()
 
 
 def why_dense(

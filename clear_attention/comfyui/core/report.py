@@ -32,6 +32,7 @@ class ComputedPath:
         why: Why it stayed dense or took another backend than asked; empty if neither.
         wrapped: Whether the window wraps around.
         whose: Whose attention it was, empty for the model's.
+        whole: Whether whole calls of the model are counted, in place of single attention calls.
     """
 
     backend: str
@@ -43,6 +44,7 @@ class ComputedPath:
     why: str = ""
     wrapped: bool = False
     whose: str = ""
+    whole: bool = False
 
     def describe(self, calls: int) -> str:
         """Return one line for people."""
@@ -56,7 +58,7 @@ class ComputedPath:
         if self.possible:
             share = 100 * self.computed / self.possible
             parts.append(f"{share:.1f} % of the pairs ({self.computed:,} of {self.possible:,})")
-        parts.append(f"{calls} attention call{'s' if calls != 1 else ''}")
+        parts.append(_calls(calls, "model" if self.whole else "attention"))
         whose = f"{self.whose}: " if self.whose else ""
         return whose + ", ".join(parts) + (f": {self.why}" if self.why else "")
 
@@ -66,6 +68,7 @@ class RunReport:
 
     def __init__(self) -> None:
         self.calls: Counter[ComputedPath] = Counter()
+        self.missed: Counter[str] = Counter()
         self.notes: dict[str, None] = {}
         self.warned: dict[str, None] = {}
         self.shown_on: dict[str, None] = {}
@@ -74,10 +77,16 @@ class RunReport:
         """Count one attention call."""
         self.calls[path] += 1
 
+    def miss(self, what: str) -> None:
+        """Count a call of the model in which some blocks attended without us."""
+        self.missed[what] += 1
+
     def include(self, other: RunReport, whose: str) -> None:
         """Count the attention calls of another network than the model."""
         for path, calls in other.calls.items():
             self.calls[dataclasses.replace(path, whose=whose)] += calls
+        for what, calls in other.missed.items():
+            self.missed[f"{whose}: {what}"] += calls
 
     def show_on(self, node_id: str) -> None:
         """Show the report on one more node, which is not on the model's path."""
@@ -95,12 +104,14 @@ class RunReport:
 
     def clear(self) -> None:
         """Forget everything, for the next run."""
-        for kept in (self.calls, self.notes, self.warned, self.shown_on):
+        for kept in (self.calls, self.missed, self.notes, self.warned, self.shown_on):
             kept.clear()
 
     def lines(self) -> list[str]:
-        """Return one line per distinct path, in the order of appearance."""
-        return [path.describe(calls) for path, calls in self.calls.items()]
+        """Return one line per distinct path, in the order of appearance, then what was missed."""
+        paths = [path.describe(calls) for path, calls in self.calls.items()]
+        missed = (f"{what}, {_calls(calls, 'model')}" for what, calls in self.missed.items())
+        return [*paths, *missed]
 
     def publish(self, node_ids: tuple[str, ...], attention: bool = True) -> None:
         """Write the report to the log, onto the nodes and into the running prompt's metadata.
@@ -122,6 +133,10 @@ def tell(text: str, node_id: str) -> None:
     """Put a report onto a node and into the metadata of the picture that is saved."""
     _show(text, node_id)
     _save(text, node_id)
+
+
+def _calls(number: int, of_what: str) -> str:
+    return f"{number} {of_what} call{'s' if number != 1 else ''}"
 
 
 def _tokens(layout: TokenLayout) -> str:

@@ -99,11 +99,6 @@ class Settings:
             return None
         return Window(self.local.radius, self.wrap_height, self.wrap_width)
 
-    @property
-    def needs_block(self) -> bool:
-        """Whether the attention must know which block is running."""
-        return self.name_blocks or (self.local is not None and self.local.needs_block)
-
     def with_window(self, local: WindowSettings | None) -> Settings:
         """Return the settings with another window; None is full attention."""
         return replace(self, local=local)
