@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..clear_attention.comfyui.weights.extract import extract_lora
-from ..clear_attention.comfyui.weights.folder import clear_files
+from ..clear_attention.comfyui.weights.folder import clear_files, fingerprint
 from .inputs import CATEGORY, radius_input
 
 
@@ -73,6 +73,11 @@ class CLEARExtractLoRA(io.ComfyNode):
             ],
             is_output_node=True,
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, clear_name: str | None = None, **_: Any) -> str:
+        """Run the node again when the file was replaced under its name."""
+        return fingerprint(clear_name)
 
     @classmethod
     def execute(

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.weights.folder import clear_files
+from ..clear_attention.comfyui.weights.folder import clear_files, fingerprint
 from ..clear_attention.comfyui.weights.loader import load_onto
 from .inputs import CATEGORY, backend_input, model_input, radius_input
 
@@ -65,6 +65,11 @@ class CLEARLoader(io.ComfyNode):
             # The report goes to this very node, not to an equal one that ran before.
             not_idempotent=True,
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, clear_name: str | None = None, **_: Any) -> str:
+        """Run the node again when the file was replaced under its name."""
+        return fingerprint(clear_name)
 
     @classmethod
     def execute(

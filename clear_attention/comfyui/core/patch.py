@@ -51,7 +51,7 @@ def with_window(
     require_family(model)
     if local is not None:
         local.check(block_counts(model))
-    return _with(model, settings_of(model).with_window(local), node_id)
+    return _with(model, settings_of(model).with_window(local, node_id), node_id)
 
 
 def with_settings(
@@ -136,7 +136,7 @@ def report_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
         settings: Settings = options[SETTINGS_KEY]
         attention = settings.local is not None
         if attention or report.lines() or report.notes or report.warned:
-            report.publish(settings.node_ids, attention)
+            report.publish(settings.node_ids, attention, settings.replaced)
 
 
 def direct_attention(

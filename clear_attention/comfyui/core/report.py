@@ -17,6 +17,8 @@ NOTHING_SEEN = (
     "no attention call reached CLEAR: the model did not run, or another node replaced its attention"
 )
 
+REPLACED = "the window of this node had no effect: a CLEAR node behind it has replaced it"
+
 
 @dataclass(frozen=True)
 class ComputedPath:
@@ -113,20 +115,25 @@ class RunReport:
         missed = (f"{what}, {_calls(calls, 'model')}" for what, calls in self.missed.items())
         return [*paths, *missed]
 
-    def publish(self, node_ids: tuple[str, ...], attention: bool = True) -> None:
+    def publish(
+        self, node_ids: tuple[str, ...], attention: bool = True, replaced: tuple[str, ...] = ()
+    ) -> None:
         """Write the report to the log, onto the nodes and into the running prompt's metadata.
 
         Args:
             node_ids: Nodes that show it.
             attention: Whether attention calls of the model were to be seen.
+            replaced: Those of the nodes whose window a later one has replaced.
         """
         unseen = attention and all(path.whose for path in self.calls)
         lines = [*([NOTHING_SEEN] if unseen else []), *self.lines(), *self.notes]
         for line in lines:
             logger.info("CLEAR: %s", line)
         text = "\n".join([*lines, *self.warned])
+        for node_id in replaced:
+            logger.warning("CLEAR: node %s: %s", node_id, REPLACED)
         for node_id in dict.fromkeys((*node_ids, *self.shown_on)):
-            tell(text, node_id)
+            tell(f"{REPLACED}\n{text}" if node_id in replaced else text, node_id)
 
 
 def tell(text: str, node_id: str) -> None:

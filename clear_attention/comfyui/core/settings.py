@@ -81,6 +81,8 @@ class Settings:
         name_blocks: Whether the host must say which block is running, whatever else needs it.
         observers: Plain functions that follow each model call, as `core.override.Observer` says.
         node_ids: Nodes that show the report, in the order in which they were applied.
+        window_node: The one that asked for the window, or None where nobody did or it is unknown.
+        replaced: Nodes whose window a later one has replaced.
     """
 
     local: WindowSettings | None = None
@@ -91,6 +93,8 @@ class Settings:
     name_blocks: bool = False
     observers: tuple[Callable[..., None], ...] = ()
     node_ids: tuple[str, ...] = ()
+    window_node: str | None = None
+    replaced: tuple[str, ...] = ()
 
     @property
     def window(self) -> Window | None:
@@ -99,6 +103,13 @@ class Settings:
             return None
         return Window(self.local.radius, self.wrap_height, self.wrap_width)
 
-    def with_window(self, local: WindowSettings | None) -> Settings:
-        """Return the settings with another window; None is full attention."""
-        return replace(self, local=local)
+    def with_window(self, local: WindowSettings | None, node_id: str | None = None) -> Settings:
+        """Return the settings with another window; None is full attention.
+
+        Args:
+            local: The window.
+            node_id: Of the node that asks for it.
+        """
+        before = (*self.replaced, self.window_node) if self.local is not None else self.replaced
+        replaced = tuple(dict.fromkeys(one for one in before if one and one != node_id))
+        return replace(self, local=local, window_node=node_id, replaced=replaced)

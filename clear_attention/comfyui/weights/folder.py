@@ -48,6 +48,19 @@ def path_of(name: str) -> str:
     return path
 
 
+def fingerprint(name: str | None) -> str:
+    """Return what changes when a file is replaced under its name, empty where there is none.
+
+    Args:
+        name: File name, as the folder's list has it, or None where another node will give it.
+    """
+    path = folder_paths.get_full_path(FOLDER, name) if name else None
+    if path is None:
+        return ""
+    status = os.stat(path)
+    return f"{os.path.realpath(path)} {status.st_size} {status.st_mtime_ns}"
+
+
 def _not_found(name: str) -> str:
     there = folder_paths.get_filename_list(FOLDER)
     return f"{name} is not in {' or '.join(folder_paths.get_folder_paths(FOLDER))}. " + (
