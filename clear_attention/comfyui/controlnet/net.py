@@ -15,6 +15,7 @@ from ..core import host
 from ..core.coverage import report_coverage
 from ..core.geometry import geometry_of
 from ..core.override import CALL_KEY, ModelCall, override
+from ..core.part import settings_of_part
 from ..core.patch import OVERRIDE_KEY, REPORT_KEY, SETTINGS_KEY, why_dense
 from ..core.report import ComputedPath, RunReport
 from ..core.settings import Settings, WindowSettings
@@ -187,7 +188,9 @@ class LocalControlNet(ControlNet):
         network = plain_module(self.control_model)
         family = family_of(network)
         assert family is not None
-        of_model = transformer_options.get(SETTINGS_KEY, Settings())
+        of_model = settings_of_part(
+            transformer_options.get(SETTINGS_KEY, Settings()), x_noisy, transformer_options
+        )
         settings = self.clear_settings.attention(of_model)
         geometry = geometry_of(x_noisy, [], family.patch(network), family.data.order)
         call = ModelCall(

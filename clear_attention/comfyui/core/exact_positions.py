@@ -56,6 +56,7 @@ class ExactEmbedder(nn.Module):
         inner: The embedder.
         axes: Of the ids that count rows and columns.
         geometry: The grid of the model call that began last, or None before the first.
+        wraps: Whether rows and columns of that call may wrap around.
     """
 
     inner: nn.Module
@@ -68,6 +69,7 @@ class ExactEmbedder(nn.Module):
             object.__setattr__(self, name, getattr(inner, name))
         self.axes = axes
         self.geometry: Geometry | None = None
+        self.wraps: tuple[bool, bool] = (True, True)
 
     def around(self, inner: nn.Module) -> ExactEmbedder:
         """Return the same around another embedder."""
@@ -110,11 +112,13 @@ def embedder_of(family: HostFamily, diffusion_model: nn.Module) -> ExactEmbedder
     return embedder if isinstance(embedder, ExactEmbedder) else None
 
 
-def set_grid(family: HostFamily, diffusion_model: nn.Module, geometry: Geometry) -> None:
+def set_grid(
+    family: HostFamily, diffusion_model: nn.Module, geometry: Geometry, wraps: tuple[bool, bool]
+) -> None:
     """Tell the positional embedder, if it is ours, the grid of the model call that begins.
 
     It is not taken back at the end: parts of a batch may run side by side on one embedder.
     """
     embedder = embedder_of(family, diffusion_model)
     if embedder is not None:
-        embedder.geometry = geometry
+        embedder.geometry, embedder.wraps = geometry, wraps

@@ -51,12 +51,13 @@ class ModelCall:
 
     Attributes:
         family: Of the model.
-        settings: What the nodes ask for.
+        settings: What the nodes ask for, as far as it holds for this call.
         geometry: The grid of this call.
         why_dense: Why the whole call keeps full attention, or None.
         previous: The override that was in the slot before, or None.
         report: Collects what happened, or None outside a sampling run.
         recorder: Is given each block's attention output, or None.
+        asked: What the nodes ask for, or None where all of it holds.
         attended: The block of each attention so far, None where nobody names it.
     """
 
@@ -67,6 +68,7 @@ class ModelCall:
     previous: Override | None
     report: RunReport | None
     recorder: OutputRecorder | None = None
+    asked: Settings | None = None
     attended: list[Block | None] = field(default_factory=list)
 
     @property

@@ -18,6 +18,7 @@ from .coverage import report_coverage
 from .exact_positions import make_positions_exact, set_grid
 from .geometry import Geometry, geometry_of
 from .override import CALL_KEY, RECORDER_KEY, ModelCall, override
+from .part import PICTURE_KEY, settings_of_part, size_of
 from .report import ComputedPath, RunReport
 from .settings import Settings, WindowSettings
 
@@ -130,6 +131,7 @@ def report_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
     """Collect what happens during one sampling run, and publish it at its end."""
     options = executor.class_obj.model_options["transformer_options"]
     report = options[REPORT_KEY] = RunReport()
+    options[PICTURE_KEY] = size_of(args[0] if args else kwargs["noise"])
     try:
         return executor(*args, **kwargs)
     finally:
@@ -165,14 +167,16 @@ def direct_attention(
     geometry = geometry_of(x, references, patch, family.data.order)
     call = options[CALL_KEY] = ModelCall(
         family=family.data,
-        settings=settings,
+        settings=settings_of_part(settings, x, options),
+        asked=settings,
         geometry=geometry,
         why_dense=why_dense(settings.local, geometry, t, model.model_sampling),
         previous=options.get(OVERRIDE_KEY),
         report=options.get(REPORT_KEY),
         recorder=options.get(RECORDER_KEY),
     )
-    set_grid(family, model.diffusion_model, geometry)
+    wraps = (call.settings.wrap_height, call.settings.wrap_width)
+    set_grid(family, model.diffusion_model, geometry, wraps)
     for observe in settings.observers:
         observe(call, x, model.diffusion_model)
     with attention_directed(call, family, model.diffusion_model, options):

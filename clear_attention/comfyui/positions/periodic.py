@@ -55,8 +55,9 @@ class PeriodicEmbedder(ExactEmbedder):
         layout = self.geometry.layout(ids.shape[1]) if self.geometry is not None else None
         if layout is None:
             return rotations
-        wraps = (self.wrap_height, self.wrap_width)
-        return repeated(rotations, ids, layout, self.axes, wraps)
+        rows, columns = self.wraps  # a part of the picture has edges within it
+        wraps = (self.wrap_height and rows, self.wrap_width and columns)
+        return repeated(rotations, ids, layout, self.axes, wraps) if any(wraps) else rotations
 
 
 def repeated(

@@ -19,6 +19,7 @@ def follow_call(call: ModelCall, latent: Tensor, diffusion_model: Any) -> None:
     """Report how the picture of a model call wraps around."""
     family = family_of(diffusion_model)
     if call.report is not None and family is not None:
+        _report_parts(call.report, call.asked or call.settings, call.settings)
         report_seams(call.report, call.settings, diffusion_model, family, latent, call.geometry)
 
 
@@ -58,6 +59,20 @@ def report_seams(
     cut = _cut(settings, latent, family, plain_module(diffusion_model))
     if cut:
         report.warn(cut)
+
+
+def _report_parts(report: RunReport, asked: Settings, settings: Settings) -> None:
+    """Warn of sides that do not wrap around, because a call sees a part of them only."""
+    sides = {
+        "width": asked.wrap_width and not settings.wrap_width,
+        "height": asked.wrap_height and not settings.wrap_height,
+    }
+    names = " and ".join(name for name, is_part in sides.items() if is_part)
+    if names:
+        report.warn(
+            f"seamless: the picture's {names} cannot wrap around in calls that see only a part of "
+            "it, such as areas of the prompt, tiles and context windows: a seam may stay"
+        )
 
 
 def _period(settings: Settings, geometry: Geometry) -> str:
