@@ -1,6 +1,7 @@
 """The header of a .safetensors file: names, shapes, dtypes and metadata, without loading a tensor.
 
-safetensors checks it. What it refuses comes from anywhere, and is read again to say in one sentence
+Its size is bounded first, as a file from anywhere must not keep the server busy; then safetensors
+checks it. What it refuses comes from anywhere, and is read again to say in one sentence
 what is wrong: eight bytes of little-endian length, that many bytes of JSON, then the tensors' bytes
 (https://github.com/huggingface/safetensors#format).
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,14 @@ from safetensors import SafetensorError, safe_open
 from ..weights import wrong_files
 from .errors import CheckpointError, quoted
 
-LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
+# A file for FLUX.1 has 418 tensors of at most 7 dimensions and a header of 50 kB. These bounds leave
+# room for any file that a sentence of `wrong_files` recognises, and keep reading below a second.
+LONGEST_HEADER = 4_000_000  # bytes; the format allows 100 MB
+MOST_TENSORS = 20_000
+MOST_DIMENSIONS = 16
+# A quote within the metadata's strings has a backslash in front, so that none of them matches.
+LONG_SHAPE = re.compile(rb'"shape"\s*:\s*\[(?:[^],]*,){%d}' % MOST_DIMENSIONS)
+OFFSETS = b'"data_offsets"'
 
 
 @dataclass(frozen=True)
@@ -49,11 +58,13 @@ def read_header(path: Path) -> Header:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = _header_length(file.read(512), size, path.name)
+            file.seek(8)
+            text = file.read(length)
+            _require_bounded(text, path.name)
             try:
                 return _read(path)
             except SafetensorError as error:
-                file.seek(8)
-                raise _damaged(path.name, file.read(length), length, size, error) from error
+                raise _damaged(path.name, text, length, size, error) from error
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist.") from error
     except OSError as error:
@@ -87,6 +98,17 @@ def _header_length(head: bytes, size: int, name: str) -> int:
             f"it says {length}; {wrong_files.DOWNLOAD_AGAIN}."
         )
     raise CheckpointError(f"{name} is not a .safetensors file ({size} bytes without its header).")
+
+
+def _require_bounded(text: bytes, name: str) -> None:
+    """Refuse a header whose reading would take long, by two passes over its bytes."""
+    if text.count(OFFSETS) > MOST_TENSORS:
+        what = f"a header must name at most {MOST_TENSORS} tensors, got {text.count(OFFSETS)}"
+    elif LONG_SHAPE.search(text):
+        what = f"a tensor must have at most {MOST_DIMENSIONS} dimensions, got more"
+    else:
+        return
+    raise CheckpointError(f"{name} is damaged: {what}; {wrong_files.DOWNLOAD_AGAIN}.")
 
 
 def _damaged(name: str, text: bytes, length: int, size: int, error: Exception) -> CheckpointError:
