@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..atomic_files import remove_remains
 from .data.shards import write_tensors
 from .workers.sharding import spread_as
 
@@ -51,6 +52,7 @@ def save(folder: Path, state: State) -> Path:
         tensors |= {f"memory/{entry}/{name}": tensor for entry, tensor in entries.items()}
     facts = {"step": state.step, "numbers": state.numbers, "made_with": state.made_with}
     path = folder / NAME.format(state.step)
+    remove_remains(folder, PATTERN.pattern)  # a run that goes on may save at other steps
     write_tensors(path, tensors, state=json.dumps(facts))
     for old in states(folder)[:-KEPT]:
         old.unlink()

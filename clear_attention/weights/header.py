@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from ..weights import wrong_files
 from .errors import CheckpointError, quoted
 
-# A file for FLUX.1 has 418 tensors of at most 7 dimensions and a header of 50 kB. These bounds leave
-# room for any file that a sentence of `wrong_files` recognises, and keep reading below a second.
+# A file for FLUX.1 has 418 tensors of at most 7 dimensions and a header of 50 kB. These bounds
+# leave room for any file that a sentence of `wrong_files` recognises.
 LONGEST_HEADER = 4_000_000  # bytes; the format allows 100 MB
 MOST_TENSORS = 20_000
 MOST_DIMENSIONS = 16
