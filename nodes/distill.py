@@ -49,8 +49,8 @@ class CLEARDistill(io.ComfyNode):
                     default="clear_my_model",
                     tooltip=(
                         "Beginning of the file's name in models/clear, and folder of the run in "
-                        "output/clear_distill. The same name goes on with a run; another model "
-                        "needs another one."
+                        "output/clear_distill. The same name goes on with a run; another model, "
+                        "or other settings, need another one."
                     ),
                 ),
                 radius_input(

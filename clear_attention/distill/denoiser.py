@@ -64,6 +64,11 @@ class Denoiser(Protocol):
         """Its width and number of blocks."""
         ...
 
+    @property
+    def fingerprint(self) -> str:
+        """A checksum of what it computes, for runs to know their teacher again."""
+        ...
+
     def latent_in(self, latent: Tensor) -> Tensor:
         """Scale latents from the VAE's range to the network's."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,10 @@ class Task(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses by name; ``loss`` is what is minimised."""
         raise NotImplementedError
+
+    def made_with(self) -> dict[str, Any]:
+        """Return what the result depends on beside training and optimiser, by section."""
+        return {}
 
     def context(self) -> AbstractContextManager[None]:
         """Prepare the model: around the forward and the backward pass."""
@@ -81,10 +86,22 @@ class Distillation(Task):
         super().__init__(denoiser, training)
         size = dataclasses.replace(denoiser.size, pool_factor=student.pool_factor)
         self.student = Student(denoiser.table, size, student.rank, training.seed)
+        self.form = student
         self.window = Window(student.radius)
         self.backend = student.backend
         self.loss = loss
         self.blocks = compared_blocks(loss.attention_blocks, denoiser.size.blocks)
+
+    def made_with(self) -> dict[str, Any]:
+        """Return the student's form, the losses and the teacher's fingerprint."""
+        student = dataclasses.asdict(self.form)
+        del student["backend"]  # all compute the same
+        compared = ", ".join(f"{kind} {index}" for kind, index in sorted(self.blocks))
+        return {
+            "student": student,
+            "loss": {**dataclasses.asdict(self.loss), "attention_blocks": compared},
+            "teacher": self.denoiser.fingerprint,
+        }
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the paper's three losses and their weighted sum."""

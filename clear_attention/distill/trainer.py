@@ -16,6 +16,7 @@ from torch import Tensor
 from ..distill import state as states
 from .config import Optimiser, Training
 from .data.batches import Batches
+from .identity import differences
 from .log import Log
 from .state import State
 from .tasks import Task
@@ -27,6 +28,13 @@ from .workers.processes import Accelerator, any_process, make_accelerator
 
 Observer = Callable[[int, Mapping[str, float]], None]
 """Called after each update with the number of updates so far and the losses."""
+
+
+INDEPENDENT = (
+    *("steps", "accumulate", "gradient_checkpointing"),
+    *("log_every", "save_every", "validate_every", "validation_batches"),
+)
+"""Settings of the training on which the weights after a step do not depend."""
 
 
 class Diverged(RuntimeError):
@@ -76,7 +84,13 @@ class Trainer:
         self.average = {name: p.detach().clone() for name, p in averaged.items()}
         self.step = 0
         # What must not differ between a state and the run that goes on from it.
-        self.made_with = _plain({"optimiser": asdict(optimiser), "seed": training.seed})
+        decays = optimiser.cosine_to != 1  # towards the last step
+        independent = [name for name in INDEPENDENT if not (decays and name == "steps")]
+        self.settings = {
+            "optimiser": asdict(optimiser),
+            "training": {n: v for n, v in asdict(training).items() if n not in independent},
+            **task.made_with(),
+        }
         folder.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> int:
@@ -89,11 +103,7 @@ class Trainer:
         if not found:
             return 0
         state = states.load(found[-1])
-        if state.made_with != self.made_with:
-            raise ValueError(
-                f"{found[-1]} was made with another optimiser or seed: take another name or "
-                "folder, or delete it."
-            )
+        self.require_same(state, found[-1])
         states.copy_into(self.parameters, state.weights, str(found[-1]))
         if self.average:
             states.copy_into(self.average, state.average, str(found[-1]))
@@ -101,6 +111,36 @@ class Trainer:
         self.step = state.step
         self.schedule.last_epoch = state.step
         return self.step
+
+    def made_with(self, samples: int | None = None) -> dict[str, Any]:
+        """Return what the result depends on, as JSON gives it back.
+
+        Args:
+            samples: How many samples of the data count, the first ones; None for all.
+        """
+        data = self.batches.data.identity(samples)
+        return json.loads(json.dumps({**self.settings, "data": data}))
+
+    def require_same(self, state: State, path: Path) -> None:
+        """Check that going on from a state gives what the run alone would give.
+
+        More data is welcome, and more steps unless the step size decays towards the last one.
+
+        Raises:
+            ValueError: A setting, the teacher or the data is another; the message names it.
+        """
+        samples = state.made_with.get("data", {}).get("samples")
+        differ = differences(state.made_with, self.made_with(samples))
+        if differ:
+            raise ValueError(
+                f"{path} does not fit this run: {differ}. Set it back to go on; or take another "
+                "name or folder, or delete the states of this one, to begin anew."
+            )
+        if state.step > self.training.steps:
+            raise ValueError(
+                f"{path} is of step {state.step}: training.steps must be at least that to go on, "
+                f"got {self.training.steps}."
+            )
 
     def run(
         self,
@@ -228,7 +268,7 @@ class Trainer:
             average=self.gathered(self.average),
             memory={name: self.gathered(entries) for name, entries in memory.items()},
             numbers=numbers,
-            made_with=self.made_with,
+            made_with=self.made_with(),
         )
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
@@ -240,8 +280,3 @@ class Trainer:
             name: sharding.whole(tensor.detach(), keep=self.accelerator.is_main_process)
             for name, tensor in tensors.items()
         }
-
-
-def _plain(tree: Any) -> Any:
-    """Return settings as JSON gives them back."""
-    return json.loads(json.dumps(tree))

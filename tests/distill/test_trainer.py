@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -20,7 +21,8 @@ import toy
 
 from clear_attention.distill import log, state
 from clear_attention.distill.config import StudentConfig
-from clear_attention.distill.trainer import Diverged
+from clear_attention.distill.data.shards import ShardFolder
+from clear_attention.distill.trainer import INDEPENDENT, Diverged
 
 HERE = Path(__file__).parent
 STUDENTS = {
@@ -151,12 +153,113 @@ def test_a_damaged_state_says_what_to_do(tmp_path: Path):
     assert toy.trainer(tmp_path).resume() == 9
 
 
-def test_a_state_of_another_run_is_refused(tmp_path: Path):
+CHANGES = {
+    "radius": (dict(student=StudentConfig(radius=3)), "student.radius was 2 and is now 3"),
+    "pooling": (dict(student=STUDENTS["pooled"]), "student.pool_factor was 0 and is now 2"),
+    "rank": (dict(student=STUDENTS["low rank"]), "student.rank was 0 and is now 3"),
+    "loss": (
+        dict(loss=dataclasses.replace(toy.LOSS, prediction=0.25)),
+        "loss.prediction was 0.5 and is now 0.25",
+    ),
+    "compared blocks": (
+        dict(loss=dataclasses.replace(toy.LOSS, attention_blocks="single 0")),
+        "loss.attention_blocks was 'double 0, single 0' and is now 'single 0'",
+    ),
+    "batch": (dict(batch=2), "training.batch was 4 and is now 2"),
+    "seed": (dict(seed=5), "training.seed was 0 and is now 5"),
+    "precision": (dict(precision="bf16"), "training.precision was 'float32' and is now 'bf16'"),
+    "timesteps": (dict(timestep_mean=0.5), "training.timestep_mean was 0.0 and is now 0.5"),
+    "guidance": (dict(guidance=2.0), "training.guidance was 3.5 and is now 2.0"),
+    "average": (dict(ema_decay=0.9), "training.ema_decay was 0.0 and is now 0.9"),
+    "optimiser": (
+        dict(optimiser=dataclasses.replace(toy.ADAMW, betas=(0.9, 0.95))),
+        "optimiser.betas was [0.9, 0.99] and is now [0.9, 0.95]",
+    ),
+    "teacher": (dict(teacher=1), "teacher was '"),
+    "steps of a decay": (dict(steps=13), "training.steps was 12 and is now 13"),
+}
+
+
+def changed(folder: Path, changes: dict[str, object]):
+    """Make the trainer of a run in which some settings differ."""
+    known = {entry.name for entry in dataclasses.fields(toy.TRAINING)}
+    training = {name: value for name, value in changes.items() if name in known}
+    rest = {name: value for name, value in changes.items() if name not in known}
+    return toy.trainer(folder, dataclasses.replace(toy.TRAINING, **training), **rest)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    toy.trainer(folder).run()
+    return folder
+
+
+@pytest.mark.parametrize(("changes", "words"), CHANGES.values(), ids=CHANGES)
+def test_a_state_of_another_run_is_refused_in_a_sentence(changes, words: str, finished: Path):
+    trainer = changed(finished, changes)
+    with pytest.raises(ValueError, match="state-0000012") as error:
+        trainer.resume()
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    assert trainer.step == 0
+
+
+def test_only_what_differs_is_named(finished: Path):
+    trainer = changed(finished, dict(batch=2, student=StudentConfig(radius=3)))
+    with pytest.raises(ValueError) as error:
+        trainer.resume()
+    assert str(error.value).count("is now") == 2
+
+
+def test_every_setting_either_decides_the_result_or_is_listed_as_independent(finished: Path):
+    """A new setting that nobody listed makes a state of another run."""
+    decides = changed(finished, {}).made_with()
+    assert "steps" in decides["training"]  # the step size decays towards the last one
+    assert set(decides["training"]) | set(INDEPENDENT) == {
+        entry.name for entry in dataclasses.fields(toy.TRAINING)
+    }
+    for section, settings in (("optimiser", toy.ADAMW), ("loss", toy.LOSS)):
+        assert set(decides[section]) == {entry.name for entry in dataclasses.fields(settings)}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(accumulate=2),
+        dict(save_every=5, log_every=2, validate_every=3, validation_batches=1),
+        dict(student=StudentConfig(radius=2, backend="reference")),
+        dict(loss=dataclasses.replace(toy.LOSS, attention_blocks="single 0, double 0")),
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_does_not_change_the_weights_may_differ(changes, finished: Path):
+    assert changed(finished, changes).resume() == 12
+
+
+def test_more_steps_are_welcome_and_fewer_are_not(tmp_path: Path):
+    even = dataclasses.replace(toy.ADAMW, cosine_to=1.0)
+    toy.trainer(tmp_path, optimiser=even).run()
+    assert changed(tmp_path, dict(steps=13, optimiser=even)).resume() == 12
+    with pytest.raises(ValueError, match=r"of step 12: training\.steps must be at least that"):
+        changed(tmp_path, dict(steps=11, optimiser=even)).resume()
+
+
+def test_more_data_is_welcome_and_other_data_is_not(tmp_path: Path):
     toy.trainer(tmp_path).run()
-    with pytest.raises(ValueError, match="another optimiser or seed"):
-        toy.trainer(tmp_path, dataclasses.replace(toy.TRAINING, seed=5)).resume()
-    with pytest.raises(ValueError, match="another model or student"):
-        toy.trainer(tmp_path, student=STUDENTS["low rank"]).resume()
+    shards = toy.data(tmp_path / "data")
+    shards.add(toy.samples(8, seed=7))
+    assert toy.trainer(tmp_path).resume() == 12
+    path = tmp_path / "data" / "manifest.json"
+    tree = json.loads(path.read_text())
+    for changes, words in (
+        ({"shards": tree["shards"][:1]}, r"data\.samples was 16 and is now 8; data\.seeds was '"),
+        ({"made_with": {"toy": 9}}, r"data\.made_with\.toy was 16 and is now 9"),
+    ):
+        path.write_text(json.dumps({**tree, **changes}))
+        trainer = changed(tmp_path, dict(data=ShardFolder(path.parent)))
+        with pytest.raises(ValueError, match=words):
+            trainer.resume()
 
 
 def test_the_average_is_in_place_only_inside_its_with(tmp_path: Path):

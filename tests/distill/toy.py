@@ -17,6 +17,7 @@ from clear_attention import Pooling, TokenLayout, attention
 from clear_attention.distill.config import Loss, Optimiser, StudentConfig, Training
 from clear_attention.distill.data.shards import Samples, ShardFolder
 from clear_attention.distill.denoiser import Local, Recorder
+from clear_attention.distill.identity import fingerprint
 from clear_attention.families.flux import NAMES as FLUX
 from clear_attention.families.names import ModelSize
 
@@ -62,6 +63,10 @@ class Toy:
     def __init__(self, seed: int = 0) -> None:
         torch.manual_seed(seed)
         self.network = Network()
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.network.state_dict())
 
     def latent_in(self, latent: Tensor) -> Tensor:
         return latent
@@ -138,8 +143,8 @@ def trainer(folder: Path, training: Training = TRAINING, student: StudentConfig 
     from clear_attention.distill.trainer import Trainer
 
     optimiser = rest.pop("optimiser", ADAMW)
-    task = Distillation(Toy(), training, student, rest.pop("loss", LOSS))
-    shards = data(folder / "data")
+    task = Distillation(Toy(rest.pop("teacher", 0)), training, student, rest.pop("loss", LOSS))
+    shards = rest.pop("data", None) or data(folder / "data")
     return Trainer(
         task,
         Batches(shards, training),

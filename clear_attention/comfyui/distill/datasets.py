@@ -14,6 +14,7 @@ from ...distill.config import RunConfig
 from ...distill.data.shards import MANIFEST, ShardFolder
 from .generation import HELD_OUT_SEED, generate
 from .sampling import Painter
+from .teacher import fingerprint_of
 from .watcher import Watcher
 
 TRAIN, HELD_OUT = "train", "held_out"
@@ -35,7 +36,7 @@ def paint_missing(
     Raises:
         ValueError: The data that is there was made with other settings.
     """
-    generation = config.generation
+    generation, teacher = config.generation, fingerprint_of(model)
     train, held_out = split(prompts, generation.held_out)
     for name, chosen, samples, seed in (
         (TRAIN, train, generation.samples, generation.seed),
@@ -46,7 +47,7 @@ def paint_missing(
             clip,
             painter,
             chosen,
-            ShardFolder(config.data_folder / name, made_with(config, chosen)),
+            ShardFolder(config.data_folder / name, made_with(config, chosen, teacher)),
             generation,
             samples=samples,
             first_seed=seed,
@@ -67,17 +68,29 @@ def split(prompts: Sequence[str], held_out: int) -> tuple[Sequence[str], Sequenc
     return prompts[:train], prompts[train:] or prompts
 
 
-def made_with(config: RunConfig, prompts: Sequence[str]) -> dict[str, Any]:
+def made_with(config: RunConfig, prompts: Sequence[str], teacher: str) -> dict[str, Any]:
     """Return what data depends on: more samples, larger batches or a moved file do not spoil it."""
     settings = {
         name: value for name, value in asdict(config.generation).items() if name not in INDEPENDENT
     }
-    words = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
-    return {**settings, "prompts": words, "guidance": config.training.guidance}
+    words = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
+    guidance = config.training.guidance
+    return {**settings, "prompts": words, "guidance": guidance, "teacher": teacher}
 
 
-def open_data(config: RunConfig) -> tuple[ShardFolder, ShardFolder | None]:
-    """Open a run's data: to train on, and to validate on, if there is any."""
+def open_data(config: RunConfig, teacher: str) -> tuple[ShardFolder, ShardFolder | None]:
+    """Open a run's data: to train on, and to validate on, if there is any.
+
+    Raises:
+        ValueError: Another model painted it.
+    """
     held_out = config.data_folder / HELD_OUT
     has_held_out = (held_out / MANIFEST).exists()
-    return ShardFolder(config.data_folder / TRAIN), ShardFolder(held_out) if has_held_out else None
+    data = ShardFolder(config.data_folder / TRAIN)
+    painter = data.made_with.get("teacher", teacher)  # other data has none, such as photographs
+    if painter != teacher:
+        raise ValueError(
+            f"{data.folder} was painted by another model: its fingerprint is {painter}, that of "
+            f"the model to distil is {teacher}. Take that model or another folder of data."
+        )
+    return data, ShardFolder(held_out) if has_held_out else None

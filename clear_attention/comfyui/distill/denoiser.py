@@ -26,6 +26,7 @@ from ..core.settings import Settings, WindowSettings
 from ..families import plain_module, require_family
 from ..weights.base import plain_weights, table_and_size
 from .sampling import given
+from .teacher import fingerprint_of
 
 
 class HostDenoiser:
@@ -41,6 +42,7 @@ class HostDenoiser:
         self.patcher = with_settings(model)
         self.table, self.size = table_and_size(model)
         self.base = self.patcher.model
+        self.fingerprint = fingerprint_of(model)
         self.load()
 
     def load(self) -> None:

@@ -69,7 +69,7 @@ def train_and_write(
 ) -> bool:
     """Train on the data that is there and write the file, unless asked to stop."""
     logger.info("CLEAR: distilling holds %s", memory_of(denoiser, config))
-    data, held_out = open_data(config)
+    data, held_out = open_data(config, denoiser.fingerprint)
     task = Distillation(denoiser, config.training, config.student, config.loss)
     trainer = make_trainer(task, data, held_out, config, accelerator)
     validation = Validation(task, held_out, painter, config, watcher)

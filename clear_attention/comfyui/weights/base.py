@@ -36,19 +36,26 @@ def plain_weights(
     """
     tensors: dict[str, Tensor] = {}
     for name in dict.fromkeys(rows.key for rows in places):
-        tensor = _unpatched(model, PREFIX + name)
+        tensor = unpatched(model, PREFIX + name)
         _check_plain(tensor, name, title, otherwise)
         tensors[name] = tensor.detach()
     return tensors
 
 
-def _unpatched(model: ModelPatcher, key: str) -> Tensor:
+def unpatched(model: ModelPatcher, key: str, there: Tensor | None = None) -> Tensor:
+    """Return one of a model's own weights, without the patches of a loaded model.
+
+    Args:
+        model: A MODEL, loaded or not.
+        key: Name of the weight in the model.
+        there: What the model has under this name; None looks it up.
+    """
     # The host's get_key_patches reads all keys; quantised models have ones that are no attributes.
     if key in model.backup:
         return model.backup[key].weight
     if key in model.hook_backup:  # without patches, for those would have made a backup first
         return model.hook_backup[key][0]
-    return comfy.utils.get_attr(model.model, key)
+    return comfy.utils.get_attr(model.model, key) if there is None else there
 
 
 def _check_plain(tensor: Tensor, name: str, title: str, otherwise: str) -> None:

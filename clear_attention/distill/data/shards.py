@@ -6,6 +6,7 @@ manifest once it is complete; files that are not listed do not exist.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...atomic_files import written_whole
+from ..identity import differences
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -115,11 +117,17 @@ class ShardFolder:
 
     def seeds(self) -> set[int]:
         """Return the seeds of all samples."""
-        found: set[int] = set()
-        for shard in self.shards:
-            with safe_open(self.folder / shard.file, framework="pt") as file:
-                found.update(file.get_tensor("seed").tolist())
-        return found
+        return {seed for shard in self.shards for seed in self._seeds(shard)}
+
+    def identity(self, samples: int | None = None) -> dict[str, Any]:
+        """Return what tells these samples from others: settings, number and seeds in their order.
+
+        Args:
+            samples: How many of them count, the first ones; None for all.
+        """
+        seeds = [seed for shard in self.shards for seed in self._seeds(shard)][:samples]
+        digest = hashlib.sha256(json.dumps(seeds).encode()).hexdigest()[:16]
+        return {"made_with": self.made_with, "samples": len(seeds), "seeds": digest}
 
     def buckets(self) -> list[list[Shard]]:
         """Group the shards whose samples fit into one batch."""
@@ -139,6 +147,10 @@ class ShardFolder:
             rows.append(self._row(shards[at], index))
         stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
         return Samples(**stacked)
+
+    def _seeds(self, shard: Shard) -> list[int]:
+        with safe_open(self.folder / shard.file, framework="pt") as file:
+            return file.get_tensor("seed").tolist()
 
     def _row(self, shard: Shard, index: int) -> dict[str, Tensor]:
         with safe_open(self.folder / shard.file, framework="pt") as file:  # memory-mapped
@@ -166,11 +178,10 @@ class ShardFolder:
         if version != VERSION:
             raise ValueError(f"{path} must have version {VERSION}, got {version}.")
         if check and made_with != self.made_with:
-            asked = self.made_with
-            differ = [k for k in {**made_with, **asked} if made_with.get(k) != asked.get(k)]
             raise ValueError(
-                f"{path.parent} was made with other settings ({', '.join(sorted(differ))}): "
-                "take another name or folder, or delete it."
+                f"{path.parent} was made with other settings: "
+                f"{differences(made_with, self.made_with)}. Set it back to go on; or take another "
+                "name or folder, or delete it, to paint anew."
             )
         self.made_with, self.shards = made_with, shards
 

@@ -172,9 +172,7 @@ def test_a_model_that_the_host_unloads_for_pictures_is_loaded_again(
     import comfy.model_management as management
 
     def trained(name, pictures):
-        model = teacher("b").clone()
-        key = "diffusion_model.single_blocks.1.linear1.weight"
-        model.add_patches({key: (torch.full(model.model_state_dict()[key].shape, 0.05),)})
+        model = patched(teacher("b"))
         training = dataclasses.replace(config(tmp_path, "b").training, validate_every=2)
         settings = config(tmp_path / name, "b", training=training)
         distil.distil(
@@ -193,8 +191,80 @@ def test_data_of_other_prompts_is_refused_and_a_moved_file_is_not(teacher, files
     moved = dataclasses.replace(settings.generation, prompts=tmp_path / "elsewhere.txt")
     again = dataclasses.replace(settings, generation=moved)
     assert distil.distil(teacher("b"), clip, again, PROMPTS, distil.Watcher())
-    with pytest.raises(ValueError, match=r"made with other settings \(prompts\)"):
+    with pytest.raises(ValueError, match=r"made with other settings: prompts was '\w+' and"):
         distil.distil(teacher("b"), clip, settings, ["other", *PROMPTS], distil.Watcher())
+
+
+def patched(model, by=0.05):
+    """Put a change of one weight onto a clone of a model."""
+    model, key = model.clone(), "diffusion_model.single_blocks.1.linear1.weight"
+    model.add_patches({key: (torch.full(model.model_state_dict()[key].shape, by),)})
+    return model
+
+
+def test_a_run_is_not_continued_with_another_teacher(teacher, files, distil, tmp_path):
+    settings, clip = config(tmp_path, "b"), WordsCLIP(WIDTHS["b"])
+    assert distil.distil(teacher("b"), clip, settings, PROMPTS, distil.Watcher())
+    before, encoded = settings.output.read_bytes(), clip.encoded
+    another = patched(teacher("b"))
+    with pytest.raises(ValueError, match=r"made with other settings: teacher was '\w+' and"):
+        distil.distil(another, clip, settings, PROMPTS, distil.Watcher())
+    with pytest.raises(ValueError, match="was painted by another model"):
+        distil.distil(another, clip, settings, (), distil.Watcher())
+    elsewhere = dataclasses.replace(settings, data=tmp_path / "data of another")
+    with pytest.raises(ValueError, match=r"state-0000004\.safetensors .* teacher was '\w+' and is"):
+        distil.distil(another, clip, elsewhere, PROMPTS, distil.Watcher())
+    assert settings.output.read_bytes() == before
+    assert clip.encoded > encoded  # of the other folder
+
+
+def test_a_run_with_another_radius_writes_no_file(teacher, files, distil, tmp_path):
+    settings, clip = config(tmp_path, "b"), WordsCLIP(WIDTHS["b"])
+    assert distil.distil(teacher("b"), clip, settings, PROMPTS, distil.Watcher())
+    before = settings.output.read_bytes()
+    wider = dataclasses.replace(settings, student=StudentConfig(radius=3))
+    with pytest.raises(ValueError, match=r"student\.radius was 2 and is now 3\. Set it back"):
+        distil.distil(teacher("b"), clip, wider, PROMPTS, distil.Watcher())
+    assert settings.output.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a", "b", "3.5-medium"])
+def test_a_teacher_is_known_again_however_it_is_loaded(name, teacher, nodes):
+    import comfy.model_management as management
+
+    from clear_attention.comfyui.distill.teacher import fingerprint_of
+
+    def load(model):
+        management.load_models_gpu([model], force_full_load=True)
+
+    plain = teacher(name)
+    known = fingerprint_of(plain)
+    assert fingerprint_of(teacher(name)) == known
+    key = next(key for key in plain.model_state_dict() if key.endswith("proj.weight"))
+    weight = plain.model_state_dict()[key]
+    changed = plain.clone()
+    changed.add_patches({key: (torch.full(weight.shape, 0.05),)}, 0.5)
+    other = fingerprint_of(changed)
+    load(changed)
+    assert not torch.equal(changed.model_state_dict()[key], weight) or changed.backup
+    assert fingerprint_of(changed) == other
+    assert fingerprint_of(plain) == known
+    management.unload_all_models()
+    assert fingerprint_of(plain) == known
+    different = [known, other]
+    for strength, by in ((0.25, 0.05), (0.5, 0.06)):
+        another = plain.clone()
+        another.add_patches({key: (torch.full(weight.shape, by),)}, strength)
+        different.append(fingerprint_of(another))
+    noisier = plain.clone()
+    sampling = plain.get_model_object("model_sampling")
+    noisier.add_object_patch("model_sampling", type(sampling)(plain.model.model_config))
+    noisier.get_model_object("model_sampling").set_parameters(shift=9.0)
+    different.append(fingerprint_of(noisier))
+    with torch.inference_mode(False):
+        weight.view(-1)[-1] += 0.5
+    different.append(fingerprint_of(plain))
+    assert len(set(different)) == len(different)
 
 
 def test_mistakes_are_found_before_anything_is_painted(

@@ -1,0 +1,73 @@
+"""What a result depends on: fingerprints of what is large, and sentences for what differs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SAMPLED = 32
+"""Numbers that are looked at per tensor: other weights differ in nearly all of theirs."""
+
+SHOWN = 6
+LONGEST_VALUE = 60
+
+
+def fingerprint(tensors: Mapping[str, Tensor], facts: Iterable[str] = ()) -> str:
+    """Return a short checksum of tensors: their names, dtypes, shapes and a few of their numbers.
+
+    Reads kilobytes, whatever their size.
+
+    Args:
+        tensors: By name; their order does not count.
+        facts: What else is to be the same.
+    """
+    digest = hashlib.sha256(json.dumps(list(facts)).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(_sample(tensor))
+    return digest.hexdigest()[:16]
+
+
+def _sample(tensor: Tensor) -> bytes:
+    """Return the bytes of evenly spaced elements."""
+    if not tensor.numel():
+        return b""
+    elements = tensor.reshape(-1).view(torch.uint8).view(tensor.numel(), -1)
+    last = tensor.numel() - 1
+    places = [last * number // (SAMPLED - 1) for number in range(SAMPLED)]
+    return elements[torch.tensor(places, device=tensor.device)].cpu().numpy().tobytes()
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say which settings differ, and how; empty if none does.
+
+    Args:
+        before: Settings by name, those of a section nested, as JSON gives them back.
+        now: The same of what is asked for now.
+    """
+    old, new = dict(_flat(before)), dict(_flat(now))
+    names = [name for name in sorted({**old, **new}) if old.get(name, old) != new.get(name, new)]
+    parts = [f"{name} was {_shown(name, old)} and is now {_shown(name, new)}" for name in names]
+    more = len(parts) - SHOWN
+    return "; ".join(parts[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _flat(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def _shown(name: str, settings: Mapping[str, Any]) -> str:
+    if name not in settings:
+        return "not recorded"
+    text = repr(settings[name])
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
