@@ -5,13 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .config import Optimiser, Training
+
 SAMPLED = 32
 """Numbers that are looked at per tensor: other weights differ in nearly all of theirs."""
+
+INDEPENDENT = (
+    *("steps", "accumulate", "gradient_checkpointing"),
+    *("log_every", "save_every", "validate_every", "validation_batches"),
+)
+"""Settings of the training on which the weights after a step do not depend."""
 
 SHOWN = 6
 LONGEST_VALUE = 60
@@ -42,6 +52,35 @@ def _sample(tensor: Tensor) -> bytes:
     last = tensor.numel() - 1
     places = [last * number // (SAMPLED - 1) for number in range(SAMPLED)]
     return elements[torch.tensor(places, device=tensor.device)].cpu().numpy().tobytes()
+
+
+def deciding(training: Training, optimiser: Optimiser) -> dict[str, Any]:
+    """Return the settings on which a run's result depends, by section.
+
+    The number of steps is among them where the step size decays towards the last one.
+    """
+    steps = {"steps": training.steps} if optimiser.cosine_to != 1 else {}
+    others = {name: v for name, v in asdict(training).items() if name not in INDEPENDENT}
+    return {"optimiser": asdict(optimiser), "training": {**steps, **others}}
+
+
+def require_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Check that going on from a state gives what the run alone would give.
+
+    Args:
+        path: The state.
+        before: What it was made with.
+        now: What the run is made with.
+
+    Raises:
+        ValueError: A setting, the teacher or the data is another; the message names it.
+    """
+    differ = differences(before, now)
+    if differ:
+        raise ValueError(
+            f"{path} does not fit this run: {differ}. Set it back to go on; or take another "
+            "name or folder, or delete the states of this one, to begin anew."
+        )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

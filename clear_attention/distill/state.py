@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 
 from ..atomic_files import remove_remains
 from .data.shards import write_tensors
+from .workers import sharding
 from .workers.sharding import spread_as
 
 NAME = "state-{:07}.safetensors"
@@ -57,6 +59,28 @@ def save(folder: Path, state: State) -> Path:
     for old in states(folder)[:-KEPT]:
         old.unlink()
     return path
+
+
+def broken_in(state: State) -> str | None:
+    """Name the first thing in a state that is not finite; None if all is as it should be.
+
+    Of sharded tensors it looks at this process's part.
+    """
+    tensors = {f"the weight {name}": tensor for name, tensor in state.weights.items()}
+    tensors |= {f"the average of {name}": tensor for name, tensor in state.average.items()}
+    for name, entries in state.memory.items():
+        tensors |= {f"the optimiser's {e} of {name}": tensor for e, tensor in entries.items()}
+    broken = (name for name, tensor in tensors.items() if not is_finite(sharding.local(tensor)))
+    # Infinity is a number that Prodigy keeps: it stands for no bound.
+    lost = "the optimiser's memory" if "NaN" in json.dumps(state.numbers) else None
+    return next(broken, lost)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether all numbers are finite, without memory for an answer about each."""
+    if not tensor.numel() or not tensor.is_floating_point():
+        return True
+    return all(math.isfinite(float(extreme)) for extreme in torch.aminmax(tensor.detach()))
 
 
 def states(folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from ..distill import state as states
 from .config import Optimiser, Training
 from .data.batches import Batches
-from .identity import differences
+from .identity import deciding, require_same
 from .log import Log
 from .state import State
 from .tasks import Task
@@ -28,13 +28,6 @@ from .workers.processes import Accelerator, any_process, make_accelerator
 
 Observer = Callable[[int, Mapping[str, float]], None]
 """Called after each update with the number of updates so far and the losses."""
-
-
-INDEPENDENT = (
-    *("steps", "accumulate", "gradient_checkpointing"),
-    *("log_every", "save_every", "validate_every", "validation_batches"),
-)
-"""Settings of the training on which the weights after a step do not depend."""
 
 
 class Diverged(RuntimeError):
@@ -83,14 +76,7 @@ class Trainer:
         averaged = self.parameters if training.ema_decay else {}
         self.average = {name: p.detach().clone() for name, p in averaged.items()}
         self.step = 0
-        # What must not differ between a state and the run that goes on from it.
-        decays = optimiser.cosine_to != 1  # towards the last step
-        independent = [name for name in INDEPENDENT if not (decays and name == "steps")]
-        self.settings = {
-            "optimiser": asdict(optimiser),
-            "training": {n: v for n, v in asdict(training).items() if n not in independent},
-            **task.made_with(),
-        }
+        self.settings = deciding(training, optimiser) | task.made_with()
         folder.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> int:
@@ -103,7 +89,19 @@ class Trainer:
         if not found:
             return 0
         state = states.load(found[-1])
-        self.require_same(state, found[-1])
+        broken = states.broken_in(state)
+        if broken:
+            raise ValueError(
+                f"{found[-1]} cannot be gone on from, {broken} is not finite: delete it to go on "
+                "from the one before."
+            )
+        samples = state.made_with.get("data", {}).get("samples")
+        require_same(found[-1], state.made_with, self.made_with(samples))
+        if state.step > self.training.steps:
+            raise ValueError(
+                f"{found[-1]} is of step {state.step}: training.steps must be at least that to go "
+                f"on, got {self.training.steps}."
+            )
         states.copy_into(self.parameters, state.weights, str(found[-1]))
         if self.average:
             states.copy_into(self.average, state.average, str(found[-1]))
@@ -120,27 +118,6 @@ class Trainer:
         """
         data = self.batches.data.identity(samples)
         return json.loads(json.dumps({**self.settings, "data": data}))
-
-    def require_same(self, state: State, path: Path) -> None:
-        """Check that going on from a state gives what the run alone would give.
-
-        More data is welcome, and more steps unless the step size decays towards the last one.
-
-        Raises:
-            ValueError: A setting, the teacher or the data is another; the message names it.
-        """
-        samples = state.made_with.get("data", {}).get("samples")
-        differ = differences(state.made_with, self.made_with(samples))
-        if differ:
-            raise ValueError(
-                f"{path} does not fit this run: {differ}. Set it back to go on; or take another "
-                "name or folder, or delete the states of this one, to begin anew."
-            )
-        if state.step > self.training.steps:
-            raise ValueError(
-                f"{path} is of step {state.step}: training.steps must be at least that to go on, "
-                f"got {self.training.steps}."
-            )
 
     def run(
         self,
@@ -159,7 +136,8 @@ class Trainer:
             Whether the end was reached.
 
         Raises:
-            Diverged: A loss became NaN; the last good state is in the folder.
+            Diverged: A loss or a weight became NaN; the last good state is in the folder.
+            NotWritten: The disk is full; the states before are kept.
         """
         log = Log(self.folder, self.step) if self.accelerator.is_main_process else None
         while self.step < self.training.steps:
@@ -251,24 +229,35 @@ class Trainer:
         """Raise `Diverged` with what to do, unless all values are finite."""
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
-            kept = states.states(self.folder)
-            raise Diverged(
-                f"Training diverged at step {self.step}: {', '.join(broken)} is not finite. The "
-                f"last good state is {kept[-1].name if kept else 'the start'}; lower "
-                "optimiser.learning_rate or optimiser.clip_norm and start again."
-            )
+            raise self.diverged(f"{', '.join(broken)} is not finite")
+
+    def diverged(self, what: str) -> Diverged:
+        """Return the error of a run that cannot go on, with where it can."""
+        kept = states.states(self.folder)
+        return Diverged(
+            f"Training diverged at step {self.step}: {what}. The last good state is "
+            f"{kept[-1].name if kept else 'the start'}; take a lower optimiser.learning_rate or "
+            "optimiser.clip_norm in a folder of its own and start again."
+        )
 
     def save(self) -> None:
-        """Write the state from which `resume` goes on."""
+        """Write the state from which `resume` goes on.
+
+        Raises:
+            Diverged: It is not finite: nothing is written, and the state before it is kept.
+            NotWritten: The disk is full, or refuses for another reason; the states are kept.
+        """
         memory, numbers = states.of_optimiser(self.optimiser, self.parameters)
+        state = State(self.step, self.parameters, self.average, memory, numbers, self.made_with())
+        broken = states.broken_in(state)
+        if any_process(self.accelerator, broken is not None):
+            raise self.diverged(f"{broken or 'what another process trains'} is not finite")
         # All processes gather what is sharded, piece by piece.
-        state = State(
-            step=self.step,
+        state = replace(
+            state,
             weights=self.gathered(self.parameters),
             average=self.gathered(self.average),
             memory={name: self.gathered(entries) for name, entries in memory.items()},
-            numbers=numbers,
-            made_with=self.made_with(),
         )
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:

@@ -159,7 +159,8 @@ def check_loaded(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
     """
     if checkpoint.shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
         raise CheckpointError(f"{checkpoint.path.name} was replaced while it was read: try again.")
-    _check_finite(tensors, checkpoint.path.name)
+    damaged = f"the file is damaged; {wrong_files.DOWNLOAD_AGAIN}"
+    _check_finite(tensors, checkpoint.path.name, damaged)
 
 
 def save(
@@ -202,7 +203,7 @@ def save(
         metadata[POOL_FACTOR] = str(pool_factor)
         check_pool_factor(size.pool_factor, metadata, path.name)
     metadata[POOL_FACTOR] = str(size.pool_factor)
-    _check_finite(tensors, path.name)
+    _check_finite(tensors, path.name, "nothing was written")
     with written_whole(path) as part:
         # The format wants each tensor by itself; slices of a fused tensor are not.
         save_file({name: _alone(tensor) for name, tensor in tensors.items()}, part, metadata)
@@ -233,14 +234,13 @@ def _table_of(family: str, source: str) -> NameTable:
     )
 
 
-def _check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+def _check_finite(tensors: Mapping[str, Tensor], source: str, consequence: str) -> None:
     for name, tensor in tensors.items():
         # 8-bit floats have no arithmetic. aminmax hands NaN on, ten times faster than isfinite.
         values = tensor.float() if tensor.element_size() == 1 else tensor
         if not all(math.isfinite(float(extreme)) for extreme in torch.aminmax(values)):
             raise CheckpointError(
-                f"{source}: {quoted(name)} holds NaN or infinite values, "
-                f"the file is damaged; {wrong_files.DOWNLOAD_AGAIN}."
+                f"{source}: {quoted(name)} holds NaN or infinite values, {consequence}."
             )
 
 

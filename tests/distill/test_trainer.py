@@ -22,7 +22,8 @@ import toy
 from clear_attention.distill import log, state
 from clear_attention.distill.config import StudentConfig
 from clear_attention.distill.data.shards import ShardFolder
-from clear_attention.distill.trainer import INDEPENDENT, Diverged
+from clear_attention.distill.identity import INDEPENDENT
+from clear_attention.distill.trainer import Diverged
 
 HERE = Path(__file__).parent
 STUDENTS = {
@@ -132,6 +133,82 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path
         trainer.run()
     assert all(torch.equal(p, before[name]) for name, p in trainer.parameters.items())
     assert [path.name for path in state.states(tmp_path / "run")][-1] == "state-0000004.safetensors"
+
+
+def break_after(trainer, step: int, damage) -> None:
+    """Damage what an update at a step has left, as one does that overflows."""
+
+    def observe(done: int, values: object) -> None:
+        if done == step:
+            with torch.no_grad():
+                damage(trainer)
+
+    trainer.run(observe)
+
+
+def break_weight(trainer) -> None:
+    next(iter(trainer.parameters.values())).view(-1)[3] = torch.inf
+
+
+def break_average(trainer) -> None:
+    next(iter(trainer.average.values())).view(-1)[3] = torch.nan
+
+
+def break_memory(trainer) -> None:
+    last = list(trainer.parameters.values())[-1]
+    trainer.optimiser.state[last]["exp_avg_sq"].view(-1)[3] = torch.inf
+
+
+def break_number(trainer) -> None:
+    trainer.optimiser.param_groups[0]["d"] = float("nan")
+
+
+@pytest.mark.parametrize("damage", [break_weight, break_average, break_memory, break_number])
+def test_what_is_not_finite_is_never_saved_and_the_state_before_is_named(damage, tmp_path: Path):
+    # Damage at the step before a save, which nothing but the save could notice in time.
+    training = dataclasses.replace(toy.TRAINING, ema_decay=0.9)
+    trainer = toy.trainer(tmp_path, training)
+    trainer.update = unfailing(trainer, 5)
+    with pytest.raises(Diverged, match=r"not finite.*good state is state-0000003\.safetensors"):
+        break_after(trainer, 5, damage)
+    assert [path.name for path in state.states(tmp_path / "run")] == ["state-0000003.safetensors"]
+    again = toy.trainer(tmp_path, training)
+    assert again.resume() == 3
+    assert again.run()
+
+
+def unfailing(trainer, step: int):
+    """Let no update behind a step look at losses, which would notice as well."""
+    update = trainer.update
+
+    def skip() -> dict[str, float]:
+        if trainer.step < step:
+            return update()
+        trainer.step += 1
+        return {"loss": 1.0}
+
+    return skip
+
+
+def test_a_stop_saves_nothing_that_is_not_finite(tmp_path: Path):
+    trainer = toy.trainer(tmp_path)
+    trainer.run(should_stop=lambda: trainer.step == 4)
+    break_weight_of = torch.no_grad()(break_weight)
+    break_weight_of(trainer)
+    with pytest.raises(Diverged, match=r"step 4: the weight student.* is not finite"):
+        trainer.run(should_stop=lambda: True)
+    assert toy.trainer(tmp_path).resume() == 4
+
+
+def test_a_state_that_is_not_finite_is_not_gone_on_from(tmp_path: Path):
+    toy.trainer(tmp_path).run()
+    last = state.states(tmp_path / "run")[-1]
+    found = state.load(last)
+    name = next(iter(found.weights))
+    found.weights[name].view(-1)[0] = torch.nan
+    state.save(tmp_path / "run", found)
+    with pytest.raises(ValueError, match=r"0000012.*is not finite: delete it to go on from the on"):
+        toy.trainer(tmp_path).resume()
 
 
 def test_only_the_last_two_states_are_kept(tmp_path: Path):

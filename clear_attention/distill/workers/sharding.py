@@ -101,6 +101,12 @@ def whole(tensor: Tensor, keep: bool = True) -> Tensor:
     return gathered.cpu() if keep else tensor
 
 
+def local(tensor: Tensor) -> Tensor:
+    """Return this process's part of a tensor; one that is not sharded comes back as it is."""
+    own = getattr(tensor, "to_local", None)
+    return own() if own else tensor
+
+
 def spread_as(parameter: Any, tensor: Tensor) -> Tensor:
     """Spread a whole tensor over the processes as a parameter is; unsharded, it only moves.
 
