@@ -120,17 +120,20 @@ class CLEARDistill(io.ComfyNode):
                     options=list(OPTIMISERS),
                     default="prodigy",
                     tooltip=(
-                        "prodigy finds its own step size: leave learning_rate at 1. adamw needs "
-                        "less memory, and a learning_rate such as 0.0001."
+                        "prodigy finds its own step size. adamw needs less memory, and may need a "
+                        "learning_rate that you find by trying."
                     ),
                 ),
                 io.Float.Input(
                     "learning_rate",
-                    default=1.0,
+                    default=0.0,
                     min=0.0,
                     max=10.0,
                     step=0.00001,
-                    tooltip="Step size; for prodigy a factor on the one that it finds, 1.",
+                    tooltip=(
+                        "Step size; for prodigy a factor on the one that it finds. 0 takes 1 for "
+                        "prodigy and 0.0001 for adamw."
+                    ),
                 ),
                 io.Float.Input(
                     "guidance",

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..backends import BACKENDS
+from . import bounds
+from .bounds import ConfigError, at_least, one_of
 
 OPTIMISERS = ("prodigy", "adamw")
 PRECISIONS = ("bf16", "float32")
 TIMESTEPS = ("uniform", "logit_normal")
+AUTOMATIC_RATES = {"prodigy": 1.0, "adamw": 1e-4}
+LARGEST_ADAMW_RATE = 0.1
+LATENT_PX = 8
+"""Pixels per latent pixel, on a side, of all families."""
 
-
-class ConfigError(ValueError):
-    """A setting is not usable; the message says what was given and what is expected."""
-
-
-def one_of(name: str, value: str, known: Sequence[str]) -> None:
-    """Refuse a setting that is none of the known ones."""
-    if value not in known:
-        raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
-
-
-def _at_least(section: Any, at: str, **least: float) -> None:
-    for name, bound in least.items():
-        value = getattr(section, name)
-        if value < bound:
-            raise ConfigError(f"{at}.{name} must be at least {bound}, got {value}.")
+__all__ = ("ConfigError", "one_of")
 
 
 class Section:
@@ -55,7 +46,7 @@ class StudentConfig(Section):
     """Backend of the local attention."""
 
     def __post_init__(self) -> None:
-        _at_least(self, "student", radius=1, pool_factor=0, rank=0)
+        at_least(self, "student", radius=1, pool_factor=0, rank=0)
         one_of("student.backend", self.backend, ("auto", *BACKENDS))
 
 
@@ -76,6 +67,11 @@ class Loss(Section):
     """Blocks whose attention outputs are compared, such as "single 1, single 5-9"; empty takes
     every fourth of the last kind of block, from the second on, as the paper does."""
 
+    def __post_init__(self) -> None:
+        at_least(self, "loss", flow=0, prediction=0, attention=0)
+        if self.flow == self.prediction == self.attention == 0:
+            raise ConfigError("One of loss.flow, .prediction and .attention must be above 0.")
+
 
 @dataclass(frozen=True)
 class Optimiser(Section):
@@ -84,8 +80,8 @@ class Optimiser(Section):
     name: str = "prodigy"
     """``prodigy``, which finds its own step size, or ``adamw``."""
 
-    learning_rate: float = 1.0
-    """Step size; a factor of 1 for Prodigy."""
+    learning_rate: float = 0.0
+    """Step size, for Prodigy a factor on its own; 0 takes 1 for Prodigy, 1e-4 for AdamW."""
 
     weight_decay: float = 1e-4
     """Decoupled decay of what is trained; a student is its difference to the teacher."""
@@ -104,7 +100,21 @@ class Optimiser(Section):
 
     def __post_init__(self) -> None:
         one_of("optimiser.name", self.name, OPTIMISERS)
-        _at_least(self, "optimiser", learning_rate=0, weight_decay=0, warmup_steps=0, clip_norm=0)
+        at_least(self, "optimiser", learning_rate=0, weight_decay=0, warmup_steps=0, clip_norm=0)
+        for beta in self.betas:
+            bounds.share("optimiser.betas", beta, whole=False)
+        bounds.share("optimiser.cosine_to", self.cosine_to, whole=True)
+        if self.name == "adamw" and self.learning_rate >= LARGEST_ADAMW_RATE:
+            raise ConfigError(
+                f"optimiser.learning_rate must be below {LARGEST_ADAMW_RATE} for adamw, whose "
+                f"updates are about as large, got {self.learning_rate}: take 1e-4, or 0 for the "
+                "default; 1 is for prodigy."
+            )
+
+    @property
+    def rate(self) -> float:
+        """The step size that is used."""
+        return self.learning_rate or AUTOMATIC_RATES[self.name]
 
 
 @dataclass(frozen=True)
@@ -159,10 +169,12 @@ class Training(Section):
     def __post_init__(self) -> None:
         one_of("training.precision", self.precision, PRECISIONS)
         one_of("training.timesteps", self.timesteps, TIMESTEPS)
-        _at_least(self, "training", steps=1, batch=1, batch_tokens=0, accumulate=1, log_every=1)
-        _at_least(self, "training", save_every=1, validate_every=0, validation_batches=0)
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"training.ema_decay must be in [0, 1), got {self.ema_decay}.")
+        at_least(self, "training", steps=1, batch=1, batch_tokens=0, accumulate=1, log_every=1)
+        at_least(self, "training", save_every=1, validate_every=0, validation_batches=0)
+        at_least(self, "training", guidance=0)
+        bounds.share("training.ema_decay", self.ema_decay, whole=False)
+        bounds.finite("training.timestep_mean", self.timestep_mean)
+        bounds.seed("training.seed", self.seed)
 
 
 @dataclass(frozen=True)
@@ -206,8 +218,10 @@ class Generation(Section):
     """Pictures per file."""
 
     def __post_init__(self) -> None:
-        _at_least(self, "generation", held_out=0, samples=1, held_out_samples=0, steps=1)
-        _at_least(self, "generation", batch=1, shard=1)
+        at_least(self, "generation", held_out=0, samples=1, held_out_samples=0, steps=1)
+        at_least(self, "generation", batch=1, shard=1, cfg=0)
+        bounds.seed("generation.seed", self.seed)
+        bounds.sizes("generation.sizes_px", self.sizes_px, LATENT_PX)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ def read(path: Path) -> RunConfig:
         ConfigError: The file cannot be read, or a setting is unknown or of another type.
     """
     try:
-        tree = _toml().loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        tree = _toml().loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as a TOML file: {error}") from error
     return _anchored(build(tree), path.resolve().parent)
 
@@ -34,16 +34,35 @@ def read_prompts(path: Path) -> list[str]:
     """Read one prompt per line; empty lines do not count.
 
     Raises:
-        ConfigError: There are none.
+        ConfigError: There are none, or the file is no text.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"The prompts cannot be read: {error}.") from error
-    prompts = [line.strip() for line in lines if line.strip()]
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path} must be UTF-8 text, line {line} has other bytes: save it as UTF-8."
+        ) from error
+    return prompts_in(text, str(path))
+
+
+def prompts_in(text: str, name: str) -> list[str]:
+    """Split a text into prompts, one per line; empty lines do not count.
+
+    Args:
+        text: With or without the mark that some editors put in front (BOM).
+        name: What to call the text in an error.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    lines = (line.strip("\ufeff\0 \t") for line in text.splitlines())
+    prompts = [line for line in lines if line.strip()]
     if not prompts:
-        raise ConfigError(f"{path} must have a prompt on at least one line, it has none.")
-    return prompts
+        raise ConfigError(f"{name} must have a prompt on at least one line, it has none.")
+    return [line.strip() for line in prompts]
 
 
 def build(tree: Mapping[str, Any]) -> RunConfig:

@@ -61,7 +61,8 @@ def deciding(training: Training, optimiser: Optimiser) -> dict[str, Any]:
     """
     steps = {"steps": training.steps} if optimiser.cosine_to != 1 else {}
     others = {name: v for name, v in asdict(training).items() if name not in INDEPENDENT}
-    return {"optimiser": asdict(optimiser), "training": {**steps, **others}}
+    rate = {"learning_rate": optimiser.rate}
+    return {"optimiser": asdict(optimiser) | rate, "training": {**steps, **others}}
 
 
 def require_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

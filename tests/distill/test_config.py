@@ -18,7 +18,7 @@ from clear_attention.distill.config import (
     StudentConfig,
     Training,
 )
-from clear_attention.distill.config_file import read, read_prompts
+from clear_attention.distill.config_file import prompts_in, read, read_prompts
 
 ROOT = Path(__file__).parents[2]
 LEAST = 'output = "clear.safetensors"\nfolder = "run"\n'
@@ -48,13 +48,13 @@ def test_tables_become_sections(write, tmp_path):
     text = (
         LEAST
         + '[generation]\nprompts = "p.txt"\nsizes_px = [[64, 96]]\n'
-        + '[optimiser]\nname = "adamw"\nlearning_rate = 1\nbetas = [0.5, 0.75]\n'
+        + '[optimiser]\nname = "adamw"\nlearning_rate = 0\nbetas = [0.5, 0.75]\n'
         + '[loaders.model]\nnode = "UNETLoader"\nunet_name = "a.safetensors"\n'
     )
     config = read(write(text))
     assert config.generation.prompts == tmp_path / "p.txt"
     assert config.generation.sizes_px == ((64, 96),)
-    assert (config.optimiser.learning_rate, config.optimiser.betas) == (1.0, (0.5, 0.75))
+    assert (config.optimiser.learning_rate, config.optimiser.betas) == (0.0, (0.5, 0.75))
     assert config.loaders["model"] == {"node": "UNETLoader", "unet_name": "a.safetensors"}
 
 
@@ -80,6 +80,31 @@ def test_tables_become_sections(write, tmp_path):
         (LEAST + '[optimiser]\nname = "sgd"', "must be one of prodigy, adamw, got 'sgd'."),
         (LEAST + "[training]\nema_decay = 1.0", "training.ema_decay must be in [0, 1), got 1.0."),
         ("folder = ", "cannot be read as a TOML file"),
+        ("a = " + "[" * 9999, "cannot be read as a TOML file"),
+        (LEAST + "[loss]\nflow = nan", "loss.flow must be at least 0 and finite, got nan."),
+        (LEAST + "[loss]\nprediction = inf", "loss.prediction must be at least 0 and finite,"),
+        (LEAST + "[loss]\nattention = -1", "loss.attention must be at least 0, got -1.0."),
+        (LEAST + "[loss]\nflow = 0\nprediction = 0\nattention = 0", "must be above 0."),
+        (LEAST + "[optimiser]\nlearning_rate = nan", "optimiser.learning_rate must be at least 0"),
+        (LEAST + "[optimiser]\nclip_norm = inf", "clip_norm must be at least 0 and finite"),
+        (LEAST + "[optimiser]\nbetas = [0.9, nan]", "optimiser.betas must be in [0, 1), got nan."),
+        (LEAST + "[optimiser]\nbetas = [1, 0.9]", "optimiser.betas must be in [0, 1), got 1.0."),
+        (LEAST + "[optimiser]\ncosine_to = -inf", "optimiser.cosine_to must be in [0, 1], got"),
+        (
+            LEAST + '[optimiser]\nname = "adamw"\nlearning_rate = 1',
+            "learning_rate must be below 0.1 for adamw",
+        ),
+        (LEAST + "[training]\ntimestep_mean = nan", "timestep_mean must be a finite number, got"),
+        (LEAST + "[training]\nguidance = inf", "training.guidance must be at least 0 and finite"),
+        (LEAST + "[training]\nema_decay = nan", "training.ema_decay must be in [0, 1), got nan."),
+        (LEAST + "[training]\nseed = -1", "training.seed must be from 0 to 46116860184273879"),
+        (LEAST + "[generation]\nseed = -1", "generation.seed must be from 0 to 4611686018427387"),
+        (LEAST + "[generation]\nseed = 9223372036854775807", "generation.seed must be from 0 to"),
+        (LEAST + "[generation]\ncfg = nan", "generation.cfg must be at least 0 and finite, got"),
+        (LEAST + "[generation]\nsizes_px = []", "sizes_px must have at least one height and wid"),
+        (LEAST + "[generation]\nsizes_px = [[64, 0]]", "must be positive multiples of 8, got [64"),
+        (LEAST + "[generation]\nsizes_px = [[-64, 64]]", "must be positive multiples of 8"),
+        (LEAST + "[generation]\nsizes_px = [[64, 1001]]", "must be positive multiples of 8"),
     ],
 )
 def test_a_mistake_is_one_sentence(write, text, sentence):
@@ -118,11 +143,37 @@ def test_prompts_are_lines_with_text(tmp_path):
         read_prompts(tmp_path / "nothing.txt")
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path, write):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffa red apple\r\n\ufeff\r\na blue sea".encode())
+    assert read_prompts(path) == ["a red apple", "a blue sea"]
+    assert prompts_in("\ufeffa red apple", "it") == ["a red apple"]
+    with pytest.raises(ConfigError, match="must have a prompt on at least one line"):
+        prompts_in("\ufeff\n \ufeff \n\0", "it")
+    assert read(write("\ufeff" + LEAST)).folder == tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("content", "line"), [("é".encode("utf-16"), 1), (b"a\nb\n\xe9\n", 3), (b"\x80", 1)]
+)
+def test_prompts_of_another_encoding_name_the_line(tmp_path, content, line):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"prompts\.txt must be UTF-8 text, line {line} has"):
+        read_prompts(path)
+
+
+def test_a_learning_rate_of_zero_is_that_of_the_optimiser():
+    assert (Optimiser("adamw").rate, Optimiser("prodigy").rate) == (1e-4, 1.0)
+    assert Optimiser("adamw", 1e-3).rate == 1e-3
+
+
 def test_the_recipe_is_a_run_with_the_papers_settings():
     config = read(ROOT / "recipes" / "flux_dev_local_16.toml")
     assert (config.training.steps, config.training.batch) == (10_000, 32)
     assert (config.generation.samples, config.generation.sizes_px) == (10_000, ((1024, 1024),))
-    assert (config.optimiser, config.loss) == (Optimiser(), Loss())
+    assert (config.optimiser, config.loss) == (Optimiser(learning_rate=1.0), Loss())
+    assert Optimiser().rate == config.optimiser.rate
     assert set(config.loaders) == {"model", "clip", "vae"}
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...distill import loss_figure
 from ...distill.config import ConfigError, RunConfig, StudentConfig
+from ...distill.config_file import prompts_in
 from ..core.pictures import contact_sheet, figure_or_message, save_picture
 from ..weights.folder import FOLDER, SUFFIX, register_model_folder
 from .run import distil
@@ -65,9 +66,7 @@ def distil_in_graph(
     """
     if not re.fullmatch(r"[\w-]+", name):
         raise ConfigError(f"The name must be of letters, digits, _ and - only, got {name!r}.")
-    lines = [line.strip() for line in prompts.splitlines() if line.strip()]
-    if not lines:
-        raise ConfigError("The prompts must have text on at least one line, they have none.")
+    lines = prompts_in(prompts, "The input prompts")
     held_out = max(1, len(lines) // 10)
     folder = Path(folder_paths.get_output_directory()) / RUNS / name
     form = form_of(settings["student"])

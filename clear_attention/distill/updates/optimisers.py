@@ -17,7 +17,7 @@ def make_optimiser(parameters: list[Tensor], settings: Optimiser) -> Optimizer:
     Raises:
         ImportError: Prodigy is asked for and not installed.
     """
-    rate, betas, decay = settings.learning_rate, settings.betas, settings.weight_decay
+    rate, betas, decay = settings.rate, settings.betas, settings.weight_decay
     if settings.name == "adamw":
         return AdamW(parameters, lr=rate, betas=betas, weight_decay=decay)
     try:
