@@ -65,6 +65,13 @@ def deciding(training: Training, optimiser: Optimiser) -> dict[str, Any]:
     return {"optimiser": asdict(optimiser) | rate, "training": {**steps, **others}}
 
 
+def samples_in(made_with: Mapping[str, Any]) -> int | None:
+    """Return how many samples there were when something was made; None if it is not recorded."""
+    data = made_with.get("data")
+    samples = data.get("samples") if isinstance(data, Mapping) else None
+    return samples if type(samples) is int else None
+
+
 def require_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Check that going on from a state gives what the run alone would give.
 

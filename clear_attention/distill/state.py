@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..atomic_files import remove_remains
-from .data.shards import write_tensors
+from .data.shards import UNREADABLE, write_tensors
 from .workers import sharding
 from .workers.sharding import spread_as
 
 NAME = "state-{:07}.safetensors"
 PATTERN = re.compile(r"state-(\d{7})\.safetensors")
 KEPT = 2
+LONGEST_REASON = 120
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +40,9 @@ class State:
     """
 
     step: int
-    weights: dict[str, Tensor]
-    average: dict[str, Tensor]
-    memory: dict[str, dict[str, Tensor]]
+    weights: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    memory: Mapping[str, Mapping[str, Tensor]]
     numbers: dict[str, Any]
     made_with: dict[str, Any]
 
@@ -94,22 +95,49 @@ def load(path: Path) -> State:
     Raises:
         ValueError: The file is damaged.
     """
-    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "memory": {}}
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["state"])
-            for key in file.keys():  # noqa: SIM118 - not a dict
-                part, name = key.split("/", 1)
-                parts[part][name] = file.get_tensor(key)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            facts = json.loads((file.metadata() or {})["state"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return _state_of(facts, tensors)
+    except UNREADABLE as error:
         raise ValueError(
-            f"{path} is damaged ({error!r}): delete it to go on from the one before."
+            f"{path} is damaged ({_reason(error)}): delete it to go on from the one before."
         ) from error
+
+
+def _state_of(facts: Any, tensors: Mapping[str, Tensor]) -> State:
+    """Put a file's contents together; any error says that they are damaged."""
+    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "memory": {}}
+    for key, tensor in tensors.items():
+        part, name = key.split("/", 1)
+        parts[part][name] = tensor
     memory: dict[str, dict[str, Tensor]] = {}
     for key, tensor in parts["memory"].items():
         entry, name = key.split("/", 1)
         memory.setdefault(name, {})[entry] = tensor
-    return State(memory=memory, weights=parts["weights"], average=parts["average"], **facts)
+    numbers = facts["numbers"]
+    shape_is_right = (
+        type(facts["step"]) is int
+        and facts["step"] >= 0
+        and isinstance(facts["made_with"], dict)
+        and all(isinstance(group, dict) for group in numbers["groups"])
+        and all(isinstance(entries, dict) for entries in numbers["scalars"].values())
+    )
+    if not shape_is_right:
+        raise TypeError("its metadata")
+    return State(
+        step=facts["step"],
+        weights=parts["weights"],
+        average=parts["average"],
+        memory=memory,
+        numbers=numbers,
+        made_with=facts["made_with"],
+    )
+
+
+def _reason(error: Exception) -> str:
+    return ascii(str(error)[:LONGEST_REASON])
 
 
 def of_optimiser(
@@ -129,16 +157,50 @@ def of_optimiser(
     return memory, {"groups": groups, "scalars": scalars}
 
 
-def into_optimiser(optimiser: Optimizer, parameters: Mapping[str, Tensor], state: State) -> None:
-    """Give an optimiser its memory back."""
+def into_optimiser(
+    optimiser: Optimizer, parameters: Mapping[str, Tensor], state: State, what: str
+) -> None:
+    """Give an optimiser its memory back.
+
+    Args:
+        optimiser: As it was made.
+        parameters: What it updates, by name.
+        state: Where the memory is.
+        what: What to call the state in an error.
+
+    Raises:
+        ValueError: It is the memory of another optimiser, or damaged.
+    """
+    memory = {
+        name: {**state.numbers["scalars"].get(name, {}), **state.memory.get(name, {})}
+        for name in parameters
+    }
+    groups = state.numbers["groups"]
+    own = [group.keys() - {"params"} for group in optimiser.param_groups]
+    fits = (
+        own == [group.keys() for group in groups]
+        and set(state.memory) <= set(parameters)
+        and len({frozenset(entries) for entries in memory.values()}) == 1
+        and all(
+            not isinstance(entry, Tensor) or entry.numel() in (1, parameters[name].numel())
+            for name, entries in memory.items()
+            for entry in entries.values()
+        )
+    )
+    if not fits:
+        raise ValueError(
+            f"{what} holds no memory of this optimiser, or of a newer version of its package: "
+            "take another name or folder, or delete it."
+        )
     for name, parameter in parameters.items():
-        entries: dict[str, Any] = {**state.numbers["scalars"].get(name, {})}
-        for entry, tensor in state.memory.get(name, {}).items():
+        entries: dict[str, Any] = {}
+        for entry, value in memory[name].items():
             # Counters stay where the optimiser made them: on the CPU.
-            entries[entry] = tensor if tensor.ndim == 0 else spread_as(parameter, tensor)
+            moves = isinstance(value, Tensor) and value.ndim > 0
+            entries[entry] = spread_as(parameter, value) if moves else value
         if entries:
             optimiser.state[parameter] = entries
-    for group, saved in zip(optimiser.param_groups, state.numbers["groups"], strict=True):
+    for group, saved in zip(optimiser.param_groups, groups, strict=True):
         group.update({key: _like(group.get(key), value) for key, value in saved.items()})
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..distill import state as states
 from .config import Optimiser, Training
 from .data.batches import Batches
-from .identity import deciding, require_same
+from .identity import deciding, require_same, samples_in
 from .log import Log
 from .state import State
 from .tasks import Task
@@ -95,8 +95,8 @@ class Trainer:
                 f"{found[-1]} cannot be gone on from, {broken} is not finite: delete it to go on "
                 "from the one before."
             )
-        samples = state.made_with.get("data", {}).get("samples")
-        require_same(found[-1], state.made_with, self.made_with(samples))
+        now = self.made_with(samples_in(state.made_with))
+        require_same(found[-1], state.made_with, now)
         if state.step > self.training.steps:
             raise ValueError(
                 f"{found[-1]} is of step {state.step}: training.steps must be at least that to go "
@@ -105,7 +105,7 @@ class Trainer:
         states.copy_into(self.parameters, state.weights, str(found[-1]))
         if self.average:
             states.copy_into(self.average, state.average, str(found[-1]))
-        states.into_optimiser(self.optimiser, self.parameters, state)
+        states.into_optimiser(self.optimiser, self.parameters, state, str(found[-1]))
         self.step = state.step
         self.schedule.last_epoch = state.step
         return self.step

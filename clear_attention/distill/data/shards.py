@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,6 +25,12 @@ from ..identity import differences
 
 MANIFEST = "manifest.json"
 VERSION = 1
+FILE = re.compile(r"\d{5,}\.safetensors")
+UNREADABLE = (
+    *(OSError, SafetensorError, ValueError, LookupError),
+    *(TypeError, AttributeError, RecursionError),
+)
+"""What reading a damaged file may raise."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +157,11 @@ class ShardFolder:
         return Samples(**stacked)
 
     def _seeds(self, shard: Shard) -> list[int]:
-        with safe_open(self.folder / shard.file, framework="pt") as file:
+        with self._opened(shard) as file:
             return file.get_tensor("seed").tolist()
 
     def _row(self, shard: Shard, index: int) -> dict[str, Tensor]:
-        with safe_open(self.folder / shard.file, framework="pt") as file:  # memory-mapped
+        with self._opened(shard) as file:
 
             def at(name: str, row: int) -> Tensor:
                 return file.get_slice(name)[row : row + 1][0]
@@ -165,18 +173,38 @@ class ShardFolder:
                 "seed": at("seed", index),
             }
 
+    @contextmanager
+    def _opened(self, shard: Shard) -> Generator[Any]:
+        """Open a shard, memory-mapped.
+
+        Raises:
+            ValueError: It is damaged, or another one than the manifest says.
+        """
+        path = self.folder / shard.file
+        try:
+            with safe_open(path, framework="pt") as file:
+                _require_listed(file, shard)
+                yield file
+        except UNREADABLE as error:
+            raise ValueError(
+                f"{path} is damaged ({str(error)[:120]!a}): delete its folder to have the "
+                "data made anew."
+            ) from error
+
     def _read(self, path: Path, check: bool) -> None:
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
-            shards = [
-                Shard(row["file"], row["samples"], tuple(row["latent"]), row["text_tokens"])
-                for row in tree["shards"]
-            ]
             version, made_with = tree["version"], tree["made_with"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({error!r}): delete its folder.") from error
+            shards = [_shard_of(row) for row in tree["shards"]]
+            if not isinstance(made_with, dict):
+                raise TypeError("made_with is no table")
+        except UNREADABLE as error:
+            raise ValueError(
+                f"{path} is damaged ({str(error)[:120]!a}): delete its folder to have the "
+                "data made anew."
+            ) from error
         if version != VERSION:
-            raise ValueError(f"{path} must have version {VERSION}, got {version}.")
+            raise ValueError(f"{path} must have version {VERSION}, got {str(version)[:20]!r}.")
         if check and made_with != self.made_with:
             raise ValueError(
                 f"{path.parent} was made with other settings: "
@@ -184,6 +212,25 @@ class ShardFolder:
                 "name or folder, or delete it, to paint anew."
             )
         self.made_with, self.shards = made_with, shards
+
+
+def _shard_of(row: Mapping[str, Any]) -> Shard:
+    shard = Shard(row["file"], row["samples"], tuple(row["latent"]), row["text_tokens"])
+    numbers = (shard.samples, shard.text_tokens, *shard.latent)
+    # A manifest from elsewhere must not name files outside of its folder.
+    if not FILE.fullmatch(shard.file) or not all(type(n) is int and n > 0 for n in numbers):
+        raise ValueError(f"it lists {row}")
+    return shard
+
+
+def _require_listed(file: Any, shard: Shard) -> None:
+    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    count = (shard.samples,)
+    listed = (*count, *shard.latent), count, count, count, shard.text_tokens
+    names = ("latent", "seed", "context_of", "pooled_of")
+    found = (*(shapes[name] for name in names), shapes["context"][1])
+    if found != listed or len(shapes["context"]) != 3 or len(shapes["pooled"]) != 2:
+        raise ValueError(f"its tensors must be those of the manifest, got {shapes}")
 
 
 def unique_rows(table: Tensor) -> tuple[Tensor, Tensor]:
