@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 PICKLE = "is a pickle (.pt, .ckpt, .bin), which can run code: only .safetensors files are accepted"
 DOWNLOAD_AGAIN = "download it again"
+TEXT = "is not a .safetensors file but a text: choose the file of the weights"
 
 # First bytes -> the rest of a sentence that begins with the file's name; the first match wins.
 FIRST_BYTES: tuple[tuple[bytes, str], ...] = (
@@ -20,6 +21,7 @@ FIRST_BYTES: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG", "is a PNG picture, not a .safetensors file"),
     (b"\xff\xd8\xff", "is a JPEG picture, not a .safetensors file"),
     (b"<", f"is a web page, probably an error of the download: {DOWNLOAD_AGAIN}"),
+    (b"\xff\xfe", TEXT),  # UTF-16
     (b"{", f"is a JSON text, probably an error of the download: {DOWNLOAD_AGAIN}"),
 )
 
@@ -47,6 +49,14 @@ TENSOR_NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
         "is a whole diffusion model (diffusers names), not a CLEAR checkpoint: "
         "load it with the Load Diffusion Model node",
     ),
+    (
+        ("text_model.", "encoder.block.", "embed_tokens."),
+        "is a text encoder, not a CLEAR checkpoint: load it with a Load CLIP node",
+    ),
+    (
+        ("decoder.conv_in.", "decoder.conv_out.", "encoder.conv_in.", "quant_conv."),
+        "is a VAE, not a CLEAR checkpoint: load it with the Load VAE node",
+    ),
 )
 
 
@@ -63,7 +73,13 @@ def by_first_bytes(head: bytes) -> str | None:
     for start, sentence in FIRST_BYTES:
         if head.startswith(start) or (start in (b"<", b"{") and text.startswith(start)):
             return sentence
-    return None
+    return TEXT if _is_text(head) else None
+
+
+def _is_text(head: bytes) -> bool:
+    """Return whether a file begins with characters only; its last one may be cut."""
+    text = head.decode("utf-8-sig", errors="replace").rstrip("\ufffd")
+    return len(text) > len(head) // 4 and all(c.isprintable() or c in "\t\r\n" for c in text)
 
 
 def by_tensor_names(names: Collection[str]) -> str | None:

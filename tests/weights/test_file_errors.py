@@ -29,6 +29,10 @@ NO_SAFETENSORS = {
         b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3587400000\n",
         "git-lfs pointer",
     ),
+    "text": (b"CLEAR weights: see the other folder\n", "is not a .safetensors file but a text"),
+    "text with a mark": (b"\xef\xbb\xbfein gr\xc3\xbcner Apfel", "but a text"),
+    "long text, cut within a letter": (b"a" + "\u00fc".encode() * 400, "but a text"),
+    "UTF-16": ("CLEAR".encode("utf-16"), "but a text"),
     "raw pickle": (pickle.dumps({"a": list(range(9))}, 2), "pickle"),
     "newer pickle": (pickle.dumps({"a": list(range(9))}, 4), "pickle"),
     "noise": (bytes(range(100, 200)), "is not a .safetensors file"),
@@ -194,7 +198,13 @@ OTHER_MODELS = {
     "BFL model": ("double_blocks.0.img_attn.qkv.weight", "Load Diffusion Model"),
     "checkpoint": ("model.diffusion_model.double_blocks.0.img_attn.qkv.weight", "Load Checkpoint"),
     "diffusers model": ("transformer_blocks.0.norm1.linear.weight", "Load Diffusion Model"),
-    "text encoder": ("text_model.encoder.layers.0.fc1.weight", "not a CLEAR checkpoint"),
+    "CLIP": ("text_model.encoder.layers.0.fc1.weight", "text encoder, not a CLEAR checkpoint"),
+    "T5": ("encoder.block.0.layer.0.SelfAttention.q.weight", "Load CLIP"),
+    "VAE": (
+        "decoder.conv_in.weight",
+        "is a VAE, not a CLEAR checkpoint: load it with the Load VAE",
+    ),
+    "VAE, diffusers": ("encoder.conv_in.bias", "Load VAE"),
 }
 
 

@@ -41,6 +41,10 @@ class PictureSize:
     trained: int
 
 
+DECIMAL_COMMA = re.compile(r"(?<![\d.])[01],\d+(?![\d.])")
+"""A number from 0 to 1 as half of the world writes it: two numbers are not written so."""
+
+
 def upscale(
     painting: Painting,
     sampling: Sampling,
@@ -104,8 +108,14 @@ def read_numbers(name: str, text: str, example: str) -> list[float]:
     """Read numbers with commas between them.
 
     Raises:
-        ValueError: They are none.
+        ValueError: They are none, or have decimal commas.
     """
+    decimal = DECIMAL_COMMA.search(text)
+    if decimal:
+        raise ValueError(
+            f'{name} must have points in its numbers, got "{text}": write '
+            f"{decimal[0].replace(',', '.')}, or with a space behind the comma for two numbers."
+        )
     parts = [part for part in re.split(r"[,;\s]+", text) if part]
     try:
         return [float(part) for part in parts]
