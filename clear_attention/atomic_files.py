@@ -25,6 +25,9 @@ NUMBER = re.compile(r"(?:os error|code:) (\d+)")
 class NotWritten(OSError):
     """A file cannot be written; the message names it, and what was there before is intact."""
 
+    def __str__(self) -> str:
+        return str(self.strerror)  # without the number that errors of the system have in front
+
 
 @contextmanager
 def written_whole(path: Path) -> Generator[Path]:

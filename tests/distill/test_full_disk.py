@@ -1,0 +1,98 @@
+"""A disk that takes no more: each kind of write is a sentence, and what was there stays."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parent))
+
+import toy
+
+from clear_attention.atomic_files import NotWritten
+from clear_attention.distill import log
+from clear_attention.distill.data.shards import MANIFEST, ShardFolder
+from clear_attention.families.flux import NAMES
+from clear_attention.families.names import ModelSize
+from clear_attention.weights import checkpoint
+
+resource = pytest.importorskip("resource")
+
+MINE = "clear_local_2.safetensors"
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let no file grow beyond a few bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run with every kind of file in it."""
+    toy.trainer(tmp_path).run()
+    write_checkpoint(tmp_path)
+    return tmp_path
+
+
+def save_state(folder: Path) -> None:
+    trainer = toy.trainer(folder)
+    trainer.resume()
+    trainer.save()
+
+
+def write_checkpoint(folder: Path) -> None:
+    size = ModelSize(toy.HIDDEN, {"double": 1, "single": 1}, 0)
+    shapes = {".weight": (toy.HIDDEN, toy.HIDDEN), ".bias": (toy.HIDDEN,)}
+    tensors = {name: torch.zeros(shapes[name[name.rindex(".") :]]) for name in NAMES.names(size)}
+    checkpoint.save(folder / MINE, tensors, radius=2)
+
+
+WRITES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "state": ("run/state-0000012.safetensors", save_state),
+    "shard": (
+        "data/00002.safetensors",
+        lambda folder: ShardFolder(folder / "data").add(toy.samples(2)),
+    ),
+    "log": (f"run/{log.NAME}", lambda folder: log.Log(folder / "run", 12)),
+    "checkpoint": (MINE, write_checkpoint),
+}
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", WRITES)
+def test_a_full_disk_is_a_sentence_and_changes_no_file(kind: str, run: Path):
+    name, write = WRITES[kind]
+    before = contents(run)
+    with pytest.raises(NotWritten) as error, full_disk():
+        write(run)
+    assert str(error.value).startswith(f"{run / name} cannot be written, ")
+    assert "\n" not in str(error.value)
+    boards = {path for path in contents(run) if "tensorboard" in path.parts}
+    assert {p: c for p, c in contents(run).items() if p not in boards} == {
+        p: c for p, c in before.items() if p not in boards
+    }
+    assert not list(run.rglob("*.part"))
+    write(run)  # with space again
+
+
+def test_a_manifest_that_cannot_be_written_lists_what_it_did(run: Path):
+    data = ShardFolder(run / "data")
+    with pytest.raises(NotWritten, match=MANIFEST), full_disk():
+        from clear_attention.distill.data import shards
+
+        shards.write_text(data.folder / MANIFEST, "x" * 100)
+    assert len(ShardFolder(run / "data")) == len(data)
