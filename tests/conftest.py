@@ -29,6 +29,15 @@ settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what takes too long for each run."""
+    parser.addoption(
+        "--all-kernels",
+        action="store_true",
+        help="compile every row of every table of Triton kernels, not the first ones only",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Say what is left out, in each of the processes that run tests."""
     from tools.reporting import Reporting

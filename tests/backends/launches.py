@@ -66,19 +66,26 @@ def target_of(gpu: str) -> GPUTarget:
     return GPUTarget("hip", gpu, 64 if gpu.startswith("gfx9") else 32)
 
 
-def launches(gpu: str, head_dim: int) -> list[Launch]:
+def launches(gpu: str, head_dim: int, every: bool = True) -> list[Launch]:
     """Return every different kernel that a class of GPU may compile for a head_dim.
 
     All rows of its table for small tensors; the first ones also for others and in 8 bits. Which
     tensors are small makes a difference on AMD only. Of rows that are filled up with zeros, only
     the first row of the table.
+
+    Args:
+        gpu: The class.
+        head_dim: Of the model.
+        every: Without it, only the first rows: for small tensors, on AMD for mixed ones too.
     """
     cases = [case for case in CASES if case != "mixed" or not gpu.startswith("sm_")]
+    if not every:
+        cases.remove("large")
     found: dict[str, Launch] = {}
     width = width_of(head_dim)
     filled_up = head_dim != width
     table = {kernel: rows for (kernel, dim), rows in CONFIGS[gpu].items() if dim == width}
-    for place in range(1 if filled_up else max(map(len, table.values()))):
+    for place in range(1 if filled_up or not every else max(map(len, table.values()))):
         row = {kernel: rows[min(place, len(rows) - 1)] for kernel, rows in table.items()}
         for case in cases if place == 0 and not filled_up else ("small",):
             with _recorded(gpu, case, row, found):
