@@ -22,6 +22,7 @@ from ..core.settings import Settings, WindowSettings
 from ..families import family_of, plain_module
 from .blocks import blocks_of, options_for_blocks, rotary_positions, theta_of
 from .chain import added
+from .keyframes import RefusesKeyframes
 from .reuse import Control, Pace, key_of
 from .supported import require_supported
 
@@ -83,7 +84,7 @@ def with_local_attention(control_net: Any, settings: ControlSettings) -> LocalCo
     return LocalControlNet.like(control_net, settings, RunReport())
 
 
-class LocalControlNet(ControlNet):
+class LocalControlNet(ControlNet, RefusesKeyframes):
     """The host's ControlNet, with options for its blocks while it runs.
 
     The copies of one node share a report: the host begins all of them before it asks any, and ends
