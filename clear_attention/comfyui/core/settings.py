@@ -27,6 +27,7 @@ class WindowSettings:
         dense_blocks: Blocks that keep full attention.
         min_tokens: Pictures with fewer image tokens keep full attention.
         backend: "auto" or the name of a backend.
+        node_id: The node that asks for it, or None where it is unknown.
     """
 
     radius: int
@@ -37,6 +38,7 @@ class WindowSettings:
     dense_blocks: frozenset[Block] = frozenset()
     min_tokens: int = 0
     backend: str = "auto"
+    node_id: str | None = None
 
     @property
     def needs_block(self) -> bool:
@@ -81,7 +83,6 @@ class Settings:
         name_blocks: Whether the host must say which block is running, whatever else needs it.
         observers: Plain functions that follow each model call, as `core.override.Observer` says.
         node_ids: Nodes that show the report, in the order in which they were applied.
-        window_node: The one that asked for the window, or None where nobody did or it is unknown.
         replaced: Nodes whose window a later one has replaced.
     """
 
@@ -93,7 +94,6 @@ class Settings:
     name_blocks: bool = False
     observers: tuple[Callable[..., None], ...] = ()
     node_ids: tuple[str, ...] = ()
-    window_node: str | None = None
     replaced: tuple[str, ...] = ()
 
     @property
@@ -110,6 +110,8 @@ class Settings:
             local: The window.
             node_id: Of the node that asks for it.
         """
-        before = (*self.replaced, self.window_node) if self.local is not None else self.replaced
+        before = (*self.replaced, self.local.node_id if self.local is not None else None)
         replaced = tuple(dict.fromkeys(one for one in before if one and one != node_id))
-        return replace(self, local=local, window_node=node_id, replaced=replaced)
+        if local is not None and local.node_id != node_id:
+            local = replace(local, node_id=node_id)
+        return replace(self, local=local, replaced=replaced)

@@ -88,7 +88,12 @@ def test_other_settings_leave_the_window_alone(flux_model, groups, product):
 
 def test_every_other_setting_can_be_changed_and_changed_back(flux_model, groups, product):
     patch, (_, settings) = product("comfyui.core.patch"), groups
-    kept = {"local", "observers", "node_ids"}  # not switches: the next tests are about them
+    kept = {
+        "local",
+        "observers",
+        "node_ids",
+        "replaced",
+    }  # not switches: the next tests are about them
     for name in set(names_of(settings)) - kept:
         model = flux_model("a")
         for value in (True, False):
