@@ -52,7 +52,7 @@ CASES = {
         TokenLayout(5, 11, 17), radius=5, wraps=(True, True), factor=4
     ),
     "as wide as what it meets": one_head(TokenLayout(2, 7, 7), radius=4, wraps=(True, True)),
-    "a window wider than numbers of 8 bits": one_head(TokenLayout(2, 3, 420), radius=300),
+    "a window wider than numbers of 8 bits": one_head(TokenLayout(2, 1, 290), radius=270),
     "a window wider than integers": one_head(TokenLayout(2, 5, 33), radius=10**6),
     "heads that are filled up": Case(TokenLayout(6, 9, 11, extra=2), 3, factor=4, head_dim=24),
     "wide heads that are filled up": one_head(TokenLayout(4, 9, 11), radius=4, head_dim=72),

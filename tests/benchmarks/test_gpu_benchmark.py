@@ -187,9 +187,7 @@ def test_the_exact_rows_are_those_of_the_reference(factor):
     q, k, v = (torch.randn(shape, generator=generator).double() for _ in range(3))
     queries = torch.randperm(case.layout.tokens, generator=generator)[:40]
     exact = exact_rows(q, k, v, case, Sees.CLEAR, queries)
-    reference = attention(
-        q, k, v, case.layout, case.window, pooling=case.pooling, backend="reference"
-    )
+    reference = clear(q, k, v, case.layout, case.window, pooling=case.pooling, backend="reference")
     assert worst_error(reference[0, :, queries], exact) < 1e-12
 
 
