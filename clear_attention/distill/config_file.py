@@ -61,7 +61,7 @@ def prompts_in(text: str, name: str) -> list[str]:
     lines = (line.strip("\ufeff\0 \t") for line in text.splitlines())
     prompts = [line for line in lines if line.strip()]
     if not prompts:
-        raise ConfigError(f"{name} must have a prompt on at least one line, it has none.")
+        raise ConfigError(f"{name} must have a prompt on at least one line, got none.")
     return [line.strip() for line in prompts]
 
 

@@ -142,7 +142,7 @@ def test_an_interrupted_node_goes_on_when_it_is_queued_again(server):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"prompts": " \n "}, "The prompts must have text on at least one line"),
+        ({"prompts": " \n "}, "The input prompts must have a prompt on at least one line"),
         ({"name": "../mine"}, "The name must be of letters, digits, _ and - only"),
         ({"model": "CLEARLoader"}, "The model to distil has a CLEAR window already"),
     ],
