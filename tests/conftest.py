@@ -62,5 +62,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     base = tmp_path_factory.mktemp("comfyui")
     write_models(base)
     # The tensors are tiny: on a busy machine, threads wait for each other longer than they compute.
-    with Server(host, base, environment={"OMP_NUM_THREADS": "1"}) as server:
+    # On a CPU the host would take another attention than on a GPU, several times slower.
+    options = ["--use-pytorch-cross-attention"]
+    with Server(host, base, options=options, environment={"OMP_NUM_THREADS": "1"}) as server:
         yield server

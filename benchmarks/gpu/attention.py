@@ -66,12 +66,12 @@ class Scope:
 
 
 SMALL = Scope(
-    grids=(16, 24),
-    radii=(4, 8),
+    grids=(16,),
+    radii=(4,),
     texts=(512, 32),
-    heads=2,
+    heads=1,
     head_dim=64,
-    turns=3,
+    turns=2,
     turn_seconds=0.002,
 )
 

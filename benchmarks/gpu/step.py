@@ -62,8 +62,8 @@ class Scope:
 
 
 SMALL = Scope(
-    edges=(128, 256),
-    radii=(2, 4),
+    edges=(64, 128),
+    radii=(2,),
     text=32,
     size=Size(double_blocks=1, single_blocks=1, hidden=256, text_dim=64, pooled_dim=64),
     repetitions=2,

@@ -161,15 +161,15 @@ def compared_blocks(text: str, counts: Mapping[str, int]) -> frozenset[Block]:
     """Read which blocks' attention outputs are compared.
 
     Args:
-        text: Such as "single 1, single 5-9"; empty takes every fourth block of the last kind, from
-            the second on.
+        text: Such as "single 1, single 5-9"; empty takes every fourth block of the last kind that
+            there is, from the second on.
         counts: Number of blocks by kind.
 
     Raises:
         ValueError: An entry is no block of the model.
     """
     if not text.strip():
-        kind, count = list(counts.items())[-1]
+        kind, count = [(kind, count) for kind, count in counts.items() if count][-1]
         return frozenset((kind, index) for index in range(min(1, count - 1), count, 4))
     blocks = parse_blocks(text, "loss.attention_blocks")
     require_blocks(blocks, counts, "loss.attention_blocks")

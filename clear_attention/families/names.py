@@ -171,13 +171,6 @@ class NameTable:
             for parameter in PARAMETERS
         }
 
-    def to_host(self, tensors: Mapping[str, Tensor], size: ModelSize) -> dict[HostSlice, Tensor]:
-        """Give a checkpoint's trained tensors, pooling apart, their rows in the host's model.
-
-        They are passed on, not copied.
-        """
-        return {rows: tensors[name] for name, rows in self.slices(size).items()}
-
     def from_host(self, state: Mapping[str, Tensor], size: ModelSize) -> dict[str, Tensor]:
         """Cut a checkpoint's trained tensors, pooling apart, out of the host's fused ones.
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from playwright.sync_api import ConsoleMessage, Locator, Page
+from playwright.sync_api import ConsoleMessage, Error, Locator, Page
 from playwright.sync_api import TimeoutError as NotYet
 
 from tools.patience import Patience, slowdown_by_load
@@ -41,14 +41,29 @@ class ComfyPage:
         errors: Errors that this pack's files caused.
     """
 
-    def __init__(self, page: Page, url: str) -> None:
+    def __init__(self, page: Page) -> None:
         self.page = page
         self.errors: list[str] = []
-        page.on("console", self._note)
-        page.on("pageerror", lambda error: self._keep(f"{error}\n{error.stack}"))
-        page.set_default_timeout(30_000 * slowdown_by_load())
-        page.goto(url)
+        self._listeners = {"console": self._note, "pageerror": self._note_exception}
+
+    def __enter__(self) -> ComfyPage:
+        for event, listener in self._listeners.items():
+            self.page.on(event, listener)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        self.page.set_default_timeout(30_000 * slowdown_by_load())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
+
+    def load(self, url: str) -> None:
+        """Load the page, and wait until it can be used."""
+        self.page.goto(url)
         self.wait_for_script(READY, "ComfyUI's page with its first workflow and our nodes", 60)
+
+    def is_loaded(self) -> bool:
+        """Tell whether the page is there, with nodes on it and no dialog open."""
+        return self.page.evaluate(READY) and not self.dialog()
 
     def open_workflow(self, workflow: dict[str, Any], name: str) -> None:
         """Open a workflow as if its file were dropped onto the page."""
@@ -97,8 +112,14 @@ class ComfyPage:
         script = f"kind => {widgets}.map(widget => String(widget.value)).join()"
         return self.page.evaluate(script, kind)
 
-    def help_of(self, kind: str) -> str:
-        """Put a node onto the page, press its info button, and return the help that opens."""
+    def help_of(self, kind: str, heading: str) -> str:
+        """Put a node onto the page, press its info button, and return the help that opens.
+
+        Args:
+            kind: The node's type.
+            heading: The first line of its help, which is waited for: the text is fetched after the
+                panel has opened.
+        """
         self.page.evaluate(ADD_NODE, kind)
         button = self.page.locator(INFO_BUTTON).first
         for _ in range(20):  # while the page settles, it drops selections
@@ -109,9 +130,8 @@ class ComfyPage:
             if button.count():
                 break
         button.dispatch_event("click")  # 0.3.64 draws the button below its menu
-        help_text = self.page.locator(HELP).first
-        self.wait_for_element(help_text, f"the help of {kind}", 20)
-        self.page.wait_for_timeout(1_000)  # the text is fetched after the panel has opened
+        help_text = self.page.locator(HELP, has_text=heading).first
+        self.wait_for_element(help_text, f"the help of {kind}, {heading!r}", 20)
         return help_text.inner_text()
 
     def fit_view(self) -> None:
@@ -143,6 +163,9 @@ class ComfyPage:
 
     def _json(self, expression: str) -> Any:
         return json.loads(self.page.evaluate(f"async () => JSON.stringify({expression})"))
+
+    def _note_exception(self, error: Error) -> None:
+        self._keep(f"{error}\n{error.stack}")
 
     def _note(self, message: ConsoleMessage) -> None:
         if message.type == "error":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Page
 
     from tools.server import Server
 
@@ -22,35 +22,57 @@ OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--no-default-browser-check"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-default-apps", "--disable-extensions", "--metrics-recording-only", "--mute-audio"),
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
+# The page keeps its last workflow, and would open it instead of its first one.
+FORGET = "localStorage.clear(); sessionStorage.clear()"
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """A Chromium that the system has; none is downloaded."""
+def tab(server: Server) -> Iterator[Page]:
+    """A tab of a Chromium that the system has; none is downloaded.
+
+    One for all tests: what a browser remembers of a page's scripts, it remembers for its tabs.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
         pytest.skip("needs a Chromium: none of " + ", ".join(names) + " is on the path")
+    server.post("/settings/Comfy.TutorialCompleted", True)  # else templates cover the page
     with playwright.sync_playwright() as run:
         browser = run.chromium.launch(executable_path=found, args=list(OPTIONS))
-        yield browser
+        tab = browser.new_page(viewport={"width": 2000, "height": 1100})
+        tab.add_init_script(FORGET)
+        yield tab
         browser.close()
 
 
 @pytest.fixture
-def comfy_page(
-    server: Server, browser: Browser, request: pytest.FixtureRequest
-) -> Iterator[ComfyPage]:
-    """ComfyUI's page, opened; its last state goes to ``output/screenshots``."""
+def comfy_page(server: Server, tab: Page, request: pytest.FixtureRequest) -> Iterator[ComfyPage]:
+    """ComfyUI's page, loaded anew; its last state goes to ``output/screenshots``."""
     from .comfy_page import ComfyPage
 
-    server.post("/settings/Comfy.TutorialCompleted", True)  # else templates cover the page
-    page = browser.new_page(viewport={"width": 2000, "height": 1100})
-    page.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
-    yield ComfyPage(page, server.url)
+    with ComfyPage(tab) as page:
+        page.load(server.url)
+        yield page
+        keep_screenshot(tab, request.node.name)
+
+
+@pytest.fixture
+def page_as_it_is(server: Server, tab: Page, request: pytest.FixtureRequest) -> Iterator[ComfyPage]:
+    """ComfyUI's page as the test before has left it, for what replaces all that is on it."""
+    from .comfy_page import ComfyPage
+
+    with ComfyPage(tab) as page:
+        if not page.is_loaded():
+            page.load(server.url)
+        yield page
+        keep_screenshot(tab, request.node.name)
+
+
+def keep_screenshot(tab: Page, test: str) -> None:
+    """Write what the tab shows to a file with a test's name."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    name = request.node.name.removeprefix("test_").translate(str.maketrans("[]", "--")).rstrip("-")
-    page.screenshot(path=SCREENSHOTS / f"{name}.png")
-    page.close()
+    name = test.removeprefix("test_").translate(str.maketrans("[]", "--")).rstrip("-")
+    tab.screenshot(path=SCREENSHOTS / f"{name}.png")

@@ -113,7 +113,7 @@ def test_a_flat_colour_comes_back_flat(colour):
 
 
 def test_the_decoder_loses_little_in_half_precision():
-    latents = codec.encode(photograph())
+    latents = codec.encode(photograph()[:, :80, :80])
     assert psnr(decode(latents, torch.bfloat16), decode(latents)) > 45
 
 

@@ -34,6 +34,7 @@ def test_a_mistake_names_the_setting_and_the_entry(text: str, sentence: str):
 def test_compared_blocks_are_those_of_the_text_or_every_fourth_of_the_last_kind():
     assert compared_blocks("double 0-1", COUNTS) == {("double", 0), ("double", 1)}
     assert compared_blocks("", COUNTS) == {("single", 1), ("single", 5), ("single", 9)}
+    assert compared_blocks("", {"double": 1, "single": 0}) == {("double", 0)}
 
 
 @pytest.mark.parametrize("text", ["single 8-10", "joint 0"])

@@ -89,10 +89,10 @@ def test_converting_to_the_host_and_back_changes_nothing(size):
         64 * size["joint"], {"joint": size["joint"], "image": image}, factor
     )
     host = {}
-    for (key, (_, start, rows)), tensor in SD3.to_host(tensors, measured).items():
+    for name, (key, (_, start, rows)) in SD3.slices(measured).items():
         tail = [measured.hidden] if key.endswith("weight") else []
         fused = host.setdefault(key, torch.full([3 * measured.hidden, *tail], torch.nan).bfloat16())
-        fused[start : start + rows] = tensor
+        fused[start : start + rows] = tensors[name]
     back = SD3.from_host(host, measured)
     back |= SD3.pooling_tensors(SD3.pooling_weights(tensors))
     assert back.keys() == tensors.keys()

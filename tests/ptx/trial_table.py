@@ -51,7 +51,7 @@ SPREAD: dict[str, tuple[tuple[str, torch.dtype, int, dict[str, object]], ...]] =
         ("splits", BF16, 128, {}),
         ("plain", BF16, 128, {"rounded": True}),
         ("plain", FP16, 72, {"trained": True}),
-        ("plain", BF16, 128, {"step": 1, "trained": True}),
+        ("plain", BF16, 128, {"step": 1}),
     ),
     "sm_86": (
         ("plain", FP16, 128, {"trained": True, "options": Options("random", seed=1)}),
@@ -72,7 +72,7 @@ SPREAD: dict[str, tuple[tuple[str, torch.dtype, int, dict[str, object]], ...]] =
         ("ragged", BF16, 64, {"trained": True, "options": Options("reverse")}),
         ("plain", FP16, 128, {"trained": True, "options": Options(truncate=True)}),
         ("spaced v", FP16, 128, {}),
-        ("spaced v", BF16, 120, {"trained": True}),
+        ("spaced v", BF16, 120, {}),
         ("plain", FP16, 64, {"rounded": True}),
         ("plain", BF16, 128, {"step": 1}),
     ),

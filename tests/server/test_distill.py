@@ -25,7 +25,7 @@ pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 PROMPTS = "a red apple\na green tree\na blue sea"
 SETTINGS = dict(
-    **dict(radius=2, pool_factor=0, rank=0, steps=6, batch=2, samples=4, width=128, height=128),
+    **dict(radius=2, pool_factor=0, rank=0, steps=2, batch=2, samples=4, width=128, height=128),
     **dict(optimiser="adamw", learning_rate=1e-3, guidance=3.5, cfg=1.0, seed=0),
 )
 
@@ -47,7 +47,7 @@ prompts = "prompts.txt"
 samples = 4
 held_out = 1
 held_out_samples = 2
-sizes_px = [[128, 128]]
+sizes_px = [[64, 64]]
 steps = 2
 
 [training]
@@ -94,15 +94,17 @@ def picture(server, workflow) -> np.ndarray:
 def test_the_node_writes_a_file_that_paints_and_leaves_the_model_as_it_was(server, rank):
     before = picture(server, without_clear(text_to_image(seed=rank)))
     steps: list[tuple[str, int, int]] = []
-    entry = server.run(
-        distill(server, "mine", rank=rank), on_progress=lambda *step: steps.append(step)
-    )
+    prompt = distill(server, "mine", rank=rank)
+    if rank:  # without pictures
+        del prompt["distil"]["inputs"]["vae"], prompt["rows"]
+    entry = server.run(prompt, on_progress=lambda *step: steps.append(step))
     (name,) = entry["outputs"]["name"]["text"]
     assert name == ("mine_local_2_rank_4.safetensors" if rank else "mine_local_2.safetensors")
-    assert steps[-1] == ("distil", 6, 6)
+    assert steps[-1] == ("distil", 2, 2)
     shapes = {path.name.split("_")[0]: pixels(path).shape for path in server.images(entry)}
-    assert shapes["rows"] == (2 * 128 + 4, 4 * 128 + 3 * 4, 3)
-    assert shapes["losses"][1] > shapes["rows"][1]
+    rows = (2 * 128 + 4, 4 * 128 + 3 * 4, 3)
+    assert shapes.get("rows") == (None if rank else rows)
+    assert shapes["losses"][1] > rows[1]
 
     files = server.object_info("CLEARLoader")["input"]["required"]["clear_name"][1]["options"]
     assert name in files
@@ -120,11 +122,11 @@ def test_the_node_writes_a_file_that_paints_and_leaves_the_model_as_it_was(serve
 def test_an_interrupted_node_goes_on_when_it_is_queued_again(server):
     from tools.server import ServerError
 
-    prompt = distill(server, "stopped", steps=40)
+    prompt = distill(server, "stopped", steps=6)
     del prompt["distil"]["inputs"]["vae"], prompt["rows"]
 
     def interrupt(_: str, done: int, of: int) -> None:
-        if (done, of) == (5, 40):
+        if (done, of) == (2, 6):
             server.interrupt()
 
     with pytest.raises(ServerError, match="was interrupted"):
@@ -132,11 +134,11 @@ def test_an_interrupted_node_goes_on_when_it_is_queued_again(server):
     folder = server.base / "output" / "clear_distill" / "stopped" / "local_2"
     (kept,) = folder.glob("state-*")
     done = int(kept.stem.removeprefix("state-"))
-    assert 5 <= done < 40
+    assert 2 <= done < 6
     steps: list[int] = []
-    server.run(prompt, on_progress=lambda _, step, of: steps.append(step) if of == 40 else None)
+    server.run(prompt, on_progress=lambda _, step, of: steps.append(step) if of == 6 else None)
     assert min(steps) > done
-    assert max(steps) == 40
+    assert max(steps) == 6
 
 
 @pytest.mark.parametrize(
@@ -205,13 +207,13 @@ def test_the_command_stops_when_told_to_and_goes_on(command, tmp_path):
 
 def test_two_processes_share_the_data_that_one_of_them_paints(command, tmp_path):
     written, first = {}, {}
-    for shards, settings in (("false", RUN), ("true", RECOMPUTED)):
-        process = command(settings=settings, launcher=TWO, ACCELERATE_USE_FSDP=shards)
+    for launcher in (TWO, ()):
+        process = command(settings=RECOMPUTED, launcher=launcher, ACCELERATE_USE_FSDP="true")
         text, _ = process.communicate()
         assert process.returncode == 0, text
         assert text.count("Written: ") == 1
-        written[shards] = load_file(tmp_path / "clear.safetensors")
-        first[shards] = {
+        written[launcher] = load_file(tmp_path / "clear.safetensors")
+        first[launcher] = {
             name: value
             for step, kind, name, value in log.read(tmp_path / "run")
             if (step, kind) == (1, "train")
@@ -219,13 +221,13 @@ def test_two_processes_share_the_data_that_one_of_them_paints(command, tmp_path)
         for state in (tmp_path / "run").glob("state-*"):
             state.unlink()
     assert len(list((tmp_path / "run" / "data" / "train").glob("*.safetensors"))) == 1
-    # A copy of the student each, or one in shards: the same losses and the same gradient, but for
+    # One process, or two with a student in shards: the same losses and the same gradient, but for
     # the rounding of outputs, about 1e-7, whose differences of about 1e-2 are squared.
-    assert first["true"].keys() >= {"loss", "prediction", "gradient"}
-    assert first["true"] == pytest.approx(first["false"], rel=1e-4)
-    for name, tensor in written["false"].items():
+    assert first[TWO].keys() >= {"loss", "prediction", "gradient"}
+    assert first[TWO] == pytest.approx(first[()], rel=1e-4)
+    for name, tensor in written[()].items():
         if name.endswith("weight"):
-            assert_hardly_any_differs(written["true"][name], tensor)
+            assert_hardly_any_differs(written[TWO][name], tensor)
 
 
 def assert_hardly_any_differs(actual: torch.Tensor, expected: torch.Tensor) -> None:
@@ -244,12 +246,9 @@ def assert_hardly_any_differs(actual: torch.Tensor, expected: torch.Tensor) -> N
     ("wrong", "sentence"),
     [
         (("radius", "radios"), "Unknown setting student.radios; known are"),
-        (("clip =", "klip ="), "The settings need a table loaders.clip: a node and its inputs."),
-        (("prompts.txt", "nothing.txt"), "The prompts cannot be read"),
-        (("CLEARDemoUNETLoader", "Nothing"), "must be one that ComfyUI has, got 'Nothing'."),
         (("clear_demo_vae", "nothing"), "The loader VAELoader refuses"),
     ],
-    ids=["unknown setting", "no clip", "no prompts", "no such node", "no such file"],
+    ids=["unknown setting", "no such file"],
 )
 def test_a_mistake_ends_the_command_with_one_sentence(command, wrong, sentence):
     process = command(settings=RUN.replace(*wrong))
@@ -260,25 +259,11 @@ def test_a_mistake_ends_the_command_with_one_sentence(command, wrong, sentence):
     assert sentence in last
 
 
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        (RUN, "set training.gradient_checkpointing = true"),
-        (RECOMPUTED.replace("batch = 2", "batch = 3"), "divide by the 2 processes, got 3 samples"),
-        (
-            RECOMPUTED.replace('"adamw"', '"prodigy"').replace("[student]", "[student]\nrank = 3"),
-            "divide by the 2 processes, got 3 (the model's width, student.rank",
-        ),
-    ],
-    ids=["no checkpointing", "uneven batch", "uneven shards"],
-)
-def test_what_several_processes_cannot_share_is_refused_before_painting(
-    settings, sentence, command, tmp_path
-):
-    process = command(settings=settings, launcher=TWO, ACCELERATE_USE_FSDP="true")
+def test_what_several_processes_cannot_share_is_refused_before_painting(command, tmp_path):
+    process = command(launcher=TWO, ACCELERATE_USE_FSDP="true")
     text, _ = process.communicate()
     assert process.returncode != 0
-    assert sentence in text
+    assert "set training.gradient_checkpointing = true" in text
     assert not (tmp_path / "run" / "data").exists()
 
 

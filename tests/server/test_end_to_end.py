@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from pack import EXAMPLES, NODES
+from pack import EXAMPLES, NODES, shrink
 from PIL import Image
 
 from .pictures import (
@@ -36,7 +36,7 @@ def test_a_prompt_reports_its_progress_and_leaves_a_picture_that_says_what_clear
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_workflow_paints_on_the_demo_model(server, name):
-    entry = server.run(prompt_of(server, example(name)))
+    entry = server.run(prompt_of(server, example(name, shrink=shrink(name))))
     picture = pixels(server.images(entry)[-1])
     assert picture.std() > 5
     assert "clear_attention" in Image.open(saved_last(server, entry)).info["prompt"]

@@ -118,15 +118,18 @@ def test_torch_compile_is_not_started_anew_at_each_step(flux_model, nodes, sampl
 
     local = nodes.CLEARAttention(flux_model("b"), RADIUS)
     expected = sample(local, steps=4, cfg=1.0)
-    counts = []
-    for steps in (2, 4):
-        torch._dynamo.reset()
-        counter = CompileCounter()
-        compiled = local.clone()
-        set_torch_compile_wrapper(model=compiled, backend=counter)
-        out = sample(compiled, steps=steps, cfg=1.0)
-        counts.append(counter.frame_count)
-    assert counts[0] == counts[1] > 0
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    set_torch_compile_wrapper(model=local, backend=counter)
+    frames: list[int] = []
+
+    def count(args):
+        frames.append(counter.frame_count)
+        return args["denoised"]
+
+    local.set_model_sampler_post_cfg_function(count)
+    out = sample(local, steps=4, cfg=1.0)
+    assert 0 < frames[0] <= frames[1] == frames[3]
     torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -137,4 +140,6 @@ def test_a_node_after_torch_compile_finds_the_model(flux_model, nodes, run):
     )
     expected = run(nodes.CLEARAttention(flux_model("a"), RADIUS), **inputs())
     local = nodes.CLEARAttention(model, RADIUS)
-    torch.testing.assert_close(run(local, **inputs()), expected, atol=1e-5, rtol=1e-5)
+    with torch.compiler.set_stance("force_eager"):  # it is found, or not, without compiling
+        out = run(local, **inputs())
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)

@@ -30,7 +30,7 @@ def paint(model, clip):
     """Return the latents of all prompts."""
     from clear_attention.comfyui.distill.sampling import Painter, encode
 
-    painter = Painter(6, "euler", "simple", 1.0, 3.5)
+    painter = Painter(3, "euler", "simple", 1.0, 3.5)
     prompts = [encode(clip, prompt) for prompt in PROMPTS]
     with torch.inference_mode():
         return painter.paint(model, prompts, [5, 6, 7], (EDGE, EDGE))

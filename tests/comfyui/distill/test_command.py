@@ -1,0 +1,73 @@
+"""What the distiller refuses before it loads or paints anything, as a command and in processes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from clear_attention.distill.config import Optimiser, RunConfig, StudentConfig, Training
+from clear_attention.distill.workers.sharding import ASKED
+
+from ..distil_fixtures import config
+
+TWO = SimpleNamespace(num_processes=2)
+RECOMPUTED = Training(batch=2, gradient_checkpointing=True)
+
+
+@pytest.fixture
+def command(pack, product):
+    return product("comfyui.distill.command")
+
+
+def settings(folder) -> RunConfig:
+    return RunConfig(output=folder / "clear.safetensors", folder=folder / "run")
+
+
+def test_a_run_without_a_loader_is_refused(command, tmp_path):
+    with pytest.raises(ValueError, match=r"need a table loaders\.model: a node and its inputs"):
+        command.run(settings(tmp_path))
+
+
+def test_prompts_that_are_not_there_are_refused(command, tmp_path):
+    given = config(tmp_path, "b")
+    given = replace(given, generation=replace(given.generation, prompts=tmp_path / "nothing.txt"))
+    with pytest.raises(ValueError, match="The prompts cannot be read"):
+        command.run(given)
+
+
+def test_a_loader_that_the_host_does_not_have_is_refused(pack, product):
+    headless = product("comfyui.distill.headless")
+    with pytest.raises(ValueError, match="must be one that ComfyUI has, got 'Nothing'"):
+        headless.run_node({"node": "Nothing"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (dict(training=Training(batch=2)), r"set training\.gradient_checkpointing = true"),
+        (
+            dict(training=Training(batch=3, gradient_checkpointing=True)),
+            "divide by the 2 processes, got 3 samples",
+        ),
+        (
+            dict(
+                training=RECOMPUTED,
+                optimiser=Optimiser("prodigy"),
+                student=StudentConfig(radius=2, rank=3),
+            ),
+            r"divide by the 2 processes, got 3 \(the model's width, student\.rank",
+        ),
+    ],
+    ids=["no checkpointing", "uneven batch", "uneven shards"],
+)
+def test_what_several_processes_cannot_share_is_refused(
+    changes, sentence, teacher, product, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(ASKED, "true")
+    checks = product("comfyui.distill.checks")
+    with pytest.raises(ValueError, match=sentence):
+        checks.require_shares(TWO, teacher("b"), config(tmp_path, "b", **changes))
+    shared = config(tmp_path, "b", training=RECOMPUTED, optimiser=Optimiser("prodigy"))
+    checks.require_shares(TWO, teacher("b"), shared)
