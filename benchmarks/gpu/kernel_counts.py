@@ -60,9 +60,9 @@ def _table(
     before: dict[Key, dict[str, Any]], after: dict[Key, dict[str, Any]]
 ) -> Iterator[list[str]]:
     for key, new in after.items():
-        if new["loops"]:
+        if key in before and new["loops"]:
             gpu, kernel, head_dim = key
-            both = zip(_facts(before.get(key, new)), _facts(new), strict=True)
+            both = zip(_facts(before[key]), _facts(new), strict=True)
             changes = (old if old == now else f"{old} -> {now}" for old, now in both)
             yield [gpu, NAMES[kernel], str(head_dim), *changes]
 
