@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from .layout import TokenLayout
 from .pooling import Pooling
+from .queries import ALL, Queries
 from .window import Window
 
 
-def all_pairs(layout: TokenLayout) -> int:
+def all_pairs(layout: TokenLayout, queries: Queries = ALL) -> int:
     """Count the pairs of full attention."""
-    return layout.tokens**2
+    return queries.tokens(layout) * layout.tokens
 
 
-def visible_pairs(layout: TokenLayout, window: Window, pooling: Pooling | None = None) -> int:
+def visible_pairs(
+    layout: TokenLayout, window: Window, pooling: Pooling | None = None, queries: Queries = ALL
+) -> int:
     """Count the pairs of CLEAR attention, the pooled keys included.
 
     4 * heads * head_dim times this number are the floating point operations of one layer, as in
@@ -21,5 +24,6 @@ def visible_pairs(layout: TokenLayout, window: Window, pooling: Pooling | None =
     seen_by_all = layout.text + layout.extra
     if pooling is not None:
         seen_by_all += pooling.cells(layout.height, layout.width)
-    everything = (layout.text + layout.extra) * layout.tokens
-    return everything + layout.image * seen_by_all + window.pairs(layout.height, layout.width)
+    everything = queries.others(layout) * layout.tokens
+    seen = window.pairs(layout.height, layout.width, queries.band(layout))
+    return everything + queries.image(layout) * seen_by_all + seen

@@ -63,9 +63,15 @@ class Window:
         columns = width // 2 if self.wrap_width else width - 1
         return rows**2 + columns**2 < self.radius**2
 
-    def pairs(self, height: int, width: int) -> int:
-        """Count the query-key pairs of the grid, border effects included."""
-        return _pairs(self, height, width)
+    def pairs(self, height: int, width: int, band: range | None = None) -> int:
+        """Count the query-key pairs of the grid, border effects included.
+
+        Args:
+            height: Of the grid.
+            width: Of the grid.
+            band: The rows whose tokens are queries; None is all.
+        """
+        return _pairs(self, height, width, range(height) if band is None else band)
 
     def sees(self, dy: Tensor, dx: Tensor) -> Tensor:
         """Return a boolean tensor: which offsets lie inside the disc. Shapes broadcast."""
@@ -117,21 +123,27 @@ def radius_to_see(dy: Tensor, dx: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=256)
-def _pairs(window: Window, height: int, width: int) -> int:
-    rows = _pairs_at(height, window.wrap_height)[: window.radius]
-    columns = list(accumulate(_pairs_at(width, window.wrap_width)))
+def _pairs(window: Window, height: int, width: int, band: range) -> int:
+    rows = _pairs_at(height, window.wrap_height, band)[: window.radius]
+    columns = list(accumulate(_pairs_at(width, window.wrap_width, range(width))))
     return sum(
         count * columns[min(window.half_width(dy), len(columns) - 1)]
         for dy, count in enumerate(rows)
     )
 
 
-def _pairs_at(length: int, wraps: bool) -> list[int]:
-    """Count the pairs of places on an axis at each distance from 0 on."""
+def _pairs_at(length: int, wraps: bool, band: range) -> list[int]:
+    """Count the pairs of a place in the band and one on the axis at each distance from 0 on."""
+    queries = len(band)
     if not wraps:
-        return [length, *(2 * (length - distance) for distance in range(1, length))]
+        reached = (
+            max(0, band.stop - max(band.start, distance))  # towards the start of the axis
+            + max(0, min(band.stop, length - distance) - band.start)
+            for distance in range(1, length)
+        )
+        return [queries, *reached]
     furthest = length // 2
-    pairs = [length, *[2 * length] * furthest]
+    pairs = [queries, *[2 * queries] * furthest]
     if length % 2 == 0:
-        pairs[furthest] = length  # the same place either way
+        pairs[furthest] = queries  # the same place either way
     return pairs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clear_attention import Pooling, TokenLayout, Window, attention
+from clear_attention import Pooling, Queries, TokenLayout, Window, attention, read_mask
 
 LAYOUT = TokenLayout(text=2, height=3, width=4, extra=1)
 
@@ -25,11 +25,11 @@ def call(q=None, k=None, v=None, layout=LAYOUT, **options):
         (dict(q=tokens(15, 8)), r"q must be \[B, H, L, D\], got the shape \[15, 8\]"),
         (
             dict(k=tokens(1, 2, 16, 8)),
-            r"k must have the shape, dtype and device of q, \[1, 2, 15, 8\] torch.float32 on cpu, "
+            r"k must have the shape \[1, 2, 15, 8\] and be torch.float32 on cpu as q is, "
             r"got \[1, 2, 16, 8\] torch.float32 on cpu",
         ),
-        (dict(v=tokens(dtype=torch.float16)), "v must have the shape, .* got .* torch.float16"),
-        (dict(k=tokens().to("meta")), "k must have the shape, .* got .* on meta"),
+        (dict(v=tokens(dtype=torch.float16)), "v must have the shape .* got .* torch.float16"),
+        (dict(k=tokens().to("meta")), "k must have the shape .* got .* on meta"),
         (
             dict(zip("qkv", [tokens(dtype=torch.int32)] * 3, strict=True)),
             "q, k and v must be floating point, got torch.int32",
@@ -53,12 +53,32 @@ def call(q=None, k=None, v=None, layout=LAYOUT, **options):
             "backend must be auto, masked, triton, tiled, flex, triton_int8, reference, got 'cuda'",
         ),
         (
-            dict(backend="tiled", mask=tokens(15, 15)),
-            "The tiled backend cannot take this call: it takes no attention mask",
+            dict(backend="tiled", mask=torch.eye(15)),
+            "The tiled backend cannot take this call: it takes no attention mask over pictures",
         ),
         (
-            dict(backend="flex", mask=tokens(15, 15)),
-            "The flex backend cannot take this call: it takes no attention mask",
+            dict(backend="flex", mask=torch.eye(15)),
+            "The flex backend cannot take this call: it takes no attention mask over pictures",
+        ),
+        (
+            dict(k=tokens(1, 3, 15, 8)),
+            r"k must have the shape \[1, 2, 15, 8\] .* heads of k and v may be fewer .* a divisor",
+        ),
+        (
+            dict(k=tokens(1, 1, 15, 8)),
+            r"v must have the shape \[1, 1, 15, 8\] .* got \[1, 2, 15, 8\]",
+        ),
+        (
+            dict(queries=Queries(extra=False, first_row=1)),
+            r"The layout has 10 queries \(2 text \+ 2 x 4 image \+ 0 extra\), but q has 15",
+        ),
+        (
+            dict(queries=Queries(first_row=1, rows=3)),
+            r"Queries must lie in the grid's 3 rows, got 3 rows from row 1 on",
+        ),
+        (
+            dict(mask=read_mask(torch.eye(12), TokenLayout(0, 3, 4))),
+            r"mask must be read for the call's layout and queries, .* got .*TokenLayout\(text=0",
         ),
     ],
     ids=[
@@ -75,6 +95,11 @@ def call(q=None, k=None, v=None, layout=LAYOUT, **options):
         "unknown backend",
         "tiled with a mask",
         "flex with a mask",
+        "heads that are no divisor",
+        "heads of k and v that differ",
+        "more queries than named",
+        "rows outside the grid",
+        "mask of another layout",
     ],
 )
 def test_what_does_not_fit_is_refused_with_both_values(arguments, message):

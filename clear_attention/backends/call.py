@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ..layout import TokenLayout
+from ..masks import Mask
 from ..partial import Part
 from ..pooling import Pooling
+from ..queries import ALL, Queries
 from ..window import Window
 
 
@@ -23,16 +25,21 @@ class Call:
         window: The disc.
         pooling: The pooled branch, or None.
         scale: Factor on the scores.
-        mask: ``[B or 1, H or 1, L, L]`` added to the scores, or None.
+        mask: What is hidden on top, in the dtype of q, or None.
         trained: Whether gradients are wanted of q, k, v or the pooling weight.
+        queries: Which tokens of the layout ask.
+        groups: Query heads that share a key head. Where a backend computes, these are all heads of
+            the tensors: see `groups.attend`.
     """
 
     layout: TokenLayout
     window: Window
     pooling: Pooling | None
     scale: float
-    mask: Tensor | None = None
+    mask: Mask | None = None
     trained: bool = False
+    queries: Queries = ALL
+    groups: int = 1
 
 
 def wants_gradients(pooling: Pooling | None, *tensors: Tensor) -> bool:
@@ -40,6 +47,13 @@ def wants_gradients(pooling: Pooling | None, *tensors: Tensor) -> bool:
     weight = None if pooling is None else pooling.weight
     trained = tensors if weight is None else (*tensors, weight)
     return torch.is_grad_enabled() and any(x.requires_grad for x in trained)
+
+
+def why_not_mask(call: Call) -> str | None:
+    """Say why a backend that takes masks over shared keys only cannot take a call, or None."""
+    if call.mask is None or call.mask.general is None:
+        return None
+    return "it takes no attention mask over pictures, but only one over text and extra keys"
 
 
 @dataclass(frozen=True)
@@ -103,5 +117,9 @@ class Backend(Protocol):
         ...
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
-        """Compute ``[B, H, L, D]`` and the log-sum-exp ``[B, H, L]``."""
+        """Compute ``[B, H, M, D]`` and the log-sum-exp ``[B, H, M]`` of the M queries.
+
+        Keys and values are ``[B, H, L, D]``. With ``call.groups > 1`` their heads are one head in
+        memory, and the H heads of q are one group.
+        """
         ...

@@ -26,9 +26,17 @@ from torch import Tensor
 from ..layout import TokenLayout
 from ..partial import Part
 from ..precision import accumulation_dtype
-from .call import About, Call, Footprint
-from .global_tokens import attend_everywhere, shared_keys
-from .sizes import hidden_bytes, output_bytes, shared_pairs, window_pairs
+from .call import About, Call, Footprint, why_not_mask
+from .global_tokens import attend_everywhere, shared_bias, shared_keys
+from .groups import once_per_group
+from .sizes import (
+    hidden_bytes,
+    output_bytes,
+    shared_pairs,
+    shared_tokens,
+    window_pairs,
+    with_groups,
+)
 from .tile_order import (
     BLOCK,
     TILE_COLUMNS,
@@ -36,6 +44,7 @@ from .tile_order import (
     TileOrder,
     from_tiles,
     plan_blocks,
+    query_tiles,
     tiles,
     to_tiles,
 )
@@ -48,8 +57,8 @@ ABOUT = About("needs an NVIDIA or AMD card with Triton", linear=True)
 
 
 def why_not(q: Tensor, call: Call) -> str | None:
-    if call.mask is not None:
-        return "it takes no attention mask"
+    if objection := why_not_mask(call):
+        return objection
     if q.device.type not in ("cpu", "cuda"):
         return f"FlexAttention does not run on {q.device.type}"
     if not _torch_is_recent():
@@ -64,22 +73,22 @@ def why_not_auto(q: Tensor, call: Call) -> str | None:
 
 
 def footprint(q: Tensor, call: Call) -> Footprint:
-    layout = call.layout
-    shared = layout.text + layout.extra
-    shared += call.pooling.cells(layout.height, layout.width) if call.pooling else 0
-    queries = math.prod(tiles(layout)) * BLOCK
-    keys = queries + max(BLOCK, -(-shared // BLOCK) * BLOCK)
+    layout, (rows, columns) = call.layout, tiles(call.layout)
+    queries = len(query_tiles(layout, call.queries.band(layout))) * columns * BLOCK
+    keys = rows * columns * BLOCK + max(BLOCK, -(-shared_tokens(call) // BLOCK) * BLOCK)
     # Queries, keys and values in tile order, and the output there.
-    ordered = hidden_bytes(q, 2 * queries + 2 * keys)
+    ordered = hidden_bytes(q, 2 * queries) + hidden_bytes(q, 2 * keys) // call.groups
     tile = (TILE_ROWS, TILE_COLUMNS)
     if q.device.type != "cpu":
-        memory = ordered + hidden_bytes(q, queries) + output_bytes(q)
+        memory = with_groups(ordered + hidden_bytes(q, queries) + output_bytes(q), q, call)
         return Footprint(window_pairs(call), memory, True, shared_pairs(call), tile)
     # Uncompiled it holds the scores three times, and a boolean for each.
     scores = q.shape[0] * q.shape[1] * queries * keys
     memory = ordered + scores * (3 * accumulation_dtype(q.dtype).itemsize + 1) + output_bytes(q)
-    rest = layout.text + layout.extra
-    return Footprint(queries * keys + rest * layout.tokens, memory, linear=False, tile=tile)
+    rest = call.queries.others(layout)
+    return Footprint(
+        queries * keys + rest * layout.tokens, with_groups(memory, q, call), False, tile=tile
+    )
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
@@ -90,28 +99,38 @@ def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
-    layout = call.layout
+    parts = attend_everywhere(q, k, v, call)
+    if call.queries.band(call.layout):
+        parts = parts[0], _attend_grid(q, k, v, call), parts[1]
+    return Part(
+        torch.cat([part.out for part in parts], 2), torch.cat([part.lse for part in parts], 2)
+    )
+
+
+def _attend_grid(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
+    """Compute the rows of the image queries."""
+    layout, band = call.layout, call.queries.band(call.layout)
+    band = None if len(band) == layout.height else band
     shared_k, shared_v = shared_keys(k, call), shared_keys(v, call)
     trained = any(x.requires_grad for x in (q, k, v, shared_k))
     plan = plan_blocks(
         TokenLayout(0, layout.height, layout.width, extra=shared_k.shape[2]),
         call.window,
+        band,
         backward=torch.is_grad_enabled() and trained,
         device=q.device,
     )
+    keys = _keys(k, shared_k, call)
     run = _uncompiled if q.device.type == "cpu" else _compiled
     out, lse = run(
-        to_tiles(q[:, :, layout.image_slice], layout),
-        _keys(k, shared_k, call),
+        to_tiles(q[:, :, call.queries.image_slice(layout)], layout, band),
+        keys,
         _keys(v, shared_v, call),
         torch.full((), call.scale, dtype=accumulation_dtype(q.dtype), device=q.device),
         plan,
+        _bias(call, keys),
     )
-    text, extra = attend_everywhere(q, k, v, call)
-    return Part(
-        torch.cat((text.out, from_tiles(out, layout), extra.out), 2),
-        torch.cat((text.lse, from_tiles(lse, layout), extra.lse), 2),
-    )
+    return Part(from_tiles(out, layout, band), from_tiles(lse, layout, band))
 
 
 def _torch_is_recent() -> bool:
@@ -135,24 +154,39 @@ def _why_not_compiled(q: Tensor) -> str | None:
 
 def _keys(tokens: Tensor, shared: Tensor, call: Call) -> Tensor:
     """Return keys or values in tile order, the shared ones behind, ``[B, H, blocks*BLOCK, D]``."""
-    grid = to_tiles(tokens[:, :, call.layout.image_slice], call.layout)
+    layout = call.layout
     fill = max(BLOCK - shared.shape[2], -shared.shape[2] % BLOCK)
-    return torch.cat((grid, F.pad(shared, (0, 0, 0, fill))), 2)
+
+    def ordered(tokens: Tensor, shared: Tensor) -> Tensor:
+        grid = to_tiles(tokens[:, :, layout.image_slice], layout)
+        return torch.cat((grid, F.pad(shared, (0, 0, 0, fill))), 2)
+
+    return once_per_group(call, ordered, tokens, shared)
+
+
+def _bias(call: Call, keys: Tensor) -> Tensor | None:
+    """Return what is added to the scores of keys in tile order, ``[B, H, blocks*BLOCK]``."""
+    bias = shared_bias(call)
+    if bias is None:
+        return None
+    grid = math.prod(tiles(call.layout)) * BLOCK
+    whole = F.pad(bias[:, :, 0], (grid, keys.shape[2] - grid - bias.shape[3]))
+    return whole.expand(*keys.shape[:2], -1)
 
 
 def _uncompiled(
-    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: TileOrder
+    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: TileOrder, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Call the operator itself: the public function refuses gradients on the CPU."""
     from torch._higher_order_ops.flex_attention import flex_attention
 
     mask = _block_mask(plan, q.shape[2], k.shape[2]).as_tuple()
-    out, log2_sum, *_ = flex_attention(q, k, v, _scaled(scale), mask, 1.0, {})
+    out, log2_sum, *_ = flex_attention(q, k, v, _scores(scale, bias), mask, 1.0, {})
     return out, log2_sum * math.log(2)
 
 
 def _compiled(
-    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: TileOrder
+    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: TileOrder, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     from torch._dynamo import maybe_mark_dynamic
 
@@ -163,7 +197,9 @@ def _compiled(
         maybe_mark_dynamic(x, tuple(range(2, min(x.ndim, 4))))
     for x in (plan.y, plan.x, plan.limit):
         maybe_mark_dynamic(x, 0)
-    return _kernel()(q, k, v, scale, plan)
+    if bias is not None:
+        maybe_mark_dynamic(bias, 2)
+    return _kernel()(q, k, v, scale, plan, bias)
 
 
 @functools.cache
@@ -172,7 +208,7 @@ def _kernel() -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 def _blockwise(
-    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: TileOrder
+    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, plan: TileOrder, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Attend from ``[B, H, blocks, BLOCK, D]``; return ``[B, H, blocks*BLOCK, D]``."""
     from torch.nn.attention.flex_attention import AuxRequest, flex_attention
@@ -180,17 +216,22 @@ def _blockwise(
     q, k, v = (x.flatten(2, 3) for x in (q, k, v))
     mask = _block_mask(plan, q.shape[2], k.shape[2])
     request = AuxRequest(lse=True)
-    result: Any = flex_attention(q, k, v, _scaled(scale), mask, scale=1.0, return_aux=request)
+    score_mod = _scores(scale, bias)
+    result: Any = flex_attention(q, k, v, score_mod, mask, scale=1.0, return_aux=request)
     return result[0], result[1].lse
 
 
-def _scaled(scale: Tensor) -> Callable[..., Tensor]:
-    """Return the scale as a function of the score: a number would be compiled in."""
+def _scores(scale: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
+    """Return scale and bias as a function of the score: a number would be compiled in."""
 
-    def score_mod(score: Tensor, b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    def scaled(score: Tensor, b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return score * scale
 
-    return score_mod
+    def biased(score: Tensor, b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        assert bias is not None
+        return score * scale + bias[b, h, key]
+
+    return scaled if bias is None else biased
 
 
 def _block_mask(plan: TileOrder, queries: int, keys: int) -> BlockMask:
@@ -199,6 +240,7 @@ def _block_mask(plan: TileOrder, queries: int, keys: int) -> BlockMask:
     y, x, limit, turns = plan.y.flatten(), plan.x.flatten(), plan.limit.flatten(), plan.turns
 
     def mask_mod(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        query = query if plan.first is None else query + plan.first
         dy, dx = y[query] - y[key], x[query] - x[key]
         if turns is not None:
             dy = dy.abs().minimum((turns[0] - dy.abs()).abs())

@@ -1,19 +1,21 @@
 """One fused attention call per band of rows, with a mask: the fastest way on small grids.
 
 A band of queries is given the rows that its windows reach, so that the mask stays small and the
-work grows with height * width * width * radius. It is the only fast backend that takes a mask.
+work grows with height * width * width * radius. It is the only fast backend that takes any mask.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..partial import Part, aligned_zeros, attend_part
 from .axis import pieces
 from .call import About, Call, Footprint
-from .global_tokens import attend_everywhere, shared_keys
-from .sizes import hidden_bytes, output_bytes, shared_bytes
+from .global_tokens import attend_everywhere, shared_bias, shared_keys
+from .groups import once_per_group
+from .sizes import hidden_bytes, output_bytes, shared_bytes, shared_tokens, with_groups
 
 # Elements of one band's mask: 2**22 float32 values are 16 MiB.
 MASK_ELEMENTS = 2**22
@@ -30,9 +32,9 @@ def why_not(q: Tensor, call: Call) -> str | None:
 
 
 def why_not_auto(q: Tensor, call: Call) -> str | None:
-    if call.mask is not None:
-        return None
     layout, window = call.layout, call.window
+    if not call.queries.band(layout) or (call.mask is not None and call.mask.general is not None):
+        return None
     keys = min(layout.height, _band_rows(call) + 2 * window.reach) * layout.width
     # Measured on CPU for radius 4 to 32: tiles win once a band has more keys than a tile's window.
     if keys <= (2 * window.radius + 4) ** 2:
@@ -41,19 +43,22 @@ def why_not_auto(q: Tensor, call: Call) -> str | None:
 
 
 def footprint(q: Tensor, call: Call) -> Footprint:
-    layout, heads = call.layout, q.shape[0] * q.shape[1]
+    layout, heads, tokens = call.layout, q.shape[0] * q.shape[1], q.shape[2]
     if _is_plain(call):
-        return Footprint(layout.tokens**2, output_bytes(q), linear=False)
-    shared = _shared_tokens(call)
-    pairs, peak = (layout.text + layout.extra) * layout.tokens, 0
+        memory = with_groups(output_bytes(q), q, call)
+        return Footprint(tokens * layout.tokens, memory, linear=False)
+    shared = shared_tokens(call)
+    pairs, peak = call.queries.others(layout) * layout.tokens, 0
     for top, bottom in _bands(call):
         queries = (bottom - top) * layout.width
         reached = sum(rows.stop - rows.start for rows in _reached(call, top, bottom))
         pairs += queries * (shared + reached)
-        held = layout.text + top * layout.width + 2 * (shared + reached)
-        peak = max(peak, hidden_bytes(q, held) + queries * reached * _MASK_BYTES)
+        # Those before it, and its keys and values.
+        held = _query_rows(call, top, bottom).start + 2 * (shared + reached) // call.groups
+        bias = queries * (reached * _MASK_BYTES + (shared + reached) * _bias_bytes(q, call))
+        peak = max(peak, hidden_bytes(q, held) + bias)
     # Bands and the whole that is made of them lie side by side at the end.
-    memory = max(peak + 4 * heads * layout.tokens, 2 * output_bytes(q)) + shared_bytes(q, call)
+    memory = max(peak + 4 * heads * tokens, 2 * output_bytes(q)) + shared_bytes(q, call)
     return Footprint(pairs, memory, linear=False)
 
 
@@ -61,8 +66,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
     if _is_plain(call):
         return attend_part(q, k, v, scale=call.scale)
     text, extra = attend_everywhere(q, k, v, call)
-    shared = shared_keys(k, call), shared_keys(v, call)
-    bands = [_band(q, k, v, shared, call, top, bottom) for top, bottom in _bands(call)]
+    bands: list[Part] = []
+    if call.queries.band(call.layout):
+        shared = shared_keys(k, call), shared_keys(v, call)
+        bands = [_band(q, k, v, shared, call, top, bottom) for top, bottom in _bands(call)]
     parts = [text, *bands, extra]
     return Part(
         torch.cat([part.out for part in parts], 2), torch.cat([part.lse for part in parts], 2)
@@ -70,22 +77,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
 
 
 def _is_plain(call: Call) -> bool:
-    """Tell whether every token sees every other, so that there is nothing to mask."""
+    """Tell whether every query sees every token, so that there is nothing to mask."""
+    if call.mask is not None:
+        return False
     covers = call.window.covers(call.layout.height, call.layout.width)
-    return covers and call.mask is None and call.pooling is None
+    return (covers and call.pooling is None) or not call.queries.band(call.layout)
 
 
 def _bands(call: Call) -> list[tuple[int, int]]:
     """Return the first row of each band and the row behind its last."""
-    height, step = call.layout.height, _band_rows(call)
-    return [(top, min(height, top + step)) for top in range(0, height, step)]
-
-
-def _shared_tokens(call: Call) -> int:
-    """Count the keys that every image query sees."""
-    layout, pooling = call.layout, call.pooling
-    cells = pooling.cells(layout.height, layout.width) if pooling else 0
-    return layout.text + layout.extra + cells
+    rows, step = call.queries.band(call.layout), _band_rows(call)
+    return [(top, min(rows.stop, top + step)) for top in rows[::step]]
 
 
 def _band_rows(call: Call) -> int:
@@ -104,14 +106,25 @@ def _band(
     top: int,
     bottom: int,
 ) -> Part:
-    queries, keys = _grid_rows(call, slice(top, bottom)), _reached(call, top, bottom)
+    keys = _reached(call, top, bottom)
+
+    def joined(shared: Tensor, tokens: Tensor) -> Tensor:
+        return torch.cat((shared, *(tokens[:, :, rows] for rows in keys)), 2)
+
     return attend_part(
-        q[:, :, queries],
-        torch.cat((shared[0], *(k[:, :, rows] for rows in keys)), 2),
-        torch.cat((shared[1], *(v[:, :, rows] for rows in keys)), 2),
+        q[:, :, _query_rows(call, top, bottom)],
+        once_per_group(call, joined, shared[0], k),
+        once_per_group(call, joined, shared[1], v),
         scale=call.scale,
-        bias=_bias(call, queries, keys, shared[0].shape[2], q),
+        bias=_bias(call, top, bottom, keys, q),
     )
+
+
+def _query_rows(call: Call, top: int, bottom: int) -> slice:
+    """Return the positions of rows among the queries."""
+    start = call.queries.image_slice(call.layout).start
+    first, width = call.queries.first_row, call.layout.width
+    return slice(start + (top - first) * width, start + (bottom - first) * width)
 
 
 def _reached(call: Call, top: int, bottom: int) -> list[slice]:
@@ -130,13 +143,13 @@ def _grid_rows(call: Call, rows: slice) -> slice:
     return slice(start + rows.start * width, start + rows.stop * width)
 
 
-def _bias(call: Call, queries: slice, keys: list[slice], shared: int, like: Tensor) -> Tensor:
+def _bias(call: Call, top: int, bottom: int, keys: list[slice], like: Tensor) -> Tensor:
     """Return the band's mask as a bias, ``[1 or B, 1 or H, queries, shared + keys]``."""
-    layout = call.layout
+    layout, shared = call.layout, shared_tokens(call)
     query, key = (
         torch.cat([torch.arange(rows.start, rows.stop, device=like.device) for rows in side])
         - layout.text
-        for side in ([queries], keys)
+        for side in ([_grid_rows(call, slice(top, bottom))], keys)
     )
     sees = call.window.sees_in(
         layout.height,
@@ -148,7 +161,18 @@ def _bias(call: Call, queries: slice, keys: list[slice], shared: int, like: Tens
     bias[..., shared:].masked_fill_(~sees, -torch.inf)
     if call.mask is None:
         return bias
-    return bias + _shared_and_keys(call.mask[:, :, queries], call, keys)
+    if call.mask.general is not None:
+        mask = call.mask.general[:, :, _query_rows(call, top, bottom)]
+        return bias + _shared_and_keys(mask, call, keys)
+    of_shared = shared_bias(call)
+    return bias if of_shared is None else bias + F.pad(of_shared, (0, len(key)))
+
+
+def _bias_bytes(q: Tensor, call: Call) -> int:
+    """Return the bytes of a band's bias with a caller's on top, per pair of the band."""
+    mask = call.mask
+    added = None if mask is None else mask.bias if mask.general is None else mask.general
+    return 0 if added is None else 2 * added.shape[0] * added.shape[1] * q.dtype.itemsize
 
 
 def _shared_and_keys(mask: Tensor, call: Call, keys: list[slice]) -> Tensor:

@@ -27,10 +27,10 @@ def why_not_auto(q: Tensor, call: Call) -> str | None:
 def footprint(q: Tensor, call: Call) -> Footprint:
     layout, dtype = call.layout, accumulation_dtype(q.dtype)
     cells = call.pooling.cells(layout.height, layout.width) if call.pooling else 0
-    pairs = layout.tokens * (layout.tokens + cells)
+    pairs = q.shape[2] * (layout.tokens + cells)
     scores = q.shape[0] * q.shape[1] * pairs * dtype.itemsize
     # The scores beside the making of the mask (`Window.sees`), or twice: before and behind softmax.
-    masking = scores + pairs + layout.image**2 * 5 * 8
+    masking = scores + layout.tokens * (layout.tokens + cells) + layout.image**2 * 5 * 8
     memory = max(masking, 2 * scores + pairs + output_bytes(q)) + shared_bytes(q, call)
     return Footprint(pairs, memory, linear=False)
 
@@ -41,7 +41,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
     scores_BHLN = q.to(dtype) @ keys.to(dtype).transpose(-1, -2) * call.scale
     scores_BHLN = scores_BHLN.masked_fill(~visible(call, q.device), -torch.inf)
     if call.mask is not None:
-        scores_BHLN = scores_BHLN + with_pooled_bias(call.mask, call)
+        scores_BHLN = scores_BHLN + with_pooled_bias(call.mask.dense(), call)
     lse = torch.logsumexp(scores_BHLN, -1)
     out = torch.softmax(scores_BHLN, -1) @ values.to(dtype)
     return Part(out.to(q.dtype), lse)
@@ -59,7 +59,7 @@ def with_pooled(k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
 
 
 def with_pooled_bias(mask: Tensor, call: Call) -> Tensor:
-    """Append the columns of the pooled keys, ``[B or 1, H or 1, L, L + cells]``."""
+    """Append the columns of the pooled keys, ``[B or 1, H or 1, M, L + cells]``."""
     if call.pooling is None:
         return mask
     layout = call.layout
@@ -68,7 +68,7 @@ def with_pooled_bias(mask: Tensor, call: Call) -> Tensor:
 
 
 def visible(call: Call, device: torch.device) -> Tensor:
-    """Return who sees whom, ``[L, L + cells]``, True where seen."""
+    """Return who sees whom, ``[queries, L + cells]``, True where seen."""
     layout = call.layout
     cells = call.pooling.cells(layout.height, layout.width) if call.pooling else 0
     sees = torch.ones(layout.tokens, layout.tokens + cells, dtype=torch.bool, device=device)
@@ -77,4 +77,4 @@ def visible(call: Call, device: torch.device) -> Tensor:
     sees[layout.image_slice, layout.image_slice] = call.window.mask(
         layout.height, layout.width, device
     )
-    return sees
+    return call.queries.of(sees, layout, dim=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..pairs import visible_pairs
 from ..precision import accumulation_dtype
 from .call import Call
 
@@ -21,22 +20,37 @@ def output_bytes(q: Tensor) -> int:
     return hidden_bytes(q) + batch * heads * tokens * accumulation_dtype(q.dtype).itemsize
 
 
+def with_groups(memory: int, q: Tensor, call: Call) -> int:
+    """Return the bytes at the peak of a call of so many: outputs of groups are put together."""
+    return memory if call.groups == 1 else max(memory, 2 * output_bytes(q))
+
+
+def shared_tokens(call: Call) -> int:
+    """Count the keys that every image query sees: text, extra, pooled."""
+    layout, pooling, mask = call.layout, call.pooling, call.mask
+    cells = pooling.cells(layout.height, layout.width) if pooling else 0
+    return cells + (layout.text + layout.extra if mask is None else mask.shared)
+
+
 def shared_bytes(q: Tensor, call: Call) -> int:
     """Return the bytes of the shared keys and values; those of the text alone are views."""
-    layout, pooling = call.layout, call.pooling
-    cells = pooling.cells(layout.height, layout.width) if pooling else 0
-    copied = cells + layout.text + layout.extra if cells or layout.extra else 0
-    return 2 * hidden_bytes(q, copied)
+    is_view = not call.layout.extra and call.pooling is None
+    if is_view and (call.mask is None or call.mask.kept is None):
+        return 0
+    return 2 * hidden_bytes(q, shared_tokens(call)) // call.groups
+
+
+def image_queries(call: Call) -> int:
+    """Count the image queries."""
+    return call.queries.image(call.layout)
 
 
 def window_pairs(call: Call) -> int:
     """Count the pairs of windows that no border cuts: tiles there cost as much as inside."""
-    layout = call.layout
-    return layout.image * min(call.window.tokens, layout.image)
+    return image_queries(call) * min(call.window.tokens, call.layout.image)
 
 
 def shared_pairs(call: Call) -> int:
     """Count the pairs of which one side is text, extra or pooled."""
-    layout, window = call.layout, call.window
-    exact = visible_pairs(layout, window, call.pooling)
-    return exact - window.pairs(layout.height, layout.width)
+    everywhere = call.queries.others(call.layout) * call.layout.tokens
+    return everywhere + image_queries(call) * shared_tokens(call)

@@ -24,6 +24,7 @@ class Strip:
         tile: Rows of one tile, in tokens.
         left: First column of the queries.
         right: Column behind the last one.
+        band: Their rows.
     """
 
     layout: TokenLayout
@@ -31,10 +32,11 @@ class Strip:
     tile: int
     left: int
     right: int
+    band: range
 
     @property
     def tiles(self) -> int:
-        return -(-self.layout.height // self.tile)
+        return -(-len(self.band) // self.tile)
 
     @property
     def halo_rows(self) -> int:
@@ -58,23 +60,23 @@ class Strip:
         return self.right - self.left, self.left - keys.start, keys.stop - keys.start
 
     def queries(self, tokens: Tensor) -> Tensor:
-        """Copy ``[B, H, height*width, ...]`` in tile order, ``[tiles, B*H, tile*columns, ...]``."""
-        grid = tokens.unflatten(2, (self.layout.height, self.layout.width))
+        """Copy ``[B, H, rows*width, ...]`` in tile order, ``[tiles, B*H, tile*columns, ...]``."""
+        grid = tokens.unflatten(2, (len(self.band), self.layout.width))
         strip = grid[:, :, :, self.left : self.right]
         padded = tokens.new_zeros(*tokens.shape[:2], self.tiles * self.tile, *strip.shape[3:])
-        padded[:, :, : self.layout.height] = strip
+        padded[:, :, : len(self.band)] = strip
         columns = self.right - self.left
         tiled = padded.view(-1, self.tiles, self.tile * columns, *tokens.shape[3:])
         return tiled.transpose(0, 1)
 
     def write_queries(self, tokens: Tensor, tiled: Tensor) -> None:
-        """Write ``[tiles, B*H, tile*columns, ...]`` back into ``[B, H, height*width, ...]``."""
-        grid = tokens.unflatten(2, (self.layout.height, self.layout.width))
+        """Write ``[tiles, B*H, tile*columns, ...]`` back into ``[B, H, rows*width, ...]``."""
+        grid = tokens.unflatten(2, (len(self.band), self.layout.width))
         columns = self.right - self.left
         rows = tiled.transpose(0, 1).reshape(
             *grid.shape[:2], self.tiles * self.tile, columns, *grid.shape[4:]
         )
-        grid[:, :, :, self.left : self.right] = rows[:, :, : self.layout.height]
+        grid[:, :, :, self.left : self.right] = rows[:, :, : len(self.band)]
 
     def windows(self, tokens: Tensor) -> Tensor:
         """Copy the strip and its halo, and return each tile's window as a view into it.
@@ -86,7 +88,8 @@ class Strip:
         grid = tokens.unflatten(2, (self.layout.height, self.layout.width))
         rows = self.tiles * self.tile + 2 * reach
         halo = tokens.new_zeros(*tokens.shape[:2], rows, columns, depth)
-        for row in self._rows(-reach, rows - reach):
+        first = self.band.start - reach
+        for row in self._rows(first, first + rows):
             for column in self._columns():
                 halo[:, :, row.at, column.at] = grid[:, :, row.places, column.places]
         return halo.as_strided(
@@ -101,7 +104,7 @@ class Strip:
         rows = self.tile + 2 * reach
         parts = windows.unflatten(2, (rows, keys.stop - keys.start)).unflatten(1, grid.shape[:2])
         for index, part in enumerate(parts):
-            first = index * self.tile - reach
+            first = self.band.start + index * self.tile - reach
             for row in self._rows(first, first + rows):
                 for column in self._columns():
                     grid[:, :, row.places, column.places] += part[:, :, row.at, column.at]
@@ -119,7 +122,7 @@ class Strip:
             (key_y - query_y[:, None])[:, None, :, None],
             (key_x - query_x[:, None])[:, None],
         ).flatten(2)
-        first_row = torch.arange(self.tiles, device=device) * self.tile
+        first_row = torch.arange(self.tiles, device=device) * self.tile + self.band.start
         row = first_row[:, None] + key_y
         inside = (row >= 0) & (row < self.layout.height) | self.window.wrap_height
         inside = inside.repeat_interleave(len(key_x), 1)
@@ -139,18 +142,21 @@ class Strip:
         return (self.tile + 2 * self.halo_rows) * (keys.stop - keys.start)
 
 
-def strips(layout: TokenLayout, window: Window, like: Tensor) -> Iterator[tuple[Strip, Tensor]]:
-    """Cut the grid into strips, left to right, each with its bias; inner ones share one.
+def strips(
+    layout: TokenLayout, window: Window, band: range, like: Tensor
+) -> Iterator[tuple[Strip, Tensor]]:
+    """Cut a band of the grid into strips, left to right, with their biases; inner ones share one.
 
     Args:
         layout: The whole sequence.
         window: The disc.
+        band: Rows of the queries; there may be none.
         like: Gives the dtype and the device of the bias.
     """
     rows, columns = tile_size(window, like.device)
     shape, bias = None, like
-    for left in range(0, layout.width, columns):
-        strip = Strip(layout, window, rows, left, min(layout.width, left + columns))
+    for left in range(0, layout.width if band else 0, columns):
+        strip = Strip(layout, window, rows, left, min(layout.width, left + columns), band)
         if strip.shape != shape:
             shape, bias = strip.shape, strip.bias(like)
         yield strip, bias

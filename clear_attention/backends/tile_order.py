@@ -50,9 +50,10 @@ class TileOrder(NamedTuple):
     window for the grid, `EVERYWHERE` for shared keys, and zero for what only fills a block.
 
     Attributes:
-        y: ``[key blocks, BLOCK]``, rows of the keys; those of the queries are the first of them.
+        y: ``[key blocks, BLOCK]``, rows of the keys; those of the queries are among them.
         x: ``[key blocks, BLOCK]``, columns, likewise.
         limit: ``[key blocks, BLOCK]``.
+        first: Place of the first query among the keys, without dimensions; None is 0.
         turns: ``[2]``, after how many rows and columns the grid comes round; None if it does not.
         keys: The key blocks of each query block.
         queries: The query blocks of each key block, for the backward pass.
@@ -61,6 +62,7 @@ class TileOrder(NamedTuple):
     y: Tensor
     x: Tensor
     limit: Tensor
+    first: Tensor | None
     turns: Tensor | None
     keys: BlockLists
     queries: BlockLists | None
@@ -68,13 +70,19 @@ class TileOrder(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def plan_blocks(
-    layout: TokenLayout, window: Window, *, backward: bool, device: torch.device
+    layout: TokenLayout,
+    window: Window,
+    band: range | None = None,
+    *,
+    backward: bool,
+    device: torch.device,
 ) -> TileOrder:
     """Derive the plan from the geometry.
 
     Args:
         layout: The grid, with every shared key as an `extra` token.
         window: The disc.
+        band: Rows of the grid whose tokens are queries; None is all.
         backward: Whether to list the query blocks of each key block. Torch wants all rows of that
             table as long as the longest, that of a shared key: 34 MiB for 512 x 512 tokens.
         device: Where the plan shall lie.
@@ -82,11 +90,15 @@ def plan_blocks(
     # What is made in inference mode could not take part in a training step later on.
     with torch.inference_mode(False), device:
         neighbours = _neighbours(layout, window)
+        _, columns = tiles(layout)
+        down = query_tiles(layout, band)
+        asked = slice(down.start * columns, down.stop * columns)
         return TileOrder(
             *_positions(layout, window),
+            first=None if band is None else torch.tensor(asked.start * BLOCK, dtype=torch.int32),
             turns=_turns(layout, window),
-            keys=_key_blocks(layout, neighbours),
-            queries=_query_blocks(layout, neighbours) if backward else None,
+            keys=_key_blocks(layout, neighbours, asked),
+            queries=_query_blocks(layout, neighbours, asked) if backward else None,
         )
 
 
@@ -96,21 +108,43 @@ def tiles(layout: TokenLayout) -> tuple[int, int]:
     return rows, columns if rows * columns > 1 else 2
 
 
-def to_tiles(tokens: Tensor, layout: TokenLayout) -> Tensor:
-    """Reorder ``[B, H, height*width, D]`` into ``[B, H, blocks*BLOCK, D]``, filled with zeros."""
+def query_tiles(layout: TokenLayout, band: range | None = None) -> range:
+    """Return the rows of tiles in which a band of the grid's rows lies, two tiles at least."""
     rows, columns = tiles(layout)
-    below, right = rows * TILE_ROWS - layout.height, columns * TILE_COLUMNS - layout.width
-    grid = F.pad(tokens.unflatten(2, (layout.height, layout.width)), (0, 0, 0, right, 0, below))
+    if band is None:
+        return range(rows)
+    start, stop = band.start // TILE_ROWS, -(-band.stop // TILE_ROWS)
+    if (stop - start) * columns == 1:
+        start, stop = (start, stop + 1) if stop < rows else (start - 1, stop)
+    return range(start, stop)
+
+
+def to_tiles(tokens: Tensor, layout: TokenLayout, band: range | None = None) -> Tensor:
+    """Reorder ``[B, H, rows*width, D]`` into ``[B, H, blocks*BLOCK, D]``, filled with zeros.
+
+    Args:
+        tokens: Of the rows of the band.
+        layout: The grid.
+        band: Rows of the grid; None is all.
+    """
+    _, columns = tiles(layout)
+    rows, down = range(layout.height) if band is None else band, query_tiles(layout, band)
+    above, below = rows.start - down.start * TILE_ROWS, down.stop * TILE_ROWS - rows.stop
+    right = columns * TILE_COLUMNS - layout.width
+    grid = F.pad(tokens.unflatten(2, (len(rows), layout.width)), (0, 0, 0, right, above, below))
     # [B, H, rows, TILE_ROWS, columns, TILE_COLUMNS, D]
-    tiled = grid.unflatten(3, (columns, TILE_COLUMNS)).unflatten(2, (rows, TILE_ROWS))
+    tiled = grid.unflatten(3, (columns, TILE_COLUMNS)).unflatten(2, (len(down), TILE_ROWS))
     return tiled.transpose(3, 4).flatten(2, 5)
 
 
-def from_tiles(tiled: Tensor, layout: TokenLayout) -> Tensor:
-    """Take ``[B, H, blocks*BLOCK, ...]`` back to ``[B, H, height*width, ...]``."""
-    rows, columns = tiles(layout)
-    grid = tiled.unflatten(2, (rows, columns, TILE_ROWS, TILE_COLUMNS)).transpose(3, 4)
-    return grid.flatten(4, 5).flatten(2, 3)[:, :, : layout.height, : layout.width].flatten(2, 3)
+def from_tiles(tiled: Tensor, layout: TokenLayout, band: range | None = None) -> Tensor:
+    """Take ``[B, H, blocks*BLOCK, ...]`` back to ``[B, H, rows*width, ...]``."""
+    _, columns = tiles(layout)
+    rows, down = range(layout.height) if band is None else band, query_tiles(layout, band)
+    grid = tiled.unflatten(2, (len(down), columns, TILE_ROWS, TILE_COLUMNS)).transpose(3, 4)
+    above = rows.start - down.start * TILE_ROWS
+    wanted = grid.flatten(4, 5).flatten(2, 3)[:, :, above : above + len(rows), : layout.width]
+    return wanted.flatten(2, 3)
 
 
 class _Neighbours(NamedTuple):
@@ -214,8 +248,8 @@ def _turns(layout: TokenLayout, window: Window) -> Tensor | None:
     return torch.tensor([length if wraps else NEVER for length, wraps in axes], dtype=torch.int32)
 
 
-def _key_blocks(layout: TokenLayout, neighbours: _Neighbours) -> BlockLists:
-    tile, seen, whole = neighbours
+def _key_blocks(layout: TokenLayout, neighbours: _Neighbours, asked: slice) -> BlockLists:
+    tile, seen, whole = (table[asked] for table in neighbours)
     shared, any_key, full = (row.expand(len(tile), -1) for row in _shared(layout))
     return _lists(
         torch.cat((tile, shared), 1),
@@ -224,14 +258,15 @@ def _key_blocks(layout: TokenLayout, neighbours: _Neighbours) -> BlockLists:
     )
 
 
-def _query_blocks(layout: TokenLayout, neighbours: _Neighbours) -> BlockLists:
+def _query_blocks(layout: TokenLayout, neighbours: _Neighbours, asked: slice) -> BlockLists:
     tile, seen, whole = neighbours
-    everyone = torch.arange(len(tile)).expand(len(_shared(layout)[0]), -1)
+    asks = (tile >= asked.start) & (tile < asked.stop)
+    everyone = torch.arange(asked.stop - asked.start).expand(len(_shared(layout)[0]), -1)
     _, any_key, full = (column[:, None].expand_as(everyone) for column in _shared(layout))
     return _lists(
-        _stack(tile, everyone),
-        seen=_stack(seen, any_key),
-        full=_stack(whole & _complete(layout)[:, None], full),
+        _stack(tile - asked.start, everyone),
+        seen=_stack(seen & asks, any_key),
+        full=_stack(whole & asks & _complete(layout)[:, None], full),
     )
 
 

@@ -19,16 +19,23 @@ from torch.autograd.function import once_differentiable
 
 from ..partial import Part, attend_part, merge_parts, part_gradients
 from ..precision import accumulation_dtype
-from .call import About, Call, Footprint
-from .global_tokens import attend_everywhere, shared_keys
-from .sizes import hidden_bytes, output_bytes, shared_bytes, shared_pairs, window_pairs
+from .call import About, Call, Footprint, why_not_mask
+from .global_tokens import attend_everywhere, shared_bias, shared_keys
+from .sizes import (
+    hidden_bytes,
+    output_bytes,
+    shared_bytes,
+    shared_pairs,
+    window_pairs,
+    with_groups,
+)
 from .strips import Strip, strips, tile_size
 
 ABOUT = About("runs everywhere", linear=True)
 
 
 def why_not(q: Tensor, call: Call) -> str | None:
-    return "it takes no attention mask" if call.mask is not None else None
+    return why_not_mask(call)
 
 
 def why_not_auto(q: Tensor, call: Call) -> str | None:
@@ -39,7 +46,7 @@ def footprint(q: Tensor, call: Call) -> Footprint:
     memory = output_bytes(q) + shared_bytes(q, call) + _strip_bytes(q, call)
     return Footprint(
         pairs=window_pairs(call),
-        memory=memory,
+        memory=with_groups(memory, q, call),
         linear=True,
         shared_pairs=shared_pairs(call),
         tile=tile_size(call.window, q.device),
@@ -50,8 +57,9 @@ def footprint(q: Tensor, call: Call) -> Footprint:
 def _strip_bytes(q: Tensor, call: Call) -> int:
     """Return the bytes that one strip needs at its peak, beside the output."""
     layout, window, size = call.layout, call.window, q.dtype.itemsize
+    band = call.queries.band(layout)
     rows, columns = tile_size(window, q.device)
-    strip = Strip(layout, window, rows, 0, min(columns, layout.width))
+    strip = Strip(layout, window, rows, 0, min(columns, layout.width), band)
     key_columns = min(columns + 2 * window.reach, layout.width * (2 if window.wrap_width else 1))
     key_rows = strip.tiles * rows + 2 * strip.halo_rows
     tokens = strip.tiles * rows * (strip.right - strip.left)
@@ -107,13 +115,12 @@ def _forward(
     out = q.new_empty(batch, tokens, heads, depth).transpose(1, 2)
     text, extra = attend_everywhere(q, k, v, call)
     lse = torch.empty(q.shape[:3], dtype=text.lse.dtype, device=q.device)
-    layout = call.layout
-    for rows, part in ((layout.text_slice, text), (layout.extra_slice, extra)):
+    layout, asked = call.layout, call.queries
+    for rows, part in ((asked.text_slice(layout), text), (asked.extra_slice(layout), extra)):
         out[:, :, rows], lse[:, :, rows] = part
-    image_q, image_k, image_v, image_out, image_lse = (
-        x[:, :, layout.image_slice] for x in (q, k, v, out, lse)
-    )
-    for strip, bias in strips(layout, call.window, q):
+    image_q, image_out, image_lse = (x[:, :, asked.image_slice(layout)] for x in (q, out, lse))
+    image_k, image_v = (x[:, :, layout.image_slice] for x in (k, v))
+    for strip, bias in strips(layout, call.window, asked.band(layout), q):
         queries = strip.queries(image_q)
         windows = strip.windows(image_k), strip.windows(image_v)
         part = attend_part(queries, *windows, scale=call.scale, bias=bias)
@@ -128,7 +135,7 @@ def _shared_part(queries: Tensor, shared_k: Tensor, shared_v: Tensor, call: Call
     """Attend from ``[tiles, B*H, M, D]`` to the keys that everyone sees."""
     tiles, _, rows, depth = queries.shape
     flat = queries.transpose(0, 1).reshape(*shared_k.shape[:2], tiles * rows, depth)
-    part = attend_part(flat, shared_k, shared_v, scale=call.scale)
+    part = attend_part(flat, shared_k, shared_v, scale=call.scale, bias=shared_bias(call))
     return Part(
         part.out.reshape(-1, tiles, rows, depth).transpose(0, 1),
         part.lse.reshape(-1, tiles, rows).transpose(0, 1),
@@ -172,8 +179,10 @@ def _whole_gradients(rows: Rows, k: Tensor, v: Tensor, call: Call) -> tuple[Tens
     grad_q, grad_k, grad_v = (
         torch.zeros(x.shape, dtype=rows.lse.dtype, device=x.device) for x in (rows.q, k, v)
     )
-    for everywhere in (call.layout.text_slice, call.layout.extra_slice):
-        dq, dk, dv = rows.of(everywhere).gradients(k, v, call.scale)
+    text, extra = call.queries.text_slice(call.layout), call.queries.extra_slice(call.layout)
+    for everywhere, is_text in ((text, True), (extra, False)):
+        bias = None if call.mask is None else call.mask.rows(is_text)
+        dq, dk, dv = rows.of(everywhere).gradients(k, v, call.scale, bias)
         grad_q[:, :, everywhere] = dq
         grad_k += dk
         grad_v += dv
@@ -190,17 +199,20 @@ def _image_gradients(
     whole: tuple[Tensor, Tensor, Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Add the image queries' gradients to those of q, k and v; return those of the shared keys."""
-    image = call.layout.image_slice
-    rows = rows.of(image)
-    grad_q, grad_k, grad_v = (x[:, :, image] for x in whole)
+    layout, band = call.layout, call.queries.band(call.layout)
+    asked, image = call.queries.image_slice(layout), layout.image_slice
+    rows = rows.of(asked)
+    grad_q, grad_k, grad_v = whole[0][:, :, asked], whole[1][:, :, image], whole[2][:, :, image]
     image_k, image_v = k[:, :, image], v[:, :, image]
-    for strip, bias in strips(call.layout, call.window, k):
+    for strip, bias in strips(layout, call.window, band, k):
         dq, dk, dv = rows.tiled(strip).gradients(
             strip.windows(image_k), strip.windows(image_v), call.scale, bias
         )
         strip.write_queries(grad_q, dq)
         strip.add_windows(grad_k, dk)
         strip.add_windows(grad_v, dv)
-    shared_dq, shared_dk, shared_dv = rows.gradients(shared_k, shared_v, call.scale)
+    shared_dq, shared_dk, shared_dv = rows.gradients(
+        shared_k, shared_v, call.scale, shared_bias(call)
+    )
     grad_q += shared_dq
     return shared_dk, shared_dv

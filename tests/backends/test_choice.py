@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from attention_cases import Case
 
-from clear_attention import TokenLayout
+from clear_attention import Queries, TokenLayout, read_mask
 from clear_attention.backends import BACKENDS, choose, choose_name
 from clear_attention.backends.call import Call
+from clear_attention.masks import general_mask
 
 
 def call(case, mask=None):
@@ -29,9 +32,20 @@ def test_small_grids_are_masked_and_large_ones_tiled():
     assert choose_name(queries(LARGE), call(LARGE)) == "tiled"
 
 
-def test_a_mask_keeps_a_large_grid_from_being_tiled():
+def test_a_mask_over_the_picture_keeps_a_large_grid_from_being_tiled():
     mask = torch.zeros(1, 1, 1, 1)
-    assert choose_name(queries(LARGE), call(LARGE, mask)) == "masked"
+    assert choose_name(queries(LARGE), call(LARGE, general_mask(mask, LARGE.layout))) == "masked"
+
+
+def test_a_mask_over_text_does_not():
+    seen = torch.arange(LARGE.layout.tokens) != 1
+    assert choose_name(queries(LARGE), call(LARGE, read_mask(seen, LARGE.layout))) == "tiled"
+
+
+def test_queries_without_pictures_are_one_plain_call():
+    asked = replace(call(LARGE), queries=Queries(rows=0))
+    assert choose_name(queries(LARGE), asked) == "masked"
+    assert BACKENDS["masked"].footprint(queries(LARGE)[:, :, :4], asked).pairs == 4 * (4 + 128**2)
 
 
 @pytest.mark.parametrize("name", ("masked", "tiled", "flex", "reference"))

@@ -18,6 +18,7 @@ from clear_attention import TokenLayout, Window, attention
 from clear_attention.backends import flex
 from clear_attention.backends.call import Call
 from clear_attention.backends.tile_order import BLOCK, from_tiles, plan_blocks, tiles, to_tiles
+from clear_attention.masks import general_mask
 
 CPU = torch.device("cpu")
 
@@ -130,10 +131,10 @@ def test_no_size_is_compiled_into_the_kernel(monkeypatch):
     monkeypatch.setattr(flex, "_kernel", lambda: kernel)
     compiled = flex._compiled
 
-    def run(q, k, v, scale, plan):
+    def run(q, k, v, scale, plan, bias):
         missing = (0, max(0, len(plan.y) - plan.keys.partial.shape[3]))
         lists = (F.pad(x, missing) if x.ndim == 4 else x for x in plan.keys)
-        out, _ = compiled(q, k, v, scale, plan._replace(keys=type(plan.keys)(*lists)))
+        out, _ = compiled(q, k, v, scale, plan._replace(keys=type(plan.keys)(*lists)), bias)
         return out, out[..., 0].float()
 
     monkeypatch.setattr(flex, "_uncompiled", run)
@@ -169,7 +170,9 @@ def refusal():
     def ask(device, dtype=torch.float16, head_dim=64, mask=None):
         kind = type("On", (Elsewhere,), {"kind": device})
         q = torch.zeros(1, 1, 4, head_dim, dtype=dtype).as_subclass(kind)
-        call = Call(TokenLayout(0, 2, 2), Window(2), None, 1.0, mask)
+        layout = TokenLayout(0, 2, 2)
+        mask = None if mask is None else general_mask(mask, layout)
+        call = Call(layout, Window(2), None, 1.0, mask)
         return flex.why_not(q, call)
 
     return ask
@@ -178,7 +181,7 @@ def refusal():
 def test_what_the_kernel_cannot_do_is_said(refusal, monkeypatch):
     assert refusal("cuda") is None
     assert refusal("mps") == "FlexAttention does not run on mps"
-    assert refusal("cpu", mask=torch.zeros(4, 4)) == "it takes no attention mask"
+    assert "no attention mask over pictures" in refusal("cpu", mask=torch.eye(4))
     assert refusal("cuda", torch.float64) == "its kernel does not take torch.float64"
     assert refusal("cuda", head_dim=8) == "its kernel wants a head_dim of at least 16, not 8"
 

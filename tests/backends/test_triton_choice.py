@@ -20,11 +20,12 @@ if torch.cuda.is_available():
 from interpreted import SHAPES, interpreted
 from triton.runtime.errors import OutOfResources
 
-from clear_attention import TokenLayout, Window, attention
+from clear_attention import Queries, TokenLayout, Window, attention, read_mask
 from clear_attention.backends import choose, choose_name, triton
 from clear_attention.backends.call import Call
 from clear_attention.backends.triton import configs, launch, lists, passes, proof
 from clear_attention.backends.triton.lists import Shape, make_lists
+from clear_attention.masks import general_mask
 
 CPU = torch.device("cpu")
 
@@ -39,6 +40,8 @@ def queries(case: Case, dtype: torch.dtype = torch.float16, head_dim: int = 64) 
 
 
 SMALL = Case(TokenLayout(4, 40, 40), radius=8)
+OVER_PICTURES = general_mask(torch.zeros(1, 1, 1, 1), SMALL.layout)
+OVER_TEXT = read_mask(-1.0 * (torch.arange(SMALL.layout.tokens) == 2), SMALL.layout)
 
 
 @pytest.mark.parametrize(
@@ -56,14 +59,20 @@ SMALL = Case(TokenLayout(4, 40, 40), radius=8)
             call(SMALL, layout=TokenLayout(4, 1, 4096), window=Window(4001)),
             "above a radius of 4000",
         ),
-        (queries(SMALL), call(SMALL, mask=torch.zeros(1, 1, 1, 1)), "no attention mask"),
+        (queries(SMALL), call(SMALL, mask=OVER_PICTURES), "no attention mask over pictures"),
+        (queries(SMALL), call(SMALL, mask=OVER_TEXT), "hide the same tokens from all sequences"),
+        (
+            queries(SMALL),
+            call(SMALL, queries=Queries(first_row=1)),
+            "all rows of the picture, not some of them",
+        ),
         (
             torch.empty(1, 1, 4 + 1024**2, 64, dtype=torch.float16, device="meta"),
             call(SMALL, layout=TokenLayout(4, 1024, 1024), window=Window(180)),
             "its lists of keys would take",
         ),
     ],
-    ids=["dtype", "head_dim", "scale", "radius", "mask", "lists"],
+    ids=["dtype", "head_dim", "scale", "radius", "mask", "bias", "queries", "lists"],
 )
 def test_what_it_cannot_take_is_refused_with_the_reason(q, asked, reason):
     with (

@@ -10,15 +10,23 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ...partial import Part
 from ...window import Window
-from ..call import About, Call, Footprint, wants_gradients
-from ..global_tokens import shared_keys
-from ..sizes import hidden_bytes, output_bytes, shared_bytes, shared_pairs, window_pairs
+from ..call import About, Call, Footprint, wants_gradients, why_not_mask
+from ..global_tokens import attend_everywhere, shared_keys
+from ..sizes import (
+    hidden_bytes,
+    output_bytes,
+    shared_bytes,
+    shared_pairs,
+    window_pairs,
+    with_groups,
+)
 from . import configs, lists
 
 __all__ = ["ABOUT", "attend", "footprint", "is_trained", "why_not", "why_not_auto"]
@@ -41,8 +49,8 @@ def _constant(function: Callable[..., str | None]) -> Callable[..., str | None]:
 
 
 def why_not(q: Tensor, call: Call, rounded: bool = False) -> str | None:
-    if call.mask is not None:
-        return "it takes no attention mask"
+    if objection := why_not_mask(call) or _why_not_bias(call) or _why_not_queries(call):
+        return objection
     if q.device.type not in DEVICES:
         return f"Triton's kernels do not run on {q.device.type}"
     objection = _why_not_installed() or _why_not_shape(q, call)
@@ -58,17 +66,55 @@ def why_not_auto(q: Tensor, call: Call) -> str | None:
 def footprint(q: Tensor, call: Call, rounded: bool = False) -> Footprint:
     # Of q, k and v one at a time is copied if the kernels cannot read it as it lies.
     memory = output_bytes(q) + shared_bytes(q, call) + hidden_bytes(q)
+    if _others_apart(call):  # rows of text and image side by side, before they are joined
+        memory += output_bytes(q)
     if rounded:  # the keys without their mean, and queries and keys as 8-bit integers
         memory += hidden_bytes(q) + 2 * q.numel()
     tile = (configs.WIDE.rows, configs.WIDE.columns)
-    return Footprint(window_pairs(call), memory, True, shared_pairs(call), tile, token_major=True)
+    return Footprint(
+        window_pairs(call),
+        with_groups(memory, q, call),
+        linear=True,
+        shared_pairs=shared_pairs(call),
+        tile=tile,
+        token_major=True,
+    )
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, call: Call, rounded: bool = False) -> Part:
+    if not _others_apart(call):
+        return _attend(q, k, v, call, rounded)
+    image = q[:, :, call.queries.image_slice(call.layout)]
+    of_image = replace(call, queries=replace(call.queries, text=False, extra=False))
+    text, extra = attend_everywhere(q, k, v, call)
+    parts = text, _attend(image, k, v, of_image, rounded), extra
+    # In memory [B, L, H, D], which is what transformers go on with.
+    out = torch.cat([part.out.transpose(1, 2) for part in parts], 1).transpose(1, 2)
+    return Part(out, torch.cat([part.lse for part in parts], 2))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, call: Call, rounded: bool) -> Part:
     from .operators import attend
 
     shared = shared_keys(k, call), shared_keys(v, call)
-    return Part(*attend(q, k, v, shared, call.layout, call.window, call.scale, rounded))
+    return Part(*attend(q, k, v, shared, call, rounded))
+
+
+def _others_apart(call: Call) -> bool:
+    """Tell whether text and extra queries have a mask, which the kernel does not know."""
+    return call.mask is not None and call.mask.others is not None
+
+
+def _why_not_bias(call: Call) -> str | None:
+    if call.mask is None or call.mask.bias is None:
+        return None
+    return "of masks over text it takes those only that hide the same tokens from all sequences"
+
+
+def _why_not_queries(call: Call) -> str | None:
+    if len(call.queries.band(call.layout)) == call.layout.height:
+        return None
+    return "its queries are all rows of the picture, not some of them"
 
 
 @_constant

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from ...layout import TokenLayout
+from ...queries import ALL, Queries
 from ...window import Window
+from ..call import Call
 from .lists import within
 from .registry import registered
 
@@ -85,18 +87,18 @@ def attend(
     k: Tensor,
     v: Tensor,
     shared: tuple[Tensor, Tensor],
-    layout: TokenLayout,
-    window: Window,
-    scale: float,
+    call: Call,
     rounded: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Call `tiles`, or `tiles_int8`."""
     operator = tiles_int8 if rounded else tiles
-    return operator(q, k, v, *shared, geometry_of(layout, window), scale)
+    geometry = geometry_of(call.layout, call.window, call.queries)
+    return operator(q, k, v, *shared, geometry, call.scale)
 
 
-def geometry_of(layout: TokenLayout, window: Window) -> Sequence[int]:
+def geometry_of(layout: TokenLayout, window: Window, queries: Queries = ALL) -> Sequence[int]:
     """Return what `sequence.SequenceShape` holds, as numbers."""
     window = within(window, layout.height, layout.width)
     wraps = int(window.wrap_height), int(window.wrap_width)
-    return [layout.text, layout.height, layout.width, window.radius, *wraps]
+    asked = queries.text_slice(layout).stop
+    return [layout.text, layout.height, layout.width, window.radius, *wraps, asked]

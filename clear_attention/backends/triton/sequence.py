@@ -25,6 +25,7 @@ class SequenceShape(NamedTuple):
         radius: Of the window, in tokens.
         wrap_height: As the window has it; 0 or 1.
         wrap_width: As the window has it; 0 or 1.
+        asked_text: Text tokens among the queries, before the grid: all or none.
     """
 
     text: int
@@ -33,6 +34,7 @@ class SequenceShape(NamedTuple):
     radius: int
     wrap_height: int
     wrap_width: int
+    asked_text: int
 
     @property
     def grid(self) -> Grid:
@@ -40,11 +42,21 @@ class SequenceShape(NamedTuple):
         window = Window(self.radius, bool(self.wrap_height), bool(self.wrap_width))
         return Grid(self.height, self.width, window)
 
-    def parts(self, tokens: int) -> tuple[slice, list[slice]]:
-        """Return the grid's tokens, and those before and behind it, where there are any."""
-        stop = self.text + self.height * self.width
-        others = [slice(0, self.text), slice(stop, tokens)]
-        return slice(self.text, stop), [rows for rows in others if rows.stop > rows.start]
+    @property
+    def keys(self) -> slice:
+        """Positions of the grid among keys and values."""
+        return slice(self.text, self.text + self.height * self.width)
+
+    def queries(self, tokens: int) -> tuple[slice, list[slice]]:
+        """Return the grid's queries, and those before and behind it, where there are any."""
+        stop = self.asked_text + self.height * self.width
+        others = [slice(0, self.asked_text), slice(stop, tokens)]
+        return slice(self.asked_text, stop), [rows for rows in others if rows.stop > rows.start]
+
+    def other_keys(self, tokens: int) -> list[slice]:
+        """Return the positions of keys before and behind the grid, where there are any."""
+        others = [slice(0, self.text), slice(self.keys.stop, tokens)]
+        return [rows for rows in others if rows.stop > rows.start]
 
 
 def attend(
@@ -54,8 +66,8 @@ def attend(
     """Compute CLEAR attention.
 
     Args:
-        q: ``[B, H, L, D]``: text, then the grid, then extra tokens.
-        k: ``[B, H, L, D]``.
+        q: ``[B, H, M, D]``: text, then the grid, then extra tokens; only the grid must be there.
+        k: ``[B, H, L, D]``: all of these.
         v: ``[B, H, L, D]``.
         shared_k: ``[B, H, S, D]``, keys that every image query sees.
         shared_v: ``[B, H, S, D]``.
@@ -63,12 +75,13 @@ def attend(
         scale: Factor on the scores.
 
     Returns:
-        Output ``[B, H, L, D]``, in memory ``[B, L, H, D]``, and log-sum-exp ``[B, H, L]``.
+        Output ``[B, H, M, D]``, in memory ``[B, M, H, D]``, and log-sum-exp ``[B, H, M]``.
     """
     out, lse = empty_outputs(q)
-    image, others = geometry.parts(q.shape[2])
+    image, others = geometry.queries(q.shape[2])
     q, k, v, shared_k, shared_v = map(_aligned, (q, k, v, shared_k, shared_v))
-    image_q, image_k, image_v, image_out = (x[:, :, image] for x in (q, k, v, out))
+    image_q, image_out = q[:, :, image], out[:, :, image]
+    image_k, image_v = k[:, :, geometry.keys], v[:, :, geometry.keys]
     lse[:, :, image] = passes.attend_grid(
         image_q, image_k, image_v, (shared_k, shared_v), geometry.grid, scale, image_out
     )
@@ -87,16 +100,16 @@ def attend_rounded(
     query by the same amount, and none of its probabilities. Arguments are those of `attend`.
     """
     out, lse = empty_outputs(q)
-    image, others = geometry.parts(q.shape[2])
+    image, others = geometry.queries(q.shape[2])
     q, k, v, shared_k, shared_v = map(_aligned, (q, k, v, shared_k, shared_v))
-    mean = k[:, :, image].mean(2, dtype=torch.float32)
+    mean = k[:, :, geometry.keys].mean(2, dtype=torch.float32)
     image_q = passes.round_rows(q[:, :, image], torch.zeros_like(mean))
-    image_k = passes.round_rows(k[:, :, image], mean)
+    image_k = passes.round_rows(k[:, :, geometry.keys], mean)
     shared = passes.round_rows(shared_k, mean)
     lse[:, :, image] = passes.attend_grid(
         image_q.rows,
         image_k.rows,
-        v[:, :, image],
+        v[:, :, geometry.keys],
         (shared.rows, shared_v),
         geometry.grid,
         scale,
@@ -123,10 +136,10 @@ def gradients(
     """Compute the gradients of q, k, v and of the shared keys and values.
 
     Args:
-        grad: ``[B, H, L, D]``, of the output.
+        grad: ``[B, H, M, D]``, of the output.
         out: As `attend` returned it; lse likewise.
-        lse: ``[B, H, L]``.
-        q: As in `attend`; so are all the others.
+        lse: ``[B, H, M]``.
+        q: ``[B, H, M, D]``, as in `attend`; so are all the others.
         k: ``[B, H, L, D]``.
         v: ``[B, H, L, D]``.
         shared_k: ``[B, H, S, D]``.
@@ -134,7 +147,7 @@ def gradients(
         geometry: Of the tokens.
         scale: Factor on the scores.
     """
-    image, others = geometry.parts(q.shape[2])
+    image, others = geometry.queries(q.shape[2])
     delta = (grad.float() * out.float()).sum(-1)
     grad, q, k, v, shared_k, shared_v = map(_aligned, (grad, q, k, v, shared_k, shared_v))
     all_sides = Sides(q, grad, lse, delta)
@@ -149,15 +162,20 @@ def gradients(
         *(torch.cat([x[:, :, :0], *(x[:, :, rows] for rows in others)], 2) for x in all_sides)
     )
     q_grad, k_grad, v_grad = (torch.empty_like(x) for x in (q, k, v))
-    image_k, image_v = k[:, :, image], v[:, :, image]
+    keys = geometry.keys
+    image_k, image_v = k[:, :, keys], v[:, :, keys]
     q_grad[:, :, image] = passes.query_gradients_grid(
         grid_sides, image_k, image_v, (shared_k, shared_v), geometry.grid, scale
     )
-    k_grad[:, :, image], v_grad[:, :, image] = passes.key_gradients_grid(
+    k_grad[:, :, keys], v_grad[:, :, keys] = passes.key_gradients_grid(
         image_k, image_v, grid_sides, seers, geometry.grid, scale
     )
     for rows in others:
         q_grad[:, :, rows] = passes.query_gradients_all(rows_of(rows), k, v, scale)
+    for rows in geometry.other_keys(k.shape[2]):
+        if not others:  # as shared keys, what image queries give them is counted below
+            k_grad[:, :, rows], v_grad[:, :, rows] = 0, 0
+            continue
         k_grad[:, :, rows], v_grad[:, :, rows] = passes.key_gradients_all(
             k[:, :, rows], v[:, :, rows], seers, scale
         )

@@ -14,6 +14,7 @@ from ...backends import BACKENDS, Call, choose_name, why_not_triton
 from ...backends.call import wants_gradients
 from ...families.family import Family
 from ...layout import TokenLayout
+from ...masks import general_mask
 from ...pairs import all_pairs, visible_pairs
 from ...pooling import Pooling
 from ...scale import proportional_scale
@@ -199,7 +200,8 @@ def _local(
     pooling = local.pooling(block)
     scale = _scale(model_call, host_call, layout, pooled=pooling is not None)
     trained = wants_gradients(pooling, q, host_call.k, host_call.v)
-    call = Call(layout, window, pooling, scale, host_call.mask, trained)
+    mask = None if host_call.mask is None else general_mask(host_call.mask, layout)
+    call = Call(layout, window, pooling, scale, mask, trained)
     backend, why = _backend(q, call, local.backend)
     if block is None and local.needs_block:
         why = "; ".join(filter(None, (UNNAMED, why)))
@@ -213,7 +215,7 @@ def _local(
         window,
         pooling=pooling,
         scale=scale,
-        mask=host_call.mask,
+        mask=mask,
         backend=backend,
     )
     assert isinstance(out, Tensor)
