@@ -116,8 +116,8 @@ def _check_keys(q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout) -> None:
         if (tensor.shape, tensor.dtype, tensor.device) != (expected, q.dtype, q.device):
             raise ValueError(
                 f"{name} must have the shape {list(expected)} and be {q.dtype} on {q.device} as q "
-                f"is, got {list(tensor.shape)} {tensor.dtype} on {tensor.device}. Only heads of k and "
-                f"v may be fewer than those of q, {heads}: a divisor."
+                f"is, got {list(tensor.shape)} {tensor.dtype} on {tensor.device}. Only heads of k "
+                f"and v may be fewer than those of q, {heads}: a divisor."
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -12,7 +12,7 @@ from ..layout import TokenLayout
 from ..masks import Mask
 from ..partial import Part
 from ..pooling import Pooling
-from ..queries import ALL, Queries
+from ..queries import Queries
 from ..window import Window
 
 
@@ -38,7 +38,7 @@ class Call:
     scale: float
     mask: Mask | None = None
     trained: bool = False
-    queries: Queries = ALL
+    queries: Queries = field(default_factory=Queries)  # torch.compile cannot trace an object here
     groups: int = 1
 
 

@@ -26,17 +26,10 @@ from torch import Tensor
 from ..layout import TokenLayout
 from ..partial import Part
 from ..precision import accumulation_dtype
+from . import groups
 from .call import About, Call, Footprint, why_not_mask
 from .global_tokens import attend_everywhere, shared_bias, shared_keys
-from .groups import once_per_group
-from .sizes import (
-    hidden_bytes,
-    output_bytes,
-    shared_pairs,
-    shared_tokens,
-    window_pairs,
-    with_groups,
-)
+from .sizes import hidden_bytes, output_bytes, shared_pairs, shared_tokens, window_pairs
 from .tile_order import (
     BLOCK,
     TILE_COLUMNS,
@@ -73,6 +66,10 @@ def why_not_auto(q: Tensor, call: Call) -> str | None:
 
 
 def footprint(q: Tensor, call: Call) -> Footprint:
+    return groups.footprint(_footprint, q, call)
+
+
+def _footprint(q: Tensor, call: Call) -> Footprint:
     layout, (rows, columns) = call.layout, tiles(call.layout)
     queries = len(query_tiles(layout, call.queries.band(layout))) * columns * BLOCK
     keys = rows * columns * BLOCK + max(BLOCK, -(-shared_tokens(call) // BLOCK) * BLOCK)
@@ -80,15 +77,13 @@ def footprint(q: Tensor, call: Call) -> Footprint:
     ordered = hidden_bytes(q, 2 * queries) + hidden_bytes(q, 2 * keys) // call.groups
     tile = (TILE_ROWS, TILE_COLUMNS)
     if q.device.type != "cpu":
-        memory = with_groups(ordered + hidden_bytes(q, queries) + output_bytes(q), q, call)
+        memory = ordered + hidden_bytes(q, queries) + output_bytes(q)
         return Footprint(window_pairs(call), memory, True, shared_pairs(call), tile)
     # Uncompiled it holds the scores three times, and a boolean for each.
     scores = q.shape[0] * q.shape[1] * queries * keys
     memory = ordered + scores * (3 * accumulation_dtype(q.dtype).itemsize + 1) + output_bytes(q)
     rest = call.queries.others(layout)
-    return Footprint(
-        queries * keys + rest * layout.tokens, with_groups(memory, q, call), False, tile=tile
-    )
+    return Footprint(queries * keys + rest * layout.tokens, memory, linear=False, tile=tile)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
@@ -161,7 +156,7 @@ def _keys(tokens: Tensor, shared: Tensor, call: Call) -> Tensor:
         grid = to_tiles(tokens[:, :, layout.image_slice], layout)
         return torch.cat((grid, F.pad(shared, (0, 0, 0, fill))), 2)
 
-    return once_per_group(call, ordered, tokens, shared)
+    return groups.once_per_group(call, ordered, tokens, shared)
 
 
 def _bias(call: Call, keys: Tensor) -> Tensor | None:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..partial import Part
-from .call import Backend, Call
+from .call import Backend, Call, Footprint
+from .sizes import output_bytes
 
 
 def attend(backend: Backend, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
@@ -27,6 +28,18 @@ def attend(backend: Backend, q: Tensor, k: Tensor, v: Tensor, call: Call) -> Par
     outs = torch.stack([part.out.permute(2, 0, 1, 3) for part in parts])
     lses = torch.stack([part.lse for part in parts])
     return Part(outs.flatten(2, 3).transpose(1, 2), lses.flatten(1, 2))
+
+
+def footprint(of: Callable[[Tensor, Call], Footprint], q: Tensor, call: Call) -> Footprint:
+    """Return what a call takes, from what a backend takes for one without groups.
+
+    Sequences are computed one after the other, and their outputs then put together.
+    """
+    if call.groups == 1:
+        return of(q, call)
+    one = of(q[:1], call)
+    whole, rest = output_bytes(q), output_bytes(q[1:])
+    return replace(one, memory=max(one.memory + rest, 2 * whole), token_major=True)
 
 
 def once_per_group(call: Call, make: Callable[..., Tensor], *tensors: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..partial import Part, aligned_zeros, attend_part
+from . import groups
 from .axis import pieces
 from .call import About, Call, Footprint
 from .global_tokens import attend_everywhere, shared_bias, shared_keys
-from .groups import once_per_group
-from .sizes import hidden_bytes, output_bytes, shared_bytes, shared_tokens, with_groups
+from .sizes import hidden_bytes, output_bytes, shared_bytes, shared_tokens
 
 # Elements of one band's mask: 2**22 float32 values are 16 MiB.
 MASK_ELEMENTS = 2**22
@@ -43,10 +43,13 @@ def why_not_auto(q: Tensor, call: Call) -> str | None:
 
 
 def footprint(q: Tensor, call: Call) -> Footprint:
+    return groups.footprint(_footprint, q, call)
+
+
+def _footprint(q: Tensor, call: Call) -> Footprint:
     layout, heads, tokens = call.layout, q.shape[0] * q.shape[1], q.shape[2]
     if _is_plain(call):
-        memory = with_groups(output_bytes(q), q, call)
-        return Footprint(tokens * layout.tokens, memory, linear=False)
+        return Footprint(tokens * layout.tokens, output_bytes(q), linear=False)
     shared = shared_tokens(call)
     pairs, peak = call.queries.others(layout) * layout.tokens, 0
     for top, bottom in _bands(call):
@@ -55,7 +58,8 @@ def footprint(q: Tensor, call: Call) -> Footprint:
         pairs += queries * (shared + reached)
         # Those before it, and its keys and values.
         held = _query_rows(call, top, bottom).start + 2 * (shared + reached) // call.groups
-        bias = queries * (reached * _MASK_BYTES + (shared + reached) * _bias_bytes(q, call))
+        added = (shared + reached) * _added_biases(call) * q.dtype.itemsize
+        bias = queries * max(reached * _MASK_BYTES, added)
         peak = max(peak, hidden_bytes(q, held) + bias)
     # Bands and the whole that is made of them lie side by side at the end.
     memory = max(peak + 4 * heads * tokens, 2 * output_bytes(q)) + shared_bytes(q, call)
@@ -113,8 +117,8 @@ def _band(
 
     return attend_part(
         q[:, :, _query_rows(call, top, bottom)],
-        once_per_group(call, joined, shared[0], k),
-        once_per_group(call, joined, shared[1], v),
+        groups.once_per_group(call, joined, shared[0], k),
+        groups.once_per_group(call, joined, shared[1], v),
         scale=call.scale,
         bias=_bias(call, top, bottom, keys, q),
     )
@@ -168,11 +172,13 @@ def _bias(call: Call, top: int, bottom: int, keys: list[slice], like: Tensor) ->
     return bias if of_shared is None else bias + F.pad(of_shared, (0, len(key)))
 
 
-def _bias_bytes(q: Tensor, call: Call) -> int:
-    """Return the bytes of a band's bias with a caller's on top, per pair of the band."""
-    mask = call.mask
-    added = None if mask is None else mask.bias if mask.general is None else mask.general
-    return 0 if added is None else 2 * added.shape[0] * added.shape[1] * q.dtype.itemsize
+def _added_biases(call: Call) -> int:
+    """Return how many biases of a band exist at once where a caller's mask is added to its own."""
+    if call.mask is None:
+        return 0
+    if call.mask.general is not None:  # in the order of the keys, and as a sum
+        return 1 + 2 * call.mask.general.shape[0] * call.mask.general.shape[1]
+    return 0 if call.mask.bias is None else 1 + call.mask.bias.shape[0] * call.mask.bias.shape[1]
 
 
 def _shared_and_keys(mask: Tensor, call: Call, keys: list[slice]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..partial import Part
 from ..precision import accumulation_dtype
+from . import groups
 from .call import About, Call, Footprint
 from .sizes import output_bytes, shared_bytes
 
@@ -25,6 +26,10 @@ def why_not_auto(q: Tensor, call: Call) -> str | None:
 
 
 def footprint(q: Tensor, call: Call) -> Footprint:
+    return groups.footprint(_footprint, q, call)
+
+
+def _footprint(q: Tensor, call: Call) -> Footprint:
     layout, dtype = call.layout, accumulation_dtype(q.dtype)
     cells = call.pooling.cells(layout.height, layout.width) if call.pooling else 0
     pairs = q.shape[2] * (layout.tokens + cells)

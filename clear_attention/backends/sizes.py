@@ -20,11 +20,6 @@ def output_bytes(q: Tensor) -> int:
     return hidden_bytes(q) + batch * heads * tokens * accumulation_dtype(q.dtype).itemsize
 
 
-def with_groups(memory: int, q: Tensor, call: Call) -> int:
-    """Return the bytes at the peak of a call of so many: outputs of groups are put together."""
-    return memory if call.groups == 1 else max(memory, 2 * output_bytes(q))
-
-
 def shared_tokens(call: Call) -> int:
     """Count the keys that every image query sees: text, extra, pooled."""
     layout, pooling, mask = call.layout, call.pooling, call.mask

@@ -19,16 +19,10 @@ from torch.autograd.function import once_differentiable
 
 from ..partial import Part, attend_part, merge_parts, part_gradients
 from ..precision import accumulation_dtype
+from . import groups
 from .call import About, Call, Footprint, why_not_mask
 from .global_tokens import attend_everywhere, shared_bias, shared_keys
-from .sizes import (
-    hidden_bytes,
-    output_bytes,
-    shared_bytes,
-    shared_pairs,
-    window_pairs,
-    with_groups,
-)
+from .sizes import hidden_bytes, output_bytes, shared_bytes, shared_pairs, window_pairs
 from .strips import Strip, strips, tile_size
 
 ABOUT = About("runs everywhere", linear=True)
@@ -43,10 +37,14 @@ def why_not_auto(q: Tensor, call: Call) -> str | None:
 
 
 def footprint(q: Tensor, call: Call) -> Footprint:
+    return groups.footprint(_footprint, q, call)
+
+
+def _footprint(q: Tensor, call: Call) -> Footprint:
     memory = output_bytes(q) + shared_bytes(q, call) + _strip_bytes(q, call)
     return Footprint(
         pairs=window_pairs(call),
-        memory=with_groups(memory, q, call),
+        memory=memory,
         linear=True,
         shared_pairs=shared_pairs(call),
         tile=tile_size(call.window, q.device),

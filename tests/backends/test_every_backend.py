@@ -206,7 +206,9 @@ def test_it_runs_inside_a_compiled_model(backend):
 
     with torch.no_grad():
         expected = model(*case.tensors())
-        torch.testing.assert_close(torch.compile(model, backend="eager")(*case.tensors()), expected)
+        # FlexAttention's block lists are left to the eager side: there the graph breaks.
+        compiled = torch.compile(model, backend="eager", fullgraph=backend != "flex")
+        torch.testing.assert_close(compiled(*case.tensors()), expected)
 
 
 def _attend(way, *args, **kwargs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,13 +11,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from clear_attention import TokenLayout, Window
+from clear_attention import Queries, TokenLayout, Window, read_mask
 from clear_attention.backends import (
     BACKENDS,
     About,
     Call,
     Footprint,
     global_tokens,
+    groups,
     in_words,
     masked,
     tiled,
@@ -37,6 +39,13 @@ names = pytest.mark.parametrize("name", BACKENDS)
 def call(height, width, radius=4, text=24, pool=0) -> Call:
     pooling = Pooling(pool) if pool else None
     return Call(TokenLayout(text, height, width), Window(radius), pooling, scale=0.25)
+
+
+def padding(layout: TokenLayout) -> torch.Tensor:
+    """Return a mask that hides the second half of the text from one of two sequences."""
+    mask = torch.zeros(2, 1, 1, layout.tokens)
+    mask[0, ..., layout.text // 2 : layout.text] = -torch.inf
+    return mask
 
 
 def query(of: Call, dtype=torch.float32, batch=1, device="cpu") -> torch.Tensor:
@@ -149,9 +158,31 @@ def test_the_memory_is_what_the_backend_holds(name, dtype, of):
     assert 0.85 < expected / held.peak < 1.2, expected / held.peak
 
 
+# A band of rows without text; keys of which one serves four heads; padding of one sequence in two.
+BAND = replace(call(90, 60, radius=6), queries=Queries(text=False, first_row=30, rows=40))
+GROUPED = replace(call(48, 40, pool=4), groups=4)
+PADDED = call(48, 40)
+PADDED = replace(PADDED, mask=read_mask(padding(PADDED.layout), PADDED.layout))
+
+
+@pytest.mark.parametrize("name", ["masked", "tiled"])
+@pytest.mark.parametrize("of", [BAND, GROUPED, PADDED], ids=["band", "grouped", "padded"])
+def test_the_memory_of_parts_groups_and_masks_is_what_is_held(name, of):
+    layout, batch = of.layout, 2
+    tokens = of.queries.tokens(layout)
+    q = torch.randn(batch, HEADS, tokens, DEPTH)
+    k, v = torch.randn(2, batch, HEADS // of.groups, layout.tokens, DEPTH).unbind()
+    expected = BACKENDS[name].footprint(q, of).memory
+    with torch.inference_mode(), Peak() as held:
+        held.known |= {x.untyped_storage()._cdata for x in (q, k, v)}
+        groups.attend(BACKENDS[name], q, k, v, of)
+    assert 0.8 < expected / held.peak < 1.25, expected / held.peak
+
+
 @pytest.mark.parametrize("elements", [2**22, 4000])
 @pytest.mark.parametrize("pool", [0, 4])
-def test_masked_computes_the_pairs_that_it_states(elements, pool, monkeypatch):
+@pytest.mark.parametrize("asked", [Queries(), Queries(text=False, first_row=5, rows=9)], ids=str)
+def test_masked_computes_the_pairs_that_it_states(elements, pool, asked, monkeypatch):
     computed = []
 
     def counted(q, k, v, **kwargs):
@@ -161,8 +192,9 @@ def test_masked_computes_the_pairs_that_it_states(elements, pool, monkeypatch):
     monkeypatch.setattr(masked, "MASK_ELEMENTS", elements)
     for module in (masked, global_tokens):
         monkeypatch.setattr(module, "attend_part", counted)
-    of = call(20, 17, pool=pool)
+    of = replace(call(20, 17, pool=pool), queries=asked)
     q, k, v = torch.randn(3, 1, HEADS, of.layout.tokens, DEPTH).unbind()
+    q = asked.of(q, of.layout)
     masked.attend(q, k, v, of)
     assert masked.footprint(q, of).pairs == sum(computed)
 
@@ -173,5 +205,8 @@ def test_tiled_counts_windows_that_no_border_cuts():
     assert found.pairs == 48 * of.window.tokens
     assert found.shared_pairs == 4 * 52 + 48 * 4
     assert isinstance(found, Footprint) and found.tile == (4, 8)
+    asked = replace(of, queries=Queries(text=False, first_row=2, rows=3))
+    found = tiled.footprint(query(of)[:, :, :18], asked)
+    assert (found.pairs, found.shared_pairs) == (18 * of.window.tokens, 18 * 4)
     covering = call(8, 6, radius=100, text=4)
     assert tiled.footprint(query(covering), covering).pairs == 48**2

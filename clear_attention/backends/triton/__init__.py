@@ -17,16 +17,10 @@ from torch import Tensor
 
 from ...partial import Part
 from ...window import Window
+from .. import groups
 from ..call import About, Call, Footprint, wants_gradients, why_not_mask
 from ..global_tokens import attend_everywhere, shared_keys
-from ..sizes import (
-    hidden_bytes,
-    output_bytes,
-    shared_bytes,
-    shared_pairs,
-    window_pairs,
-    with_groups,
-)
+from ..sizes import hidden_bytes, output_bytes, shared_bytes, shared_pairs, window_pairs
 from . import configs, lists
 
 __all__ = ["ABOUT", "attend", "footprint", "is_trained", "why_not", "why_not_auto"]
@@ -64,6 +58,10 @@ def why_not_auto(q: Tensor, call: Call) -> str | None:
 
 
 def footprint(q: Tensor, call: Call, rounded: bool = False) -> Footprint:
+    return groups.footprint(lambda q, call: _footprint(q, call, rounded), q, call)
+
+
+def _footprint(q: Tensor, call: Call, rounded: bool) -> Footprint:
     # Of q, k and v one at a time is copied if the kernels cannot read it as it lies.
     memory = output_bytes(q) + shared_bytes(q, call) + hidden_bytes(q)
     if _others_apart(call):  # rows of text and image side by side, before they are joined
@@ -71,14 +69,7 @@ def footprint(q: Tensor, call: Call, rounded: bool = False) -> Footprint:
     if rounded:  # the keys without their mean, and queries and keys as 8-bit integers
         memory += hidden_bytes(q) + 2 * q.numel()
     tile = (configs.WIDE.rows, configs.WIDE.columns)
-    return Footprint(
-        window_pairs(call),
-        with_groups(memory, q, call),
-        linear=True,
-        shared_pairs=shared_pairs(call),
-        tile=tile,
-        token_major=True,
-    )
+    return Footprint(window_pairs(call), memory, True, shared_pairs(call), tile, token_major=True)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, call: Call, rounded: bool = False) -> Part:
