@@ -94,9 +94,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, call: Call) -> Part:
-    parts = attend_everywhere(q, k, v, call)
-    if call.queries.band(call.layout):
-        parts = parts[0], _attend_grid(q, k, v, call), parts[1]
+    grid = [_attend_grid(q, k, v, call)] if call.queries.band(call.layout) else []
+    text, extra = attend_everywhere(q, k, v, call)
+    parts = text, *grid, extra
     return Part(
         torch.cat([part.out for part in parts], 2), torch.cat([part.lse for part in parts], 2)
     )

@@ -10,14 +10,21 @@ import torch
 import torch.nn.attention.flex_attention as torch_flex
 import torch.nn.functional as F
 from attention_cases import Case
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from clear_attention import TokenLayout, Window, attention
 from clear_attention.backends import flex
 from clear_attention.backends.call import Call
-from clear_attention.backends.tile_order import BLOCK, from_tiles, plan_blocks, tiles, to_tiles
+from clear_attention.backends.tile_order import (
+    BLOCK,
+    from_tiles,
+    plan_blocks,
+    query_tiles,
+    tiles,
+    to_tiles,
+)
 from clear_attention.masks import general_mask
 
 CPU = torch.device("cpu")
@@ -85,6 +92,25 @@ def test_the_lists_of_queries_mirror_those_of_keys(layout, window):
     by_query = table(plan.keys, len(plan.y))
     by_key = table(plan.queries, rows * columns)
     assert torch.equal(by_query.transpose(1, 2), by_key)
+
+
+@settings(max_examples=15)
+@given(layout=layouts, window=windows, data=st.data())
+def test_a_band_has_the_lists_of_its_blocks(layout, window, data):
+    first = data.draw(st.integers(0, layout.height - 1))
+    band = range(first, data.draw(st.integers(first + 1, layout.height)))
+    rows, columns = tiles(layout)
+    down = query_tiles(layout, band)
+    asked = slice(down.start * columns, down.stop * columns)
+    whole = plan_blocks(layout, window, backward=True, device=CPU)
+    part = plan_blocks(layout, window, band, backward=True, device=CPU)
+    by_query, by_key = table(part.keys, len(part.y)), table(part.queries, len(down) * columns)
+    assert torch.equal(by_query, table(whole.keys, len(part.y))[:, asked])
+    assert torch.equal(by_key, table(whole.queries, rows * columns)[..., asked])
+    assert part.first == asked.start * BLOCK
+    assert part.queries.partial.stride() == part.queries.full.stride()
+    grid = torch.randn(1, 1, len(band) * layout.width, 2)
+    assert torch.equal(from_tiles(to_tiles(grid, layout, band), layout, band), grid)
 
 
 @given(layout=layouts, window=windows)

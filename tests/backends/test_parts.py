@@ -56,6 +56,7 @@ def kinds_of(way):
 
 
 @every_way
+@settings(max_examples=15)
 @given(data=st.data())
 def test_any_part_group_and_mask_matches_the_whole(way, data):
     asked = data.draw(asked_calls(kinds_of(way)))
@@ -117,7 +118,7 @@ def test_bands_with_a_halo_are_the_whole(way, data, case):
 
 
 @pytest.mark.parametrize("backend", sorted({*BACKENDS} - {"triton", "triton_int8"}))
-@pytest.mark.parametrize("head_dim", [1, 7, 40, 72, 80, 96, 120, 256])
+@pytest.mark.parametrize("head_dim", [7, 40, 72, 120, 256])
 def test_any_head_dim_forward_and_backward(backend, head_dim):
     case = Case(TokenLayout(3, 9, 10, extra=1), radius=3, factor=3, head_dim=head_dim)
     asked = Asked(case, Queries(text=False, first_row=1), groups=2, mask=None)

@@ -63,11 +63,14 @@ def footprint(q: Tensor, call: Call, rounded: bool = False) -> Footprint:
 
 def _footprint(q: Tensor, call: Call, rounded: bool) -> Footprint:
     # Of q, k and v one at a time is copied if the kernels cannot read it as it lies.
-    memory = output_bytes(q) + shared_bytes(q, call) + hidden_bytes(q)
+    tokens = call.layout.tokens
+    copied = hidden_bytes(q, max(q.shape[2], tokens))
+    memory = output_bytes(q) + shared_bytes(q, call) + copied
     if _others_apart(call):  # rows of text and image side by side, before they are joined
         memory += output_bytes(q)
     if rounded:  # the keys without their mean, and queries and keys as 8-bit integers
-        memory += hidden_bytes(q) + 2 * q.numel()
+        integers = hidden_bytes(q, q.shape[2] + tokens) // q.dtype.itemsize
+        memory += hidden_bytes(q, tokens) + integers
     tile = (configs.WIDE.rows, configs.WIDE.columns)
     return Footprint(window_pairs(call), memory, True, shared_pairs(call), tile, token_major=True)
 
