@@ -227,8 +227,9 @@ def test_the_operators_keep_torchs_rules():
     with interpreted(SHAPES["square"]):
         q, k, v = (x.requires_grad_() for x in case.tensors())
         shared = q[:, :, :5].detach().clone().requires_grad_()
-        arguments = (q, k, v, shared, shared, [3, 6, 9, 3, 1, 0], 0.3)
-        torch.library.opcheck(operators.tiles, arguments)
+        for text in (3, 0):
+            arguments = (q[:, :, 3 - text :], k, v, shared, shared, [3, 6, 9, 3, 1, 0, text], 0.3)
+            torch.library.opcheck(operators.tiles, arguments)
 
 
 def test_it_stays_one_graph_in_a_compiled_model():
