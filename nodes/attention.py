@@ -8,9 +8,10 @@ from ..clear_attention.comfyui.core.patch import with_window
 from ..clear_attention.comfyui.core.settings import WindowSettings
 from ..clear_attention.families.block_text import parse_blocks
 from .inputs import CATEGORY, backend_input, model_input, radius_input
+from .reported import ReportedNode
 
 
-class CLEARAttention(io.ComfyNode):
+class CLEARAttention(ReportedNode):
     """Local attention without distilled weights."""
 
     @classmethod

@@ -6,9 +6,10 @@ from comfy_api.latest import io
 
 from ..clear_attention.comfyui.controlnet.net import ControlSettings, with_local_attention
 from .inputs import CATEGORY, backend_input, radius_input
+from .reported import ReportedNode
 
 
-class CLEARControlNet(io.ComfyNode):
+class CLEARControlNet(ReportedNode):
     """Local attention in ControlNets."""
 
     @classmethod

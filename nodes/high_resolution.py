@@ -6,9 +6,10 @@ from comfy_api.latest import io
 
 from ..clear_attention.comfyui.positions.high_resolution import for_high_resolution
 from .inputs import CATEGORY, model_input
+from .reported import ReportedNode
 
 
-class CLEARHighRes(io.ComfyNode):
+class CLEARHighRes(ReportedNode):
     """NTK positions and proportional attention."""
 
     @classmethod

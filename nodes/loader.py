@@ -7,9 +7,10 @@ from comfy_api.latest import io
 from ..clear_attention.comfyui.weights.folder import clear_files, fingerprint
 from ..clear_attention.comfyui.weights.loader import load_onto
 from .inputs import CATEGORY, backend_input, model_input, radius_input
+from .reported import ReportedNode
 
 
-class CLEARLoader(io.ComfyNode):
+class CLEARLoader(ReportedNode):
     """Distilled local attention."""
 
     @classmethod
@@ -69,6 +70,7 @@ class CLEARLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, clear_name: str | None = None, **_: Any) -> str:
         """Run the node again when the file was replaced under its name."""
+        super().fingerprint_inputs()
         return fingerprint(clear_name)
 
     @classmethod

@@ -6,9 +6,10 @@ from comfy_api.latest import io
 
 from ..clear_attention.comfyui.memory.blocks import with_low_memory
 from .inputs import CATEGORY, model_input
+from .reported import ReportedNode
 
 
-class CLEARLowMemory(io.ComfyNode):
+class CLEARLowMemory(ReportedNode):
     """Blocks in slices of tokens."""
 
     @classmethod

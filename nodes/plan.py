@@ -6,9 +6,10 @@ from comfy_api.latest import io, ui
 
 from ..clear_attention.comfyui.plan.node import plan_run
 from .inputs import CATEGORY, radius_input
+from .reported import ReportedNode
 
 
-class CLEARPlan(io.ComfyNode):
+class CLEARPlan(ReportedNode):
     """Time, memory and a verdict, with full attention and with CLEAR."""
 
     @classmethod

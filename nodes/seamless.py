@@ -8,9 +8,10 @@ from ..clear_attention.comfyui.core.settings import DIRECTIONS
 from ..clear_attention.comfyui.positions.seamless import make_seamless
 from ..clear_attention.comfyui.vae.seamless import decode_seamless
 from .inputs import CATEGORY, model_input
+from .reported import ReportedNode
 
 
-class CLEARSeamless(io.ComfyNode):
+class CLEARSeamless(ReportedNode):
     """A model whose pictures wrap around."""
 
     @classmethod

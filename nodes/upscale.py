@@ -8,9 +8,10 @@ from comfy_api.latest import io
 from ..clear_attention.comfyui.upscale.cascade import Painting, Sampling
 from ..clear_attention.comfyui.upscale.run import PictureSize, upscale
 from .inputs import CATEGORY
+from .reported import ReportedNode
 
 
-class CLEARUpscale(io.ComfyNode):
+class CLEARUpscale(ReportedNode):
     """A picture enlarged in stages."""
 
     @classmethod

@@ -7,9 +7,8 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
-from comfy_execution.progress import get_progress_state
-
 from ...layout import TokenLayout
+from .saved_reports import SAVED_REPORTS
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +138,7 @@ class RunReport:
 def tell(text: str, node_id: str) -> None:
     """Put a report onto a node and into the metadata of the picture that is saved."""
     _show(text, node_id)
-    _save(text, node_id)
+    SAVED_REPORTS.add(text, node_id)
 
 
 def _calls(number: int, of_what: str) -> str:
@@ -158,15 +157,3 @@ def _show(text: str, node_id: str) -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None:
         server.send_progress_text(text, node_id)
-
-
-def _save(text: str, node_id: str) -> None:
-    """Add the report to the node's entry in the prompt that image nodes write into their files.
-
-    The sampler may run again while this pack's node is cached, so the node's own hidden inputs
-    would be those of an earlier prompt. The `_meta` entry takes no part in the cache's key.
-    """
-    prompt = get_progress_state().dynprompt
-    entry = prompt.get_original_prompt().get(prompt.get_display_node_id(node_id))
-    if entry is not None:
-        entry.setdefault("_meta", {})["clear_attention"] = text
