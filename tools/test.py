@@ -38,6 +38,7 @@ def run_pytest(arguments: list[str]) -> int:
 
     os.chdir(ROOT)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are tiny: processes, not threads
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # more threads than cores would all spin
     hidden = {"", str(ROOT), str(ROOT / "tools")}
     sys.path[:] = [entry for entry in sys.path if entry not in hidden]
     return int(pytest.main([*PROCESSES, *arguments]))

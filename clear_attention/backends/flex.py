@@ -29,6 +29,7 @@ from ..precision import accumulation_dtype
 from . import groups
 from .call import About, Call, Footprint, why_not_mask
 from .global_tokens import attend_everywhere, shared_bias, shared_keys
+from .lasting import first_use
 from .sizes import hidden_bytes, output_bytes, shared_pairs, shared_tokens, window_pairs
 from .tile_order import (
     BLOCK,
@@ -194,7 +195,10 @@ def _compiled(
         maybe_mark_dynamic(x, 0)
     if bias is not None:
         maybe_mark_dynamic(bias, 2)
-    return _kernel()(q, k, v, scale, plan, bias)
+    trained = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    depends = (q.device, q.dtype, q.shape[-1], plan.turns is None, bias is None, trained)
+    with first_use("flex", *depends):
+        return _kernel()(q, k, v, scale, plan, bias)
 
 
 @functools.cache

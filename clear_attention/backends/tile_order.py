@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..layout import TokenLayout
 from ..window import Window
+from .lasting import lasting
 
 TILE_ROWS, TILE_COLUMNS = 8, 16
 BLOCK = TILE_ROWS * TILE_COLUMNS
@@ -88,7 +89,7 @@ def plan_blocks(
         device: Where the plan shall lie.
     """
     # What is made in inference mode could not take part in a training step later on.
-    with torch.inference_mode(False), device:
+    with lasting(), torch.inference_mode(False), device:
         neighbours = _neighbours(layout, window)
         _, columns = tiles(layout)
         down = query_tiles(layout, band)

@@ -12,6 +12,7 @@ from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
 from ...window import Window
+from ..lasting import first_use
 from ..triton import kernels
 from .configs import Config, configs_for, width_of
 from .lists import ALIGNED, Lists, make_lists
@@ -84,7 +85,9 @@ def start(config: Config, work: Work, splits: int = 1) -> None:
         lists = make_lists(grid.window, height, width, shape, dtype, work.own.device)._asdict()
     tiles = _cdiv(height, shape.rows) * _cdiv(width, shape.columns)
     kernel: Any = getattr(kernels, work.kernel)
-    with _on(work.own.device):
+    device, dtypes = work.own.device, tuple(x.dtype for x in work.tensors.values())
+    compiled = (work.kernel, config, device, dtypes, head_dim, grid is None, work.rounded)
+    with _on(device), first_use(*compiled):
         kernel[(tiles, batch * heads, splits)](
             **work.tensors,
             **work.numbers,
@@ -122,7 +125,7 @@ def start_rounding(x: Tensor, mean: Tensor, rows: Tensor, steps: Tensor) -> None
     """Start `round_rows` on ``[B, H, M, D]``; rows and steps are written."""
     batch, heads, tokens, head_dim = x.shape
     kernel: Any = kernels.round_rows
-    with _on(x.device):
+    with _on(x.device), first_use("round_rows", x.device, x.dtype, head_dim):
         kernel[(_cdiv(tokens, ROWS_PER_PROGRAM), batch * heads)](
             x=x,
             mean=mean,

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ...window import Window
+from ..lasting import lasting
 
 ALIGNED = 8  # numbers that are read at once: strides are multiples of it
 PLACE = 16  # numbers per place, of which nine count: the smallest that tensor cores take
@@ -143,7 +144,7 @@ def make_lists(
         np.concatenate(offsets),
         np.concatenate(places),
     )
-    with torch.inference_mode(False):
+    with lasting(), torch.inference_mode(False):
         return Lists(
             *(torch.as_tensor(np.asarray(part, np.int32)).to(device) for part in integers),
             others=torch.from_numpy(_others(reach, shape)).to(device, dtype),

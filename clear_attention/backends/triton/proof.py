@@ -19,6 +19,7 @@ from ...pooling import Pooling
 from ...precision import unrounded
 from ...window import Window
 from ..call import Call
+from ..lasting import lasting
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def why_not(
     for layout, window, pooling in CASES:
         call = Call(layout, window, pooling, head_dim**-0.5)
         try:
-            with torch.inference_mode(), unrounded(device):
+            with lasting(), torch.inference_mode(), unrounded(device):
                 error = _error(device, dtype, head_dim, call, rounded)
         except Exception as error:  # whatever a compiler may raise
             first_line = (str(error).splitlines() or [""])[0]

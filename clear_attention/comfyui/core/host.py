@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from contextlib import AbstractContextManager, nullcontext
 
 from comfyui_version import __version__ as HOST_VERSION
 
@@ -13,6 +15,20 @@ OLDEST = (0, 3, 60)
 def version() -> tuple[int, ...]:
     """Return the host's version as numbers."""
     return tuple(int(number) for number in re.findall(r"\d+", HOST_VERSION)[:3])
+
+
+def outside_recording() -> AbstractContextManager[object]:
+    """Pause the host's recording of what the running block allocates, where it has one.
+
+    Newest hosts record it in the first step and expect the same in each further one. What is
+    allocated once and kept must not be a part of it.
+    """
+    try:
+        prefetch = importlib.import_module("comfy.model_prefetch")
+    except ImportError:
+        return nullcontext()
+    pause = getattr(prefetch, "pause_malloc_graph", None)
+    return nullcontext() if pause is None else pause()
 
 
 def require_usable() -> None:

@@ -11,6 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
+from ...backends.lasting import pause_recordings_with
 from ..core import host
 from ..families import HostFamily, family_of, require_family
 from .blocks import block_counts, blocks_named
@@ -24,6 +25,8 @@ from .settings import Settings, WindowSettings
 
 SETTINGS_KEY = "clear_attention"
 """Where the nodes' `Settings` lie in a model's transformer_options."""
+
+pause_recordings_with(host.outside_recording)
 
 REPORT_KEY = "clear_attention_report"
 OVERRIDE_KEY = "optimized_attention_override"

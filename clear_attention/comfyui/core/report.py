@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 from collections import Counter
 from dataclasses import dataclass
 
@@ -65,54 +66,70 @@ class ComputedPath:
 
 
 class RunReport:
-    """Collects the paths of one sampling run."""
+    """Collects the paths of one sampling run, whose parts may run in several threads."""
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         self.calls: Counter[ComputedPath] = Counter()
         self.missed: Counter[str] = Counter()
         self.notes: dict[str, None] = {}
         self.warned: dict[str, None] = {}
         self.shown_on: dict[str, None] = {}
 
+    def __deepcopy__(self, _: dict[int, object]) -> RunReport:
+        """Return the report itself: copies of a run's options count together."""
+        return self
+
     def add(self, path: ComputedPath) -> None:
         """Count one attention call."""
-        self.calls[path] += 1
+        with self._lock:
+            self.calls[path] += 1
 
     def miss(self, what: str) -> None:
         """Count a call of the model in which some blocks attended without us."""
-        self.missed[what] += 1
+        with self._lock:
+            self.missed[what] += 1
 
     def include(self, other: RunReport, whose: str) -> None:
         """Count the attention calls of another network than the model."""
-        for path, calls in other.calls.items():
-            self.calls[dataclasses.replace(path, whose=whose)] += calls
-        for what, calls in other.missed.items():
-            self.missed[f"{whose}: {what}"] += calls
+        with self._lock:
+            for path, calls in other.calls.items():
+                self.calls[dataclasses.replace(path, whose=whose)] += calls
+            for what, calls in other.missed.items():
+                self.missed[f"{whose}: {what}"] += calls
 
     def show_on(self, node_id: str) -> None:
         """Show the report on one more node, which is not on the model's path."""
-        self.shown_on[node_id] = None
+        with self._lock:
+            self.shown_on[node_id] = None
 
     def note(self, text: str) -> None:
         """Keep a line about something other than attention; repeated lines are kept once."""
-        self.notes[text] = None
+        with self._lock:
+            self.notes[text] = None
 
     def warn(self, text: str) -> None:
         """Keep a line and log it at once: an interrupted run publishes no report."""
-        if text not in self.warned:
+        with self._lock:
+            known = text in self.warned
+            self.warned[text] = None
+        if not known:
             logger.warning("CLEAR: %s", text)
-        self.warned[text] = None
 
     def clear(self) -> None:
         """Forget everything, for the next run."""
-        for kept in (self.calls, self.missed, self.notes, self.warned, self.shown_on):
-            kept.clear()
+        with self._lock:
+            for kept in (self.calls, self.missed, self.notes, self.warned, self.shown_on):
+                kept.clear()
 
     def lines(self) -> list[str]:
         """Return one line per distinct path, in the order of appearance, then what was missed."""
-        paths = [path.describe(calls) for path, calls in self.calls.items()]
-        missed = (f"{what}, {_calls(calls, 'model')}" for what, calls in self.missed.items())
-        return [*paths, *missed]
+        with self._lock:
+            paths, missed = list(self.calls.items()), list(self.missed.items())
+        return [
+            *(path.describe(calls) for path, calls in paths),
+            *(f"{what}, {_calls(calls, 'model')}" for what, calls in missed),
+        ]
 
     def publish(
         self, node_ids: tuple[str, ...], attention: bool = True, replaced: tuple[str, ...] = ()
