@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -35,6 +35,11 @@ UNNAMED = (
     "and pooling takes the mean"
 )
 
+UNNAMED_OWN = (
+    "another node does not say which block is running, so that calls that stay dense leave out the "
+    "checkpoint's own attention"
+)
+
 Override = Callable[..., Tensor]
 
 
@@ -59,6 +64,7 @@ class ModelCall:
         report: Collects what happened, or None outside a sampling run.
         recorder: Is given each block's attention output, or None.
         asked: What the nodes ask for, or None where all of it holds.
+        own_attention: The attention that the checkpoint brings for a block.
         attended: The block of each attention so far, None where nobody names it.
     """
 
@@ -70,6 +76,7 @@ class ModelCall:
     report: RunReport | None
     recorder: OutputRecorder | None = None
     asked: Settings | None = None
+    own_attention: Mapping[Block, Override] = field(default_factory=dict)
     attended: list[Block | None] = field(default_factory=list)
 
     @property
@@ -86,7 +93,8 @@ class ModelCall:
         """Whether the attention must know which block is running."""
         asked = self.settings.local
         window = self.why_dense is None and asked is not None and asked.needs_block
-        return self.settings.name_blocks or window or self.recorder is not None
+        own = bool(self.own_attention)
+        return self.settings.name_blocks or window or own or self.recorder is not None
 
 
 class Observer(Protocol):
@@ -135,6 +143,7 @@ def override(func: Override, *args: Any, **kwargs: Any) -> Tensor:
     else:
         if model_call.report is not None and model_call.settings.local is not None:
             model_call.report.add(_dense_path(layout, why_dense or ""))
+        func = _own_or(func, model_call, block)
         out = _dense(model_call, host_call, layout, func, args, kwargs)
     if model_call.recorder is not None:
         model_call.recorder.add(block, out)
@@ -252,6 +261,15 @@ def _dense(
     if model_call.previous is not None:
         return model_call.previous(func, *args, **kwargs)
     return func(*args, **kwargs)
+
+
+def _own_or(func: Override, model_call: ModelCall, block: Block | None) -> Override:
+    """Return what the host would call without an override: the checkpoint's own attention first."""
+    if not model_call.own_attention or model_call.previous is not None:
+        return func
+    if block is None and model_call.report is not None:
+        model_call.report.note(UNNAMED_OWN)
+    return func if block is None else model_call.own_attention.get(block, func)
 
 
 def _scale(model_call: ModelCall, host_call: HostCall, layout: TokenLayout, pooled: bool) -> float:

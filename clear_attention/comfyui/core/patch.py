@@ -19,6 +19,7 @@ from .coverage import report_coverage
 from .exact_positions import make_positions_exact, set_grid
 from .geometry import Geometry, geometry_of
 from .override import CALL_KEY, RECORDER_KEY, ModelCall, override
+from .own_attention import own_attentions
 from .part import PICTURE_KEY, settings_of_part, size_of
 from .report import ComputedPath, RunReport
 from .settings import Settings, WindowSettings
@@ -177,6 +178,7 @@ def direct_attention(
         previous=options.get(OVERRIDE_KEY),
         report=options.get(REPORT_KEY),
         recorder=options.get(RECORDER_KEY),
+        own_attention=own_attentions(family, model.diffusion_model, options.get(REPORT_KEY)),
     )
     wraps = (call.settings.wrap_height, call.settings.wrap_width)
     set_grid(family, model.diffusion_model, geometry, wraps)
