@@ -13,12 +13,13 @@ import pytest
 sys.path.append(str(Path(__file__).parent))
 
 import toy
+from fuzz import rounds
 
 from clear_attention.distill import log
 from clear_attention.distill.config_file import read, read_prompts
 from clear_attention.distill.data.shards import ShardFolder
 
-ROUNDS = 40
+ROUNDS = rounds(40)
 TOML = """output = "clear.safetensors"
 folder = "run"
 [generation]

@@ -19,11 +19,13 @@ from clear_attention.distill import log
 from clear_attention.distill.data.shards import MANIFEST, ShardFolder
 from clear_attention.families.flux import NAMES
 from clear_attention.families.names import ModelSize
-from clear_attention.weights import checkpoint
+from clear_attention.weights import checkpoint, low_rank
 
 resource = pytest.importorskip("resource")
 
 MINE = "clear_local_2.safetensors"
+LOW_RANK = "clear_local_2_rank_2.safetensors"
+TOY_SIZE = ModelSize(toy.HIDDEN, {"double": 1, "single": 1}, 0)
 
 
 @contextmanager
@@ -42,6 +44,7 @@ def run(tmp_path: Path) -> Path:
     """A run with every kind of file in it."""
     toy.trainer(tmp_path).run()
     write_checkpoint(tmp_path)
+    write_low_rank(tmp_path)
     return tmp_path
 
 
@@ -52,10 +55,20 @@ def save_state(folder: Path) -> None:
 
 
 def write_checkpoint(folder: Path) -> None:
-    size = ModelSize(toy.HIDDEN, {"double": 1, "single": 1}, 0)
     shapes = {".weight": (toy.HIDDEN, toy.HIDDEN), ".bias": (toy.HIDDEN,)}
-    tensors = {name: torch.zeros(shapes[name[name.rindex(".") :]]) for name in NAMES.names(size)}
+    tensors = {
+        name: torch.zeros(shapes[name[name.rindex(".") :]]) for name in NAMES.names(TOY_SIZE)
+    }
     checkpoint.save(folder / MINE, tensors, radius=2)
+
+
+def write_low_rank(folder: Path) -> None:
+    layers = {name.rpartition(".")[0] for name in NAMES.names(TOY_SIZE)}
+    tensors = {}
+    for layer in layers:
+        tensors[f"transformer.{layer}.lora_A.weight"] = torch.zeros(2, toy.HIDDEN)
+        tensors[f"transformer.{layer}.lora_B.weight"] = torch.zeros(toy.HIDDEN, 2)
+    low_rank.save(folder / LOW_RANK, tensors, radius=2, family="flux")
 
 
 WRITES: dict[str, tuple[str, Callable[[Path], object]]] = {
@@ -64,8 +77,13 @@ WRITES: dict[str, tuple[str, Callable[[Path], object]]] = {
         "data/00002.safetensors",
         lambda folder: ShardFolder(folder / "data").add(toy.samples(2)),
     ),
+    "row of the log": (
+        f"run/{log.NAME}",
+        lambda folder: log.append_whole(folder / "run" / log.NAME, "13,train,loss,0.5\n" * 9),
+    ),
     "log": (f"run/{log.NAME}", lambda folder: log.Log(folder / "run", 12)),
     "checkpoint": (MINE, write_checkpoint),
+    "low rank": (LOW_RANK, write_low_rank),
 }
 
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from fuzz import rounds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
@@ -18,7 +19,9 @@ from clear_attention.weights.extract import extract
 from ..golden import FOLDER
 
 FUZZ = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=rounds(80),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 NAME = "clear_local_4.safetensors"
 SIZE = ModelSize(128, {"double": 2, "single": 3}, 4)
