@@ -25,6 +25,8 @@ NUMBER = re.compile(r"(?:os error|code:) (\d+)")
 class NotWritten(OSError):
     """A file cannot be written; the message names it, and what was there before is intact."""
 
+    __module__ = "clear_attention"  # hosts show it, and packs are loaded under their path
+
     def __str__(self) -> str:
         return str(self.strerror)  # without the number that errors of the system have in front
 

@@ -12,6 +12,8 @@ LARGEST_SEED = 2**62
 class ConfigError(ValueError):
     """A setting is not usable; the message says what was given and what is expected."""
 
+    __module__ = "clear_attention"  # hosts show it, and packs are loaded under their path
+
 
 def one_of(name: str, value: str, known: Sequence[str]) -> None:
     """Refuse a setting that is none of the known ones."""

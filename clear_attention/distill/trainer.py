@@ -33,6 +33,8 @@ Observer = Callable[[int, Mapping[str, float]], None]
 class Diverged(RuntimeError):
     """A loss or gradient became NaN or infinite."""
 
+    __module__ = "clear_attention"  # hosts show it, and packs are loaded under their path
+
 
 class Trainer:
     """Trains one task, from its last state if there is one."""

@@ -31,6 +31,8 @@ ROTARY_DIM = 56  # of each axis of the picture in FLUX
 class PlanError(ValueError):
     """A cascade that cannot be."""
 
+    __module__ = "clear_attention"  # hosts show it, and packs are loaded under their path
+
 
 @dataclass(frozen=True)
 class Stage:

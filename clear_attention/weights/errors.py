@@ -11,6 +11,8 @@ LONGEST_NAME = 80
 class CheckpointError(ValueError):
     """A CLEAR checkpoint cannot be used; the message gives the reason and the remedy."""
 
+    __module__ = "clear_attention"  # hosts show it, and packs are loaded under their path
+
 
 def some(names: Collection[str], limit: int = 3) -> str:
     """Write out the first few of many names: ``'a', 'b', 'c' and 7 more``.

@@ -156,11 +156,30 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
             self._pace.end_with(sigmas)
         own = self._pace.recall(key, level)
         if own is None:
+            self._check_sides(x_noisy)
             with self._alone(), self._local(x_noisy, t, transformer_options):
                 own = super().get_control(x_noisy, t, cond, batched_number, transformer_options)
             self._pace.keep(key, own)
         self._tell_pace(transformer_options)
         return added(own, of_previous)
+
+    def _check_sides(self, x_noisy: Tensor) -> None:
+        """Refuse sides at which the host's own code fails, in a sentence.
+
+        Nets that are shown pictures cut them into tokens without filling up the last ones.
+        """
+        network = plain_module(self.control_model)
+        family = family_of(network)
+        assert family is not None
+        patch, sides = family.patch(network), x_noisy.shape[-2:]
+        if getattr(network, "latent_input", True) or not any(side % patch for side in sides):
+            return
+        height, width = (side * family.data.latent_px for side in sides)
+        raise ValueError(
+            f"A ControlNet of this kind (XLabs, MistoLine) must have sides that are multiples of "
+            f"{family.token_px(network)} pixels, got {width} x {height}. Change the size of the "
+            "picture, or take another ControlNet."
+        )
 
     def _start(self) -> None:
         self._pace = Pace(self.clear_settings.every)

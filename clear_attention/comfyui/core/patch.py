@@ -15,6 +15,7 @@ from ...backends.lasting import pause_recordings_with
 from ..core import host
 from ..families import HostFamily, family_of, require_family
 from .blocks import block_counts, blocks_named
+from .compiled import one_graph_named
 from .coverage import report_coverage
 from .exact_positions import make_positions_exact, set_grid
 from .geometry import Geometry, geometry_of
@@ -184,7 +185,8 @@ def direct_attention(
     set_grid(family, model.diffusion_model, geometry, wraps)
     for observe in settings.observers:
         observe(call, x, model.diffusion_model)
-    with attention_directed(call, family, model.diffusion_model, options):
+    directed = attention_directed(call, family, model.diffusion_model, options)
+    with one_graph_named(), directed:
         out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
     report_coverage(call, family, model.diffusion_model)
     return out

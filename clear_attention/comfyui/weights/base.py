@@ -86,8 +86,12 @@ def check_fits(model: ModelPatcher, found: Checkpoint, title: str = "the model")
     family = family_of(plain)
     has_all = all(blocks[kind.name] or kind.optional for kind in found.table.kinds)
     if family is None or family.data.names != found.table or not has_all:
+        kind = type(plain).__name__ if family is None else family.title
+        other = family is not None and family.data.names not in (None, found.table)
+        choose = f"Choose a CLEAR file for {kind}, or connect" if other else "Connect"
         raise CheckpointError(
-            f"{name} is made for {found.table.title}, {title} is {type(plain).__name__}."
+            f"{name} is made for {found.table.title}, {title} is {kind}. "
+            f"{choose} a model of {found.table.title}."
         )
     # The module knows its width; the tensors' shapes may be those of packed, quantised ones.
     width = family.network(plain).hidden

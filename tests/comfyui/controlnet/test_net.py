@@ -61,6 +61,17 @@ def test_latents_of_any_shape_and_a_batch_run(size, make_control_net, nodes, res
     close(residuals(shown(nodes.CLEARControlNet(net, 64), "instantx", size), **call), own)
 
 
+@pytest.mark.parametrize("name", ["xlabs", "mistoline"])
+def test_a_net_that_is_shown_pictures_refuses_odd_sides_in_a_sentence(
+    name, make_control_net, nodes, residuals
+):
+    net = nodes.CLEARControlNet(make_control_net(name), RADIUS)
+    sentence = r"must have sides that are multiples of 16 pixels, got 136 x 160\. Change the size"
+    with pytest.raises(ValueError, match=sentence):
+        residuals(shown(net, name, (20, 17)), **call_of(name, (20, 17)))
+    assert residuals(shown(net, name), **call_of(name, SIZE))
+
+
 @pytest.mark.parametrize("backend", ["auto", "tiled", "reference"])
 @pytest.mark.parametrize("name", ["instantx", "union", "xlabs", "3-medium"])
 def test_the_window_equals_a_mask_written_by_hand(

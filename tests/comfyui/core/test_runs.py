@@ -133,6 +133,29 @@ def test_torch_compile_is_not_started_anew_at_each_step(flux_model, nodes, sampl
     torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("node", "inputs_of_node"),
+    [("CLEARAttention", (RADIUS,)), ("CLEARHighRes", (10.0, True)), ("CLEARLowMemory", (64,))],
+)
+def test_a_model_compiled_as_one_graph_is_named_in_a_sentence(
+    node, inputs_of_node, flux_model, nodes, sample, monkeypatch
+):
+    import comfy.ldm.flux.math
+    from comfy.ldm.modules.attention import attention_pytorch
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    # The host's other attention on a CPU asks for the free memory, which does not compile either.
+    monkeypatch.setattr(comfy.ldm.flux.math, "optimized_attention", attention_pytorch)
+    plain = flux_model("b").clone()
+    compiled = getattr(nodes, node)(flux_model("b"), *inputs_of_node).clone()
+    for model in (plain, compiled):
+        torch._dynamo.reset()
+        set_torch_compile_wrapper(model=model, backend="eager", fullgraph=True)
+    sample(plain, steps=1, cfg=1.0)
+    with pytest.raises(RuntimeError, match=r"one graph\. Switch fullgraph off in the node"):
+        sample(compiled, steps=1, cfg=1.0)
+
+
 def test_a_node_after_torch_compile_finds_the_model(flux_model, nodes, run):
     model = flux_model("a").clone()
     model.add_object_patch(

@@ -42,8 +42,8 @@ SENTENCES = {
     ("sd3", "CLEARHighRes"): "SD3 models have no rotary positions",
     ("made_up", "CLEARHighRes"): "Made up models have no rotary positions",
     ("made_up", "CLEARLowMemory"): "cannot compute the blocks of Made up models in slices",
-    ("made_up", "CLEARLoader"): "is made for FLUX.1, the model is MMDiT",
-    ("made_up", "CLEARExtractLoRA"): "is made for FLUX.1, the model is MMDiT",
+    ("made_up", "CLEARLoader"): "is made for FLUX.1, the model is Made up",
+    ("made_up", "CLEARExtractLoRA"): "is made for FLUX.1, the model is Made up",
     ("made_up", "CLEARDistill"): "CLEAR weights are known for FLUX.1 and SD3 and Chroma",
 }
 """What a node says of a family in place of working; all that is not here works."""
