@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -15,7 +15,6 @@ from ...backends.lasting import pause_recordings_with
 from ..core import host
 from ..families import HostFamily, family_of, require_family
 from .blocks import block_counts, blocks_named
-from .compiled import one_graph_named
 from .coverage import report_coverage
 from .exact_positions import make_positions_exact, set_grid
 from .geometry import Geometry, geometry_of
@@ -29,6 +28,13 @@ SETTINGS_KEY = "clear_attention"
 """Where the nodes' `Settings` lie in a model's transformer_options."""
 
 pause_recordings_with(host.outside_recording)
+
+ONE_GRAPH = (
+    "CLEAR must run between the parts of a compiled model, got a model that is compiled as one "
+    "graph. Switch fullgraph off in the node that compiles it."
+)
+UNTRACED = ("<function override ", "<function _replace.<locals>.replace ")
+"""How torch's compiler writes the functions of this pack that it must not look into."""
 
 REPORT_KEY = "clear_attention_report"
 OVERRIDE_KEY = "optimized_attention_override"
@@ -190,6 +196,22 @@ def direct_attention(
         out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
     report_coverage(call, family, model.diffusion_model)
     return out
+
+
+@contextmanager
+def one_graph_named() -> Generator[None]:
+    """Name `fullgraph` where torch's compiler fails because of it.
+
+    Raises:
+        RuntimeError: In place of the compiler's error.
+    """
+    try:
+        yield
+    except Exception as error:
+        # By name: torch's compiler takes seconds to import.
+        if type(error).__name__ != "Unsupported" or not any(one in str(error) for one in UNTRACED):
+            raise
+        raise RuntimeError(ONE_GRAPH) from error
 
 
 def attention_directed(

@@ -177,15 +177,16 @@ def test_a_file_with_other_image_blocks_than_the_model_is_refused(
 def test_a_file_of_another_family_is_named_with_both_families(
     sd3_model, sd3_clear, flux_model, nodes, sd3_folders
 ):
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(ValueError) as error:
         nodes.CLEARLoader(flux_model("b"), sd3_clear(MEDIUM, 0, True).name, 1.0, 4)
     assert str(error.value).endswith(
-        " is made for SD3, the model is FLUX. Choose a CLEAR file for FLUX, or connect a model of SD3."
+        " is made for SD3, the model is FLUX. "
+        "Choose a CLEAR file for FLUX, or connect a model of SD3."
     )
 
 
 def test_a_flux_file_on_sd3_is_named_with_both_families(sd3_model, nodes, clear_folder):
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(ValueError) as error:
         nodes.CLEARLoader(sd3_model(MEDIUM), "clear_a_local.safetensors", 1.0, 4)
     assert str(error.value).endswith(
         " is made for FLUX.1, the model is SD3. "
