@@ -102,6 +102,7 @@ class Soak:
     def run(self) -> int:
         """Run all series, and the pictures before and after them."""
         before = {name: self.picture(name) for name in self.prompts}
+        print(f"before: {Held.by(self.process)}", flush=True)
         for name, count in (("upscale", UPSCALES), ("controlnet", CONTROLNETS)):
             runs = max(WARM + 2, round(count * self.factor))
             self.follow(Series(name, runs, functools.partial(seeded, self.prompts[name])))
@@ -137,6 +138,7 @@ class Soak:
         for number in range(series.count):
             interrupted += self.once(series, number)
             held.append(Held.by(self.process))
+            print(f"{series.name} {number + 1}: {held[-1]}", flush=True)
         warm = min(WARM, len(held) - 1)
         first, last = held[warm], held[-1]
         print(f"{series.name}: {series.count} runs, {interrupted} of them interrupted", flush=True)
@@ -189,13 +191,13 @@ def prompt_of(name: str, info: dict[str, Any]) -> Prompt:
 
     files = {"upscale": "clear_upscale_any_image", "controlnet": "clear_flux_controlnet_upscale_4k"}
     workflow = workflows.load(workflows.FOLDER / f"{files[name]}.json")
-    prompt = workflows.to_prompt(workflows.with_demo_models(workflow, shrink=8), info)
+    prompt = workflows.to_prompt(workflows.with_demo_models(workflow, shrink=16), info)
     for entry in prompt.values():
         if entry["class_type"] == "CLEARUpscale":
             entry["inputs"] |= dict(size=512, steps=6, denoise="0.5, 0.5", vae_tile=256)
         elif entry["class_type"] == "CLEARControlNet":
             entry["inputs"]["every"] = 2
-        elif entry["class_type"] == "KSampler":
+        elif "steps" in entry["inputs"]:
             entry["inputs"]["steps"] = 6
     return prompt
 
