@@ -203,7 +203,7 @@ class CLEARDistill(io.ComfyNode):
         vae: Any = None,
     ) -> io.NodeOutput:
         # What trains needs packages that painting does not: imported where it is used.
-        from ..clear_attention.comfyui.distill.node import distil_in_graph
+        from ..clear_attention.comfyui.distill.node import distil_in_graph, precision_of
 
         settings = dict(
             student=StudentConfig(radius, pool_factor, rank),
@@ -214,6 +214,7 @@ class CLEARDistill(io.ComfyNode):
                 accumulate=batch,
                 seed=seed,
                 guidance=guidance,
+                precision=precision_of(model),
                 gradient_checkpointing=True,
                 log_every=max(1, min(10, steps // 20)),
                 validate_every=max(1, steps // 10),

@@ -47,7 +47,14 @@ QUERY_NORM = 3.0
 
 
 def random_model(size: Size, device: torch.device, dtype: torch.dtype) -> Any:
-    """Build a MODEL directly on its device."""
+    """Build a MODEL of random weights directly on its device."""
+    model = empty_model(size, device, dtype)
+    randomise(model.model.diffusion_model)
+    return model
+
+
+def empty_model(size: Size, device: torch.device, dtype: torch.dtype) -> Any:
+    """Build a MODEL directly on its device, whose weights nobody has written yet."""
     import comfy.model_patcher
     import comfy.supported_models
 
@@ -75,7 +82,6 @@ def random_model(size: Size, device: torch.device, dtype: torch.dtype) -> Any:
     )
     config.set_inference_dtype(dtype, None)
     model = config.get_model({}, "", device=device)
-    randomise(model.diffusion_model)
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
 
 

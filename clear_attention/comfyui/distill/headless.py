@@ -29,11 +29,12 @@ def prepare(cpu: bool, base_directory: Path | None = None) -> None:
     if cpu:
         args.cpu = True
         args.use_pytorch_cross_attention = True  # several times faster than its default there
+    # First, as the host does: its `nodes` puts a folder in front that has another `utils`.
+    importlib.import_module("utils.extra_config")
 
 
 def load_nodes() -> None:
     """Import all node packs, so that any loader can be named, and find what they load."""
-    # First, as the host does: its `nodes` puts a folder in front that has another `utils`.
     extra_config = importlib.import_module("utils.extra_config")
     nodes = _nodes()
     more_paths = Path(nodes.__file__).with_name(MORE_PATHS)

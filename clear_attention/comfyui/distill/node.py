@@ -90,6 +90,11 @@ def distil_in_graph(
     return Distilled(config.output.name, losses, losses if screen.sheet is None else screen.sheet)
 
 
+def precision_of(model: ModelPatcher) -> str:
+    """Return what to compute in: bfloat16, but float32 on a CPU, most of which are slow at less."""
+    return "float32" if model.load_device.type == "cpu" else "bf16"
+
+
 def form_of(student: StudentConfig) -> str:
     """Name what is distilled as the published files do, such as ``local_16_down_4``."""
     pooled = f"_down_{student.pool_factor}" if student.pool_factor else ""

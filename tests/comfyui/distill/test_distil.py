@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -322,3 +323,9 @@ def test_guidance_with_a_negative_prompt_paints_other_data(teacher, distil, tmp_
         for settings in (plain, guided)
     ]
     assert not torch.allclose(*pictures, rtol=0.1)
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "float32"), ("cuda", "bf16")])
+def test_the_node_computes_in_what_is_fast_on_the_device(product, device, precision):
+    model = SimpleNamespace(load_device=torch.device(device))
+    assert product("comfyui.distill.node").precision_of(model) == precision

@@ -1,4 +1,4 @@
-"""Distilling the demo's teacher in the real host: eighty updates must repair what they can."""
+"""Distilling the demo's teacher in the real host: forty updates must repair what they can."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from clear_attention.distill.config import (
 
 pytestmark = pytest.mark.long
 
-STEPS = 80
+STEPS = 40
 # Small pictures, of 8 x 8 tokens, so that this takes a minute; a radius of 2 sees 9 of the 64.
 PROMPTS = (
     *("a photograph of a cat", "an astronaut", "a cup of coffee", "an orange dahlia flower"),
@@ -78,12 +78,12 @@ def held_out(config: RunConfig) -> dict[str, float]:
     return {name: value for _, kind, name, value in log.read(config.folder) if kind == "held_out"}
 
 
-def test_eighty_updates_repair_forty_percent_of_the_velocitys_error(run: Any):
+def test_forty_updates_repair_a_quarter_of_the_velocitys_error(run: Any):
     config, before = run
     after = held_out(config)
     assert before["prediction"] > 1e-3  # the window hurts
-    assert after["prediction"] < 0.6 * before["prediction"]
-    assert after["attention"] < 0.6 * before["attention"]
+    assert after["prediction"] < 0.75 * before["prediction"]
+    assert after["attention"] < 0.75 * before["attention"]
 
 
 def test_the_file_has_the_published_names_and_says_its_window(run: Any):

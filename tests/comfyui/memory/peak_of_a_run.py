@@ -47,7 +47,6 @@ ALL = (
     Case("flux", 1024),
     Case("flux", 1024, slice_tokens=512),
     Case("flux", 1024, "masked"),
-    Case("flux", 1024, "masked", 512),
     Case("flux", 1024, ""),
     Case("flux", 512, "reference", 256),
     Case("flux", 2048, slice_tokens=0),
