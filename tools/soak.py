@@ -140,7 +140,7 @@ class Soak:
             interrupted += self.once(series, number)
             held.append(Held.by(self.process))
             print(f"{series.name} {number + 1}: {held[-1]}", flush=True)
-        warm = min(WARM, len(held) - 1)
+        warm = min(WARM, len(held) // 3)
         first, last = held[warm], held[-1]
         print(f"{series.name}: {series.count} runs, {interrupted} of them interrupted", flush=True)
         print(f"  after run {warm + 1}: {first}\n  after run {len(held)}: {last}", flush=True)
@@ -177,7 +177,7 @@ class Soak:
         inputs = {
             **{"model": [found[loaders[0]], 0], "clip": [found[loaders[1]], 0]},
             **dict(name=f"soak_{seed}", prompts="a red apple\na green tree\na blue sea", seed=seed),
-            **dict(radius=2, pool_factor=0, rank=0, steps=STEPS, batch=2, samples=4, width=128),
+            **dict(radius=2, pool_factor=0, rank=4, steps=STEPS, batch=1, samples=2, width=128),
             **dict(height=128, optimiser="adamw", learning_rate=1e-3, guidance=3.5, cfg=1.0),
         }
         return {
