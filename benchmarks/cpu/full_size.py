@@ -111,8 +111,8 @@ def measure(folder: Path) -> tuple[list[Step], str]:
 
     timed("writing the file", lambda: write_file(folder / NAME))
     spoil_last_shape(folder / NAME, folder / WRONG)
-    kind = torch.device("cpu"), torch.float8_e4m3fn
-    model = timed("building the model", lambda: empty_model(FLUX_DEV, *kind))
+    cpu = torch.device("cpu")
+    model = empty_model(FLUX_DEV, cpu, torch.float8_e4m3fn)
     sentence = timed("refusing a file whose last tensor has a wrong shape", refuse)
     found = timed("reading the header", lambda: checkpoint.read(folder / NAME))
     loaded = timed("Load CLEAR Attention", lambda: load_onto(model, NAME))
@@ -125,7 +125,8 @@ def measure(folder: Path) -> tuple[list[Step], str]:
             lambda: [loaded.patch_weight_to_device(key) for key in keys],
         )
         timed("taking the patches off", loaded.unpatch_model)
-    timed(f"extracting {EXTRACTED} projections at rank {RANK}", lambda: extract_some(model, found))
+    whole = empty_model(FLUX_DEV, cpu, torch.bfloat16)
+    timed(f"extracting {EXTRACTED} projections at rank {RANK}", lambda: extract_some(whole, found))
     return steps, sentence
 
 
