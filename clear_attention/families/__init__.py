@@ -5,9 +5,11 @@ from __future__ import annotations
 from .chroma import CHROMA
 from .family import Family
 from .flux import FLUX
+from .flux2 import FLUX2
 from .sd3 import SD3
 
 FAMILIES: tuple[Family, ...] = (
+    FLUX2,
     FLUX,
     SD3,
     CHROMA,

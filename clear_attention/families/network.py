@@ -161,6 +161,7 @@ def flux(
     latent_values: int,
     input_values: int,
     context: int,
+    gated: bool = False,
 ) -> Network:
     """Describe a FLUX.
 
@@ -173,10 +174,13 @@ def flux(
         latent_values: Of the result in one token.
         input_values: Of the input in one token, more where a picture to be filled in is added.
         context: Width of an encoded text token.
+        gated: Whether the MLP multiplies two halves, so that its first layer is twice as wide.
     """
+    halves = 2 if gated else 1
     # qkv, proj and two layers of the MLP; single blocks have them as linear1 and linear2
-    block = 4 * hidden**2 + 2 * hidden * mlp
+    block = 4 * hidden**2 + (halves + 1) * hidden * mlp
     every = (double + single) * block
+    inside = 2 * halves  # an activation's input and output; of a gate also its own result
     doubles = Blocks(
         count=double,
         streams=2,
@@ -184,8 +188,8 @@ def flux(
         copies=3,  # queries, keys and values of both streams are joined
         mlp_copies=0,
         # joining, rotation, attention: x, q k v, rotated q and k; MLP: x, attention, modulated
-        moments=(Live(7, 0), Live(6, 0, float32=2), Live(6, 0, attends="all"), Live(3, 2)),
-        sliced=_flux_sliced(Live(3, 2)),
+        moments=(Live(7, 0), Live(6, 0, float32=2), Live(6, 0, attends="all"), Live(3, inside)),
+        sliced=_flux_sliced(Live(3, inside)),
     )
     singles = Blocks(
         count=single,
@@ -194,8 +198,12 @@ def flux(
         copies=1,  # attention and MLP are joined
         mlp_copies=1,
         # rotation, attention, MLP, while linear1's output of q, k, v and MLP lives on
-        moments=(Live(8, 1, float32=2), Live(8, 1, attends="all"), Live(5, 2)),
-        sliced=_flux_sliced(Live(4, 2)),
+        moments=(
+            Live(8, halves, float32=2),
+            Live(8, halves, attends="all"),
+            Live(5, inside),
+        ),
+        sliced=_flux_sliced(Live(4, inside)),
         slices_text=True,
     )
     return Network(

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from .chroma_fixtures import chroma_model
 from .controlnet_fixtures import make_control_net, residuals
 from .distil_fixtures import teacher
+from .flux2_fixtures import flux2_model, flux2_vae
 from .low_memory_fixtures import lengths
 from .pack_fixtures import clear_folder, node_classes, nodes, pack, product, run
 from .sampling_fixtures import controlled, lines, sample

@@ -8,6 +8,7 @@ from torch import nn
 from .chroma import CHROMA
 from .family import Embedder, HostBlocks, HostFamily, plain_module
 from .flux import FLUX
+from .flux2 import FLUX2
 from .sd3 import SD3
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 FAMILIES: tuple[HostFamily, ...] = (
+    FLUX2,  # in front of FLUX, whose class it shares
     FLUX,
     SD3,
     CHROMA,

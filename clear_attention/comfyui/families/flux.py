@@ -18,6 +18,9 @@ SINGLE = HostBlocks(
     "single", "single_blocks", "single_block", slicing.SINGLE, block="SingleStreamBlock"
 )
 
+GATED = ("mlp_silu_act", "yak_mlp")
+"""Parameters of MLPs that multiply two halves: FLUX.2's, and Ovis-Image's on newer hosts."""
+
 
 def dimensions(model: Any) -> Mapping[str, int]:
     """Return the arguments of `network.flux`."""
@@ -31,6 +34,7 @@ def dimensions(model: Any) -> Mapping[str, int]:
         latent_values=model.out_channels,
         input_values=model.in_channels,
         context=params.context_in_dim,
+        gated=any(getattr(params, name, False) for name in GATED),
     )
 
 

@@ -133,7 +133,6 @@ def table_and_size(model: ModelPatcher) -> tuple[NameTable, ModelSize]:
         blocks = {kind.name: _count_blocks(names, kind) for kind in table.kinds}
         if all(blocks[kind.name] or kind.optional for kind in table.kinds):
             return table, ModelSize(family.network(plain).hidden, blocks, 0)
+    kind = family.title if table is None else type(plain).__name__
     known = " and ".join(table.title for table in checkpoint.TABLES)
-    raise CheckpointError(
-        f"CLEAR weights are known for {known}, the model is {type(plain).__name__}."
-    )
+    raise CheckpointError(f"CLEAR weights are known for {known}, the model is {kind}.")

@@ -242,7 +242,7 @@ def test_what_has_no_attention_to_reach_is_refused_in_one_sentence(make_control_
         r"^A Control-LoRA is for UNet models": host.ControlLora({}),
         r"^This ControlNet is for UNet models \(SD1.5, SDXL\)": host.ControlNet(UNet()),
         r"^ControlNets for SD3.5 Large \(8B\) keep full attention": host.ControlNetSD35(embedder),
-        r"families FLUX, SD3, Chroma, got Linear": host.ControlNet(nn.Linear(1, 1)),
+        r"families FLUX\.2, FLUX, SD3, Chroma, got Linear": host.ControlNet(nn.Linear(1, 1)),
         r"got the ControlNetAdvanced of another node pack": foreign,
     }
     for sentence, control_net in refused.items():

@@ -22,6 +22,9 @@ class Case:
         block: A block of it.
         net: A ControlNet for it, or None where the host has none.
         pooled: Whether its text encoders give a pooled vector.
+        channels: Of its latents.
+        patch: Edge of a token in latent pixels.
+        vae: Fixture of a VAE for it.
     """
 
     fixture: str
@@ -30,15 +33,28 @@ class Case:
     block: str
     net: str | None
     pooled: bool = True
+    channels: int = 16
+    patch: int = 2
+    vae: str = "vae"
 
 
 CASES = {
+    "flux2": Case(
+        *("flux2_model", "klein", 64, "single 0", None),
+        pooled=False,
+        channels=128,
+        patch=1,
+        vae="flux2_vae",
+    ),
     "flux": Case("flux_model", "b", 64, "single 0", "instantx"),
     "sd3": Case("sd3_model", "3.5-medium", 48, "image 0", "3.5-medium"),
     "chroma": Case("chroma_model", "chroma", 64, "double 1", "instantx", pooled=False),
     "made_up": Case("made_up_model", "", 40, "single 1", None, pooled=False),
 }
 SENTENCES = {
+    ("flux2", "CLEARLoader"): r"is made for FLUX\.1, the model is FLUX\.2\. Connect",
+    ("flux2", "CLEARExtractLoRA"): r"is made for FLUX\.1, the model is FLUX\.2\. Connect",
+    ("flux2", "CLEARDistill"): r"known for FLUX\.1 and SD3 and Chroma, the model is FLUX\.2\.",
     ("sd3", "CLEARHighRes"): "SD3 models have no rotary positions",
     ("made_up", "CLEARHighRes"): "Made up models have no rotary positions",
     ("made_up", "CLEARLowMemory"): "cannot compute the blocks of Made up models in slices",

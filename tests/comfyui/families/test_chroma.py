@@ -136,5 +136,7 @@ def test_chosen_blocks_stay_dense(chroma_model, nodes, run):
 def test_the_pixel_space_variant_is_refused_with_the_reason(chroma_model, nodes):
     model = chroma_model()
     model.model.diffusion_model.nerf_blocks = torch.nn.ModuleList()
-    with pytest.raises(ValueError, match=r"families FLUX, SD3, Chroma, got Chroma\. Remove"):
+    with pytest.raises(
+        ValueError, match=r"families FLUX\.2, FLUX, SD3, Chroma, got Chroma\. Remove"
+    ):
         nodes.CLEARAttention(model)

@@ -19,7 +19,7 @@ from ..vae_fixtures import picture
 from .cases import CASES, SENTENCES, aura, made_up_families
 
 RADIUS = 4
-SIZE = (26, 20)
+SIZE = (26, 20)  # of a latent whose tokens are 2 x 2
 FLUX_FILE = "clear_local_4.safetensors"
 
 
@@ -59,9 +59,7 @@ def short_generation(node_classes, monkeypatch):
 
 
 @pytest.fixture
-def kit(
-    request, node_classes, product, clear_files, vae, stages, make_control_net, short_generation
-):
+def kit(request, node_classes, product, clear_files, stages, make_control_net, short_generation):
     """What the tries below need, for a family."""
 
     def make(key):
@@ -72,7 +70,7 @@ def kit(
             model=request.getfixturevalue(case.fixture)(case.name),
             product=product,
             folder=clear_files,
-            vae=vae,
+            vae=request.getfixturevalue(case.vae),
             control_net=make_control_net,
             node=lambda node, /, *args, **kwargs: node_classes[node].execute(*args, **kwargs).args,
         )
@@ -87,15 +85,20 @@ def conditioning(kit, tokens=24):
     return [[context, {"pooled_output": None, **extra}]]
 
 
-def noise_of(height, width):
-    return torch.randn(1, 16, height, width, generator=torch.Generator().manual_seed(1))
+def size_of(case):
+    return tuple(edge // 2 * case.patch for edge in SIZE)
+
+
+def noise_of(case):
+    shape = (1, case.channels, *size_of(case))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
 def sampled(kit, model, positive=None, noise=None):
     """Sample two steps, as KSampler does."""
     import comfy.sample
 
-    noise = noise_of(*SIZE) if noise is None else noise
+    noise = noise_of(kit.case) if noise is None else noise
     positive = positive or conditioning(kit)
     return comfy.sample.sample(
         *(model, noise, 2, 1.0, "euler", "simple", positive, positive, torch.zeros_like(noise)),
@@ -153,7 +156,7 @@ def control_net(kit):
         assert kit.node("CLEARControlNet", net, RADIUS)
         return torch.zeros(1)
     (local,) = kit.node("CLEARControlNet", kit.control_net(kit.case.net), RADIUS)
-    hint = hint_for(kit.case.net, SIZE).movedim(1, -1)
+    hint = hint_for(kit.case.net, size_of(kit.case)).movedim(1, -1)
     given = conditioning(kit)
     if not kit.case.pooled:  # FLUX's nets want a pooled vector, and find it in the conditioning
         given[0][1]["pooled_output"] = torch.zeros(1, 32)
@@ -186,7 +189,7 @@ def window_preview(kit):
 
 
 def locality(kit):
-    latent = {"samples": torch.ones(1, 16, *SIZE)}
+    latent = {"samples": torch.ones_like(noise_of(kit.case))}
     figure, table, _ = kit.node("CLEARLocality", kit.model, conditioning(kit), latent, RADIUS)
     counts = kit.product("comfyui.core.blocks").block_counts(kit.model)
     for kind, count in counts.items():
@@ -283,12 +286,13 @@ def test_the_row_of_a_changed_latent_cell_lies_where_the_family_says(key, kit):
             sampled(kit, model, noise=noise)
         return seen[0]
 
-    noise = noise_of(*SIZE)
+    noise = noise_of(kit.case)
     before = first_queries(noise)
     changed = noise.clone()
-    changed[..., 9, 13] += 1  # in the token (4, 6)
+    patch = kit.case.patch
+    changed[..., 4 * patch + patch - 1, 6 * patch + patch - 1] += 1  # in the token (4, 6)
     reacts = (first_queries(changed) != before).any(3).any(1)[0]
-    grid = geometry.geometry_of(noise, (), 2, family.data.order)
+    grid = geometry.geometry_of(noise, (), patch, family.data.order)
     layout = grid.layout(before.shape[2])
     assert reacts.nonzero().flatten().tolist() == [layout.image_slice.start + 4 * layout.width + 6]
 
@@ -300,6 +304,7 @@ def test_names_and_dimensions_agree_on_the_kinds_of_attention(key, kit):
     module = kit.model.model.diffusion_model
     counts = family.block_counts(module)
     assert list(counts) == [kind.name for kind in family.data.kinds]
+    assert family.patch(module) == family.data.patch == kit.case.patch
     assert counts == {each.kind: each.count for each in family.network(module).attentions}
     if family.data.names is not None:
         assert [kind.name for kind in family.data.names.kinds] == list(counts)

@@ -18,6 +18,7 @@ from ..flux_runs import inputs
 from ..sd3_fixtures import TEXT_WIDTH
 
 TEXT = 40
+LONG = 512  # as the host makes each prompt of FLUX.2, at least
 SD3_NAMES = ("3-medium", "3.5-large", "3.5-medium", "one block")
 
 
@@ -52,11 +53,18 @@ def prompt(width=64, tokens=TEXT):
     return [[cond, {"pooled_output": pooled, "guidance": 3.5}]]
 
 
+def latent_of(model, height, width, batch=1):
+    """Return an empty latent with as many tokens as FLUX.1 has in latent pixels of this number."""
+    channels = model.get_model_object("latent_format").latent_channels
+    patch = model.model.diffusion_model.patch_size
+    return torch.zeros(batch, channels, height // 2 * patch, width // 2 * patch)
+
+
 def sample(model, height=20, width=12, steps=3, batch=1, text_width=64):
-    """Sample as KSampler does, in latent pixels, and return the latent."""
+    """Sample as KSampler does, in latent pixels of FLUX.1, and return the latent."""
     import comfy.sample
 
-    latent = torch.zeros(batch, 16, height, width)
+    latent = latent_of(model, height, width, batch)
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
     positive = prompt(text_width)
     with torch.inference_mode():
@@ -67,17 +75,18 @@ def sample(model, height=20, width=12, steps=3, batch=1, text_width=64):
         )
 
 
-def models(flux_model, sd3_model, chroma_model):
+def models(flux_model, flux2_model, sd3_model, chroma_model):
     yield "FLUX a", flux_model("a"), 64
     yield "FLUX b", flux_model("b"), 64
+    yield "FLUX.2", flux2_model(), 64
     yield "Chroma", chroma_model(), 64
     for name in SD3_NAMES:
         yield name, sd3_model(name), TEXT_WIDTH
 
 
-def job(adapter, height, width, radius=None, **more):
+def job(adapter, height, width, radius=None, text=TEXT, **more):
     window = adapter.pack.Window(radius) if radius else None
-    return adapter.network.Job(adapter.pack.TokenLayout(TEXT, height, width), window, **more)
+    return adapter.network.Job(adapter.pack.TokenLayout(text, height, width), window, **more)
 
 
 def of_linear_layers(counter):
@@ -100,7 +109,7 @@ def fused(host, monkeypatch):
 
 
 def test_the_linear_layers_are_those_that_the_models_run(
-    flux_model, sd3_model, chroma_model, adapter
+    flux_model, flux2_model, sd3_model, chroma_model, adapter
 ):
     """Counted by torch at two sizes: what depends on the tokens, not what runs per picture."""
 
@@ -109,7 +118,7 @@ def test_the_linear_layers_are_those_that_the_models_run(
             sample(model, *size, steps=1, text_width=width)
         return of_linear_layers(counter)
 
-    for name, model, width in models(flux_model, sd3_model, chroma_model):
+    for name, model, width in models(flux_model, flux2_model, sd3_model, chroma_model):
         network = adapter.planner.network_of(model)
         more = counted(model, width, (20, 12)) - counted(model, width, (10, 12))
         expected = adapter.cost.linear_flop(network, job(adapter, 10, 6))
@@ -118,12 +127,12 @@ def test_the_linear_layers_are_those_that_the_models_run(
 
 
 def test_text_tokens_are_counted_as_the_models_use_them(
-    flux_model, sd3_model, chroma_model, adapter
+    flux_model, flux2_model, sd3_model, chroma_model, adapter
 ):
     import comfy.sample
 
     def counted(model, width, tokens):
-        latent = torch.zeros(1, 16, 8, 8)
+        latent = latent_of(model, 8, 8)
         positive = prompt(width, tokens)
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
             comfy.sample.sample(
@@ -133,9 +142,9 @@ def test_text_tokens_are_counted_as_the_models_use_them(
             )
         return of_linear_layers(counter)
 
-    for name, model, width in models(flux_model, sd3_model, chroma_model):
+    for name, model, width in models(flux_model, flux2_model, sd3_model, chroma_model):
         network = adapter.planner.network_of(model)
-        more = counted(model, width, 70) - counted(model, width, 30)
+        more = counted(model, width, LONG + 40) - counted(model, width, LONG)
         assert more == 2 * 40 * network.text_weights, name
 
 
@@ -174,7 +183,7 @@ class Live(TorchDispatchMode):
 
 @pytest.mark.parametrize("radius", [None, 4])
 def test_the_memory_is_what_the_models_hold_at_their_peak(
-    radius, fused, flux_model, sd3_model, chroma_model, adapter, nodes
+    radius, fused, flux_model, flux2_model, sd3_model, chroma_model, adapter, nodes
 ):
     import comfy.ldm.flux.layers
 
@@ -182,8 +191,9 @@ def test_the_memory_is_what_the_models_hold_at_their_peak(
     # Older hosts keep what FLUX's blocks need no more until the blocks end.
     frees = "del qkv" in inspect.getsource(comfy.ldm.flux.layers.SingleStreamBlock)
     least = 0.8 if frees else 0.7
-    for name, model, width in models(flux_model, sd3_model, chroma_model):
-        call = job(adapter, size[0], size[1], radius)
+    for name, model, width in models(flux_model, flux2_model, sd3_model, chroma_model):
+        text = LONG if name == "FLUX.2" else TEXT
+        call = job(adapter, size[0], size[1], radius, text=text)
         used = nodes.CLEARAttention(model, radius, backend="tiled") if radius else model
         sample(used, 8, 8, steps=1, text_width=width)  # moves the weights
         with Live() as live:

@@ -1,0 +1,9 @@
+"""FLUX.2: FLUX's kinds of blocks with gated MLPs, tokens of one latent pixel of 16 pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..families import flux
+
+FLUX2 = replace(flux.FLUX, key="flux2", title="FLUX.2", names=None, patch=1, latent_px=16)
