@@ -18,6 +18,17 @@ FLUX_DEV = flux(double=19, single=38, **FLUX_WIDTHS)
 SMALL_FLUX = flux(
     hidden=32, heads=2, mlp=48, double=1, single=2, latent_values=8, input_values=8, context=8
 )
+SMALL_FLUX2 = flux(
+    hidden=32,
+    heads=2,
+    mlp=48,
+    double=1,
+    single=2,
+    latent_values=8,
+    input_values=8,
+    context=8,
+    gated=True,
+)
 SMALL_SD3 = sd3(hidden=32, heads=2, mlp=64, joint=3, image=1, latent_values=8, context=8)
 RATES = Rates(
     linear=1e-9,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from plan_cases import CPU, FLUX_DEV, FLUX_WIDTHS, RATES, SMALL_FLUX, SMALL_SD3, job
+from plan_cases import CPU, FLUX_DEV, FLUX_WIDTHS, RATES, SMALL_FLUX, SMALL_FLUX2, SMALL_SD3, job
 
 from clear_attention import TokenLayout, Window
 from clear_attention.families.network import Job, flux
@@ -58,7 +58,7 @@ JOBS = st.builds(
     batch=st.integers(1, 4),
     pool_factor=st.sampled_from([0, 1, 2, 3]),
 )
-NETWORKS = st.sampled_from([SMALL_FLUX, SMALL_SD3])
+NETWORKS = st.sampled_from([SMALL_FLUX, SMALL_FLUX2, SMALL_SD3])
 
 
 @given(NETWORKS, JOBS)
@@ -88,6 +88,16 @@ def test_a_window_over_the_whole_grid_needs_every_pair(network, call):
 def test_slices_never_need_more_memory_than_the_whole(network, call, dtype):
     whole = memory(network, call, dtype, CPU)
     assert 0 < memory(network, call, dtype, CPU, 0) <= whole
+
+
+def test_a_gated_mlp_has_one_matrix_more_and_twice_the_inside():
+    plain, gated, tokens = SMALL_FLUX, SMALL_FLUX2, job().layout.tokens
+    assert gated.image_weights - plain.image_weights == 3 * 32 * 48
+    assert gated.text_weights - plain.text_weights == 3 * 32 * 48
+    more = linear_flop(gated, job()) - linear_flop(plain, job())
+    assert more == 2 * tokens * 3 * 32 * 48
+    for blocks, whole in zip(gated.blocks, plain.blocks, strict=True):
+        assert [live.mlp for live in blocks.moments] == [2 * live.mlp for live in whole.moments]
 
 
 def test_slices_save_the_mlp_of_a_large_flux():

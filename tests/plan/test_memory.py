@@ -7,14 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from plan_cases import CPU, FLUX_DEV, SMALL_FLUX, SMALL_SD3, job
+from plan_cases import CPU, FLUX_DEV, SMALL_FLUX, SMALL_FLUX2, SMALL_SD3, job
 
 from clear_attention.backends import BACKENDS, Call, Footprint, tiled
 from clear_attention.families.network import flux
 from clear_attention.plan.memory import memory
 
 SIX_TOKENS = job(3, 2, 2, None)
-BOTH = pytest.mark.parametrize("network", [SMALL_FLUX, SMALL_SD3], ids=["flux", "sd3"])
+ALL = pytest.mark.parametrize(
+    "network", [SMALL_FLUX, SMALL_FLUX2, SMALL_SD3], ids=["flux", "flux2", "sd3"]
+)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_slices_add_up_by_hand():
     assert memory(narrow, SIX_TOKENS, torch.float32, CPU, 1) == beside + attends
 
 
-@BOTH
+@ALL
 def test_a_picture_that_is_one_slice_is_computed_whole(network):
     call = job(20, 20)
     whole = memory(network, call, torch.float32, CPU)
@@ -62,7 +64,7 @@ def test_a_picture_that_is_one_slice_is_computed_whole(network):
     assert memory(network, call, torch.float32, CPU, 64) < whole
 
 
-@BOTH
+@ALL
 def test_smaller_slices_need_no_more(network):
     sizes = (100, 800, 3200, 6300)
     needed = [memory(network, job(80, 80), torch.float32, CPU, size) for size in sizes]
