@@ -68,8 +68,8 @@ class CLEARPlan(ReportedNode):
                     min=0,
                     max=16384,
                     tooltip=(
-                        "Length of the prompt in tokens. ComfyUI pads FLUX.1 prompts to 256, FLUX.2 "
-                        "prompts to 512; SD3 has 154 for a short one."
+                        "Length of the prompt in tokens. ComfyUI pads FLUX.1 prompts to 256, "
+                        "FLUX.2 prompts to 512; SD3 has 154 for a short one."
                     ),
                 ),
                 io.Int.Input(
