@@ -7,6 +7,7 @@ ControlNet is a FLUX of fewer blocks, with one more linear layer behind each of 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 
@@ -19,7 +20,9 @@ EDGE_TOKENS, TEXT = 512, 512
 RADII = (8, 16, 32)
 EVERY = (1, 2)
 MOST = 0.20  # of a step: what is within it is marked
-WIDTHS = dict(hidden=3072, heads=24, mlp=12288, latent_values=64, input_values=64, context=4096)
+WIDTHS: dict[str, Any] = dict(
+    hidden=3072, heads=24, mlp=12288, latent_values=64, input_values=64, context=4096
+)
 NETS = {  # double and single blocks
     "InstantX Union Pro": (5, 10),
     "Shakker Union Pro 2.0": (6, 0),
