@@ -98,7 +98,8 @@ def measure(folder: Path) -> tuple[list[Step], str]:
         CLEAR_REFS.write_text("5")  # forget the peak so far
         result = work()
         seconds = time.perf_counter() - started
-        steps.append(Step(what, seconds, resident("VmHWM") - before, resident("VmRSS") - before))
+        peak = max(0, resident("VmHWM") - before)
+        steps.append(Step(what, seconds, peak, resident("VmRSS") - before))
         print(steps[-1].markdown(), file=sys.stderr, flush=True)
         return result
 
