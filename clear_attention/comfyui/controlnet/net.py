@@ -154,12 +154,12 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
         # With several GPUs it is a copy that lives no longer than the call.
         if sigmas is not None and "multigpu_thread_device" not in transformer_options:
             self._pace.end_with(sigmas)
-        own = self._pace.recall(key, level)
+        own = self._pace.recall(key, level, self.cond_hint)
         if own is None:
             self._check_sides(x_noisy)
             with self._alone(), self._local(x_noisy, t, transformer_options):
                 own = super().get_control(x_noisy, t, cond, batched_number, transformer_options)
-            self._pace.keep(key, own)
+            self._pace.keep(key, own, self.cond_hint)
         self._tell_pace(transformer_options)
         return added(own, of_previous)
 

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Control = dict[str, list[Tensor | None]]
@@ -14,6 +15,10 @@ Control = dict[str, list[Tensor | None]]
 ASKED_TWICE = (
     "the same conditioning is asked for more than once at a noise level, as tiles, context windows "
     "and samplers such as heun do"
+)
+SHOWN_ANEW = (
+    "another node has changed the ControlNet's picture between steps, as tiles that move do "
+    "(SpotDiffusion)"
 )
 UNKNOWN = "this ComfyUI does not tell for which conditioning it asks"
 
@@ -34,16 +39,19 @@ class Pace:
         self.every, self.reused, self.why_not = every, 0, ""
         self._level: float | None = None
         self._step = -1
-        self._kept: dict[Hashable, Control] = {}
+        self._kept: dict[Hashable, tuple[Control, Tensor | None]] = {}
         self._asked: set[Hashable] = set()
         self._end: object = None
 
-    def recall(self, key: Hashable | None, level: float) -> Control | None:
+    def recall(
+        self, key: Hashable | None, level: float, hint: Tensor | None = None
+    ) -> Control | None:
         """Return what was kept for a call, or None if it must be computed.
 
         Args:
             key: For whom, None if that is not known.
             level: The noise level.
+            hint: What the net holds to be shown, None before its first call.
         """
         if self.every == 1 or self.why_not:
             return None
@@ -57,7 +65,11 @@ class Pace:
             self.why_not = UNKNOWN if key is None else ASKED_TWICE
             return None
         self._asked.add(key)
-        kept = self._kept.get(key)
+        kept, shown = self._kept.get(key, (None, None))
+        if kept is not None and not _same_picture(shown, hint):
+            self._kept.clear()
+            self.why_not = SHOWN_ANEW
+            return None
         self.reused += kept is not None
         return kept
 
@@ -72,10 +84,26 @@ class Pace:
             # Ours alone, where `weakref.finalize` would hold what is kept as long as `run` lives.
             self._end = weakref.ref(run, lambda _: kept.clear())
 
-    def keep(self, key: Hashable | None, control: Control) -> None:
-        """Keep what was computed for the steps to come, if there are any without computing."""
+    def keep(self, key: Hashable | None, control: Control, hint: Tensor | None = None) -> None:
+        """Keep what was computed for the steps to come, if there are any without computing.
+
+        Args:
+            key: For whom.
+            control: The residuals.
+            hint: What the net was shown.
+        """
         if self.every > 1 and not self.why_not:
-            self._kept[key] = control
+            self._kept[key] = control, hint
+
+
+def _same_picture(shown: Tensor | None, hint: Tensor | None) -> bool:
+    """Return whether residuals still belong to a net's picture.
+
+    A picture of another size is that of another call: the host scales the original anew for each.
+    """
+    if shown is None or hint is None or shown is hint or shown.shape != hint.shape:
+        return True
+    return torch.equal(shown, hint)
 
 
 def key_of(

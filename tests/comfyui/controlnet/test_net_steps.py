@@ -126,3 +126,24 @@ def test_where_calls_cannot_be_told_apart_nothing_more_is_reused_and_the_log_say
     assert levels == [1.0, 0.667, 0.333, 0.333]
     assert sum("nothing is reused between steps: the same" in line for line in lines()) == 1
     assert not any("computed on the first" in line for line in lines())
+
+
+def test_a_picture_that_another_node_moves_between_steps_is_seen_anew(
+    flux_model, nodes, controlled, make_control_net, monkeypatch, lines
+):
+    """As SpotDiffusion does with its tiles: it rolls what the net is shown at each step."""
+    model = flux_model("b")
+    kept, each = (nodes.CLEARControlNet(make_control_net("instantx"), 64, n) for n in (2, 1))
+    of_ours = type(kept).get_control
+
+    def moved(net, *arguments):
+        if net.cond_hint is not None:
+            net.cond_hint = net.cond_hint.roll(4, -1)
+        return of_ours(net, *arguments)
+
+    still = controlled(model, kept, steps=4, cfg=1.0)
+    assert not torch.allclose(still, controlled(model, each, steps=4, cfg=1.0), atol=1e-3)
+    monkeypatch.setattr(type(kept), "get_control", moved)
+    found = controlled(model, kept, steps=4, cfg=1.0)
+    assert any("SpotDiffusion" in line for line in lines())
+    assert torch.equal(found, controlled(model, each, steps=4, cfg=1.0))

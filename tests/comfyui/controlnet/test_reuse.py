@@ -56,6 +56,20 @@ def test_tiles_are_told_on_the_first_step_and_computed_ever_after(pace):
     assert not kept._kept
 
 
+def test_a_picture_that_moves_between_steps_is_computed_ever_after(pace):
+    kept, picture = pace(3), torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert kept.recall("a", 0.9) is None
+    kept.keep("a", {"input": []}, picture)
+    assert kept.recall("a", 0.8, picture.clone()) is not None
+    # The host scales the original anew for each call's size: another size is another call's.
+    assert kept.recall("a", 0.7, picture[..., :2]) is not None
+    assert kept.recall("a", 0.6, picture) is None
+    kept.keep("a", {"input": []}, picture)
+    assert kept.recall("a", 0.5, picture.roll(1, -1)) is None
+    assert "SpotDiffusion" in kept.why_not
+    assert not kept._kept
+
+
 def test_what_is_kept_does_not_outlive_an_interrupted_run(pace):
     kept, sigmas = pace(2), torch.linspace(1, 0, 4)
     kept.end_with(sigmas)
