@@ -53,13 +53,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep a file's tests in one process, and all that use the server: one server is enough."""
+    """Keep a file's tests in one process, and a folder's that use a server: it starts one."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return "server" if file.startswith(SERVED) else file
+            return next((folder for folder in SERVED if file.startswith(folder)), file)
 
     return ByFile(config, log)
 
