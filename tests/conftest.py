@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tools.server import Server
 
 ROOT = Path(__file__).parents[1]
-SERVED = ("tests/server/", "tests/browser/")
 
 # Before Triton is first imported: without a GPU, its kernels are interpreted.
 if not torch.cuda.is_available():
@@ -49,19 +48,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the files that take longest in one piece: one left for the end runs alone."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep a file's tests in one process, and a folder's that use a server: it starts one."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class ByFile(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = super()._split_scope(nodeid)
-            return next((folder for folder in SERVED if file.startswith(folder)), file)
-
-    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,9 @@ from tools.checks import run_checks
 from tools.environment import reexec_in_venv
 from tools.host import ROOT
 
-# A test file keeps to one process, for its fixtures, as do all that share a server
-# (`tests/conftest.py`). Files start in the order of collection: by itself, xdist starts those with
-# the fewest tests last. One more than there are cores: one of them waits for the server. A later
-# `-n 0` wins: what --pdb needs.
-COUNT = min(8, (os.cpu_count() or 1) + 1)
-PROCESSES = ("-n", str(COUNT), "--dist=loadfile", "--no-loadscope-reorder")
+# A test file keeps to one process, for its fixtures, and files start in the order of collection: by
+# itself, xdist starts those with the fewest tests last. A later `-n 0` wins: what --pdb needs.
+PROCESSES = ("-n", "auto", "--maxprocesses=8", "--dist=loadfile", "--no-loadscope-reorder")
 
 
 def main(arguments: list[str]) -> int:

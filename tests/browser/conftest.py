@@ -42,7 +42,7 @@ def tab(server: Server) -> Iterator[Page]:
     server.post("/settings/Comfy.TutorialCompleted", True)  # else templates cover the page
     with playwright.sync_playwright() as run:
         browser = run.chromium.launch(executable_path=found, args=list(OPTIONS))
-        tab = browser.new_page(viewport={"width": 1500, "height": 850}, reduced_motion="reduce")
+        tab = browser.new_page(viewport={"width": 2000, "height": 1100})
         tab.add_init_script(FORGET)
         yield tab
         browser.close()
