@@ -118,3 +118,16 @@ def sampled(
             disable_pbar=True,
             seed=4,
         )
+
+
+def recorded_ids(model, run, arguments):
+    """Return the position ids that the host's own embedder turns into rotations."""
+    seen = []
+    embedder = model.model.diffusion_model.pe_embedder
+    handle = embedder.register_forward_hook(lambda _, args, out: seen.append(args[0]))
+    try:
+        run(model, **arguments)
+    finally:
+        handle.remove()
+    (ids,) = seen
+    return ids

@@ -6,6 +6,7 @@ import functools
 import logging
 
 import pytest
+import torch
 
 from .controlnet_fixtures import hint_for
 from .flux_runs import conditioning, sampled
@@ -58,3 +59,24 @@ def stop_at_second(calls):
         return args["denoised"]
 
     return stop
+
+
+def check_compilations(model, sample):
+    """Check that torch.compile starts no more after the second step, and changes no result."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+    from torch._dynamo.testing import CompileCounter
+
+    expected = sample(model, steps=4, cfg=1.0)
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    set_torch_compile_wrapper(model=model, backend=counter)
+    frames: list[int] = []
+
+    def count(args):
+        frames.append(counter.frame_count)
+        return args["denoised"]
+
+    model.set_model_sampler_post_cfg_function(count)
+    out = sample(model, steps=4, cfg=1.0)
+    assert 0 < frames[0] <= frames[1] == frames[3]
+    torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)

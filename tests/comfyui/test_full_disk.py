@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import contextmanager
 
 import pytest
 import torch
+from disk import full_disk
 
 from .golden import FOLDER
 
-resource = pytest.importorskip("resource")
-
 CLEAR = "clear_local_4.safetensors"
-
-
-@contextmanager
-def full_disk():
-    """Let no file grow beyond a few bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from disk import full_disk
 
 sys.path.append(str(Path(__file__).parent))
 
@@ -21,22 +21,9 @@ from clear_attention.families.flux import NAMES
 from clear_attention.families.names import ModelSize
 from clear_attention.weights import checkpoint, low_rank
 
-resource = pytest.importorskip("resource")
-
 MINE = "clear_local_2.safetensors"
 LOW_RANK = "clear_local_2_rank_2.safetensors"
 TOY_SIZE = ModelSize(toy.HIDDEN, {"double": 1, "single": 1}, 0)
-
-
-@contextmanager
-def full_disk() -> Iterator[None]:
-    """Let no file grow beyond a few bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture

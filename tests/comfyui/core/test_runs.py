@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ..flux_runs import RADIUS, conditioning, inputs
-from ..sampling_fixtures import SIZE
+from ..sampling_fixtures import SIZE, check_compilations
 
 
 def test_prompts_of_different_length_run_and_are_reported(flux_model, nodes, sample, lines):
@@ -113,24 +113,7 @@ def test_an_interrupted_run_still_reports(flux_model, nodes, sample, lines):
 
 
 def test_torch_compile_is_not_started_anew_at_each_step(flux_model, nodes, sample):
-    from comfy_api.torch_helpers import set_torch_compile_wrapper
-    from torch._dynamo.testing import CompileCounter
-
-    local = nodes.CLEARAttention(flux_model("b"), RADIUS)
-    expected = sample(local, steps=4, cfg=1.0)
-    torch._dynamo.reset()
-    counter = CompileCounter()
-    set_torch_compile_wrapper(model=local, backend=counter)
-    frames: list[int] = []
-
-    def count(args):
-        frames.append(counter.frame_count)
-        return args["denoised"]
-
-    local.set_model_sampler_post_cfg_function(count)
-    out = sample(local, steps=4, cfg=1.0)
-    assert 0 < frames[0] <= frames[1] == frames[3]
-    torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
+    check_compilations(nodes.CLEARAttention(flux_model("b"), RADIUS), sample)
 
 
 @pytest.mark.parametrize(

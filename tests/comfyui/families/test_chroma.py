@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ..chroma_fixtures import inputs
-from ..flux_runs import dense_override, disc_bias, with_override
+from ..flux_runs import dense_override, disc_bias, recorded_ids, with_override
 from ..low_memory_fixtures import SLICE, same
 
 RADIUS = 4
@@ -44,19 +44,6 @@ def test_exactly_the_disc_reacts_to_one_changed_latent_cell(chroma_model, nodes,
     untouched = same_.unflatten(0, (12, 2)).unflatten(2, (10, 2)).all(3).all(1)
     y, x = torch.arange(12)[:, None] - 5, torch.arange(10) - 4
     assert torch.equal(untouched, y * y + x * x >= RADIUS * RADIUS)
-
-
-def recorded_ids(model, run, arguments):
-    """Return the position ids that the host's own embedder turns into rotations."""
-    seen = []
-    embedder = model.model.diffusion_model.pe_embedder
-    handle = embedder.register_forward_hook(lambda _, args, out: seen.append(args[0]))
-    try:
-        run(model, **arguments)
-    finally:
-        handle.remove()
-    (ids,) = seen
-    return ids
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)

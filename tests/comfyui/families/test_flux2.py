@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from ..flux2_fixtures import PADDED, inputs
-from ..flux_runs import conditioning, dense_override, disc_bias, window_by_hand, with_override
+from ..flux_runs import (
+    conditioning,
+    dense_override,
+    disc_bias,
+    recorded_ids,
+    window_by_hand,
+    with_override,
+)
 from ..low_memory_fixtures import SLICE, same
 
 RADIUS = 4
@@ -87,19 +94,6 @@ def test_references_lie_behind_and_are_seen_by_all(sizes, method, flux2_model, n
     assert_close(local, expected)
     without = run(nodes.CLEARAttention(model, RADIUS), **inputs())
     assert not torch.allclose(local, without, atol=1e-3)
-
-
-def recorded_ids(model, run, arguments):
-    """Return the position ids that the host's own embedder turns into rotations."""
-    seen = []
-    embedder = model.model.diffusion_model.pe_embedder
-    handle = embedder.register_forward_hook(lambda _, args, out: seen.append(args[0]))
-    try:
-        run(model, **arguments)
-    finally:
-        handle.remove()
-    (ids,) = seen
-    return ids
 
 
 @pytest.mark.parametrize("node", ["CLEARAttention", "CLEARSeamless"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ..sampling_fixtures import check_compilations
 from ..sd3_fixtures import SD3_MODELS, TEXT_WIDTH
 
 OVERRIDE = "optimized_attention_override"
@@ -387,21 +388,6 @@ def test_sampling_leaves_the_model_as_it_was(sd3_model, sd3_clear, nodes, sample
 
 
 def test_torch_compile_is_not_started_anew_at_each_step(sd3_model, nodes, sample):
-    from comfy_api.torch_helpers import set_torch_compile_wrapper
-    from torch._dynamo.testing import CompileCounter
-
-    local = nodes.CLEARAttention(sd3_model("3.5-medium"), RADIUS, dense_blocks="joint 0")
-    expected = sample(local, steps=4, cfg=1.0)
-    torch._dynamo.reset()
-    counter = CompileCounter()
-    set_torch_compile_wrapper(model=local, backend=counter)
-    frames: list[int] = []
-
-    def count(args):
-        frames.append(counter.frame_count)
-        return args["denoised"]
-
-    local.set_model_sampler_post_cfg_function(count)
-    out = sample(local, steps=4, cfg=1.0)
-    assert 0 < frames[0] <= frames[1] == frames[3]
-    torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
+    check_compilations(
+        nodes.CLEARAttention(sd3_model("3.5-medium"), RADIUS, dense_blocks="joint 0"), sample
+    )
