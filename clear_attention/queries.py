@@ -23,23 +23,23 @@ class Queries:
         extra: Whether the extra tokens are.
         first_row: The first of the grid's rows that is.
         rows: How many rows are, 0 for none; None is all from `first_row` on.
+        first_text: The first text token that is; those in front of it are not.
 
     Raises:
-        ValueError: A row is no integer or negative.
+        ValueError: A row or a token is no integer or negative.
     """
 
     text: bool = True
     extra: bool = True
     first_row: int = 0
     rows: int | None = None
+    first_text: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("first_row", "rows"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 0):
+        for name in ("first_row", "rows", "first_text"):
+            value, free = getattr(self, name), name == "rows"
+            if not (free and value is None) and (type(value) is not int or value < 0):
                 raise ValueError(f"Queries.{name} must be an integer of at least 0, got {value!r}.")
-        if self.first_row is None:
-            raise ValueError("Queries.first_row must be an integer of at least 0, got None.")
 
     def band(self, layout: TokenLayout) -> range:
         """Return the grid's rows that ask.
@@ -62,7 +62,10 @@ class Queries:
 
     def others(self, layout: TokenLayout) -> int:
         """Count the text and extra queries."""
-        return layout.text * self.text + layout.extra * self.extra
+        return self._texts(layout) + layout.extra * self.extra
+
+    def _texts(self, layout: TokenLayout) -> int:
+        return max(0, layout.text - self.first_text) * self.text
 
     def tokens(self, layout: TokenLayout) -> int:
         """Count the queries."""
@@ -74,11 +77,11 @@ class Queries:
 
     def text_slice(self, layout: TokenLayout) -> slice:
         """Return the positions of the text tokens among the queries."""
-        return slice(0, layout.text * self.text)
+        return slice(0, self._texts(layout))
 
     def image_slice(self, layout: TokenLayout) -> slice:
         """Return the positions of the image tokens among the queries."""
-        start = layout.text * self.text
+        start = self._texts(layout)
         return slice(start, start + self.image(layout))
 
     def extra_slice(self, layout: TokenLayout) -> slice:
@@ -91,7 +94,7 @@ class Queries:
         band = self.band(layout)
         start, width = layout.text, layout.width
         return [
-            slice(0, layout.text * self.text),
+            slice(layout.text - self._texts(layout), layout.text),
             slice(start + band.start * width, start + band.stop * width),
             slice(layout.tokens - layout.extra * self.extra, layout.tokens),
         ]

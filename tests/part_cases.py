@@ -84,4 +84,5 @@ def asked_calls(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS, **fixed: Any) -
     mask = None
     if kind is not None:
         mask = draw(draw_mask(kind, layout, case.batch, case.heads * groups))
-    return Asked(case, Queries(draw(st.booleans()), draw(st.booleans()), first, rows), groups, mask)
+    text, extra, cached = draw(st.booleans()), draw(st.booleans()), draw(st.integers(0, 2))
+    return Asked(case, Queries(text, extra, first, rows, cached), groups, mask)

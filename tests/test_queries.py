@@ -25,7 +25,7 @@ def queries(draw, layout):
     """Draw any part of a layout."""
     first = draw(st.integers(0, layout.height))
     rows = draw(st.one_of(st.none(), st.integers(0, layout.height - first)))
-    return Queries(draw(st.booleans()), draw(st.booleans()), first, rows)
+    return Queries(draw(st.booleans()), draw(st.booleans()), first, rows, draw(st.integers(0, 6)))
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,10 @@ def queries(draw, layout):
         (Queries(extra=False, rows=0), [0, 1]),
         (Queries(rows=0), [0, 1, 14]),
         (Queries(text=False, extra=False, first_row=3), []),
+        (Queries(first_text=1), range(1, 15)),
+        (Queries(extra=False, rows=0, first_text=3), []),
     ],
-    ids=["all", "image", "one row", "tail", "text", "others", "none"],
+    ids=["all", "image", "one row", "tail", "text", "others", "none", "cached", "all cached"],
 )
 def test_queries_come_in_the_order_of_the_layout(asked, tokens):
     numbered = torch.arange(15)[None, None, :, None]
@@ -69,7 +71,7 @@ def test_adjacent_queries_are_a_view():
         ].data_ptr() or (asked.text and asked.of(tokens, LAYOUT).data_ptr() == tokens.data_ptr())
 
 
-@pytest.mark.parametrize("name", ["first_row", "rows"])
+@pytest.mark.parametrize("name", ["first_row", "rows", "first_text"])
 @pytest.mark.parametrize("value", [-1, 1.0, True])
 def test_rows_are_whole_numbers(name, value):
     with pytest.raises(ValueError, match=rf"Queries.{name} must be an integer .* got {value!r}"):

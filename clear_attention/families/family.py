@@ -9,10 +9,11 @@ from typing import Literal
 from .names import NameTable
 from .network import Network
 
-Part = Literal["text", "image", "references"]
+Part = Literal["text", "image", "padding", "references"]
 Positions = Literal["rotary", "table"]
 
-TEXT_FIRST: tuple[Part, ...] = ("text", "image", "references")
+TEXT_FIRST: tuple[Part, ...] = ("text", "image", "padding", "references")
+IMAGE_FIRST: tuple[Part, ...] = ("image", "padding", "references", "text")
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,12 @@ class AttentionKind:
         name: Such as ``double``; the name of the kind of blocks, unless `inside` is another's.
         inside: For a second attention that a block has among image tokens alone: the kind of
             that block. Empty for the attention of text and image.
+        image_only: Whether text takes no part, in a block without another attention.
     """
 
     name: str
     inside: str = ""
+    image_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,13 @@ class Family:
         title: What users call it.
         kinds: Its kinds of attention, in the order in which blocks of these kinds run.
         positions: ``rotary``, or ``table`` for a learned table of positions.
-        network: Makes the planner's `Network` from the dimensions that `HostFamily` reads.
+        network: Makes the planner's `Network` from the dimensions that `HostFamily` reads; None
+            where these are not known.
         names: Names of the weights in its CLEAR checkpoints; None where no such names exist.
-        order: Order of the parts of its joint sequence.
+        order: Order of the parts of its joint sequence. Parts in front of the grid need not be
+            counted: what is not known is text.
+        pads_to: The image is filled up behind to a multiple of so many tokens.
+        cached: Whose keys and values may come from a cache, without queries.
         patch: Edge of a token in latent pixels.
         latent_px: Edge of a latent pixel in pixels.
         vae_values: Values that the host reckons its VAE to need for a pixel when it decodes.
@@ -49,10 +56,12 @@ class Family:
     key: str
     title: str
     kinds: tuple[AttentionKind, ...]
-    positions: Positions
-    network: Callable[..., Network]
-    names: NameTable | None
+    positions: Positions = "rotary"
+    network: Callable[..., Network] | None = None
+    names: NameTable | None = None
     order: tuple[Part, ...] = TEXT_FIRST
+    pads_to: int = 1
+    cached: Literal["text", "references"] = "references"
     patch: int = 2
     latent_px: int = 8
     vae_values: int = 2178

@@ -12,17 +12,18 @@ from comfy.controlnet import ControlNet
 from torch import Tensor
 
 from ..core import host
+from ..core.blocks import tell_blocks
 from ..core.coverage import report_coverage
-from ..core.geometry import geometry_of
-from ..core.override import CALL_KEY, ModelCall, override
+from ..core.model_call import CALL_KEY, ModelCall, geometry_of_call, why_dense
+from ..core.override import override
 from ..core.part import settings_of_part
-from ..core.patch import OVERRIDE_KEY, REPORT_KEY, SETTINGS_KEY, why_dense
+from ..core.patch import OVERRIDE_KEY, REPORT_KEY, SETTINGS_KEY
 from ..core.report import ComputedPath, RunReport
 from ..core.settings import Settings, WindowSettings
 from ..families import family_of, plain_module
-from .blocks import blocks_of, options_for_blocks, rotary_positions, theta_of
 from .chain import added
 from .keyframes import RefusesKeyframes
+from .positions import rotary_positions, theta_of
 from .reuse import Control, Pace, key_of
 from .supported import require_supported
 
@@ -212,9 +213,9 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
             transformer_options.get(SETTINGS_KEY, Settings()), x_noisy, transformer_options
         )
         settings = self.clear_settings.attention(of_model)
-        geometry = geometry_of(x_noisy, [], family.patch(network), family.data.order)
+        geometry = geometry_of_call(family, network, x_noisy, {})
         call = ModelCall(
-            family=family.data,
+            family=family,
             settings=settings,
             geometry=geometry,
             why_dense=why_dense(settings.local, geometry, t, self.model_sampling_current),
@@ -237,7 +238,7 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
                 )
             if call.acts:
                 options = {CALL_KEY: call, OVERRIDE_KEY: override}
-                hooks.enter_context(options_for_blocks(blocks_of(network), options))
+                hooks.enter_context(tell_blocks(family, network, {}, options))
             elif settings.local is not None:
                 call.report.add(ComputedPath("dense", why=call.why_dense or "", whole=True))
             yield

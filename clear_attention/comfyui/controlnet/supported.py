@@ -6,9 +6,10 @@ from typing import Any
 
 from comfy.controlnet import ControlLora, T2IAdapter
 
-from ..families import family_of, plain_module, titles
+from ..families import family_of, plain_module
 
 UNET = "input_blocks"  # what every UNet has
+KNOWN = "FLUX, Chroma, SD3 and Qwen-Image"
 
 
 def require_supported(control_net: Any) -> None:
@@ -34,5 +35,5 @@ def why_not(control_net: Any) -> str | None:
             "options to set another one with."
         )
     if family_of(network) is None:
-        return f"CLEAR knows ControlNets of the families {titles()}, got {kind}."
+        return f"CLEAR knows ControlNets of {KNOWN}, got {kind}."
     return None

@@ -1,27 +1,53 @@
-"""Which transformer block is running."""
+"""Which transformer block is running, and which of its attention calls are the picture's."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from ...families.family import Family
 from ...layout import TokenLayout
 from ..core import host
-from ..families import HostFamily, plain_module, require_family
+from ..families import HostBlocks, HostFamily, plain_module, require_family
 from .settings import Block
 
 BlockReplace = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
+BLOCK_KEY = "clear_attention_block"
+"""Where the `RunningBlock` lies in the transformer_options that a block is called with."""
+
+
+@dataclass(eq=False)
+class RunningBlock:
+    """A block that runs now.
+
+    Attributes:
+        blocks: Of its kind.
+        index: Among these.
+        calls: How many attention calls it has begun.
+    """
+
+    blocks: HostBlocks
+    index: int
+    calls: int = 0
+
+    @property
+    def attention(self) -> Block | None:
+        """The attention that was called last, or None where it is not the picture's own."""
+        kinds = self.blocks.calls
+        if not kinds:
+            return self.blocks.kind, self.index
+        return (kinds[self.calls - 1], self.index) if self.calls <= len(kinds) else None
+
 
 def running_block(
-    transformer_options: Mapping[str, Any], family: Family, layout: TokenLayout | None = None
+    transformer_options: Mapping[str, Any], family: HostFamily, layout: TokenLayout | None = None
 ) -> Block | None:
     """Return the block that calls the attention, or None where nobody says.
 
@@ -30,11 +56,33 @@ def running_block(
         family: Of the model. A second attention, to the image alone, may have a kind of its own.
         layout: Of the call's tokens.
     """
-    if not transformer_options.keys() >= {"block_type", "block_index"}:
+    running: RunningBlock | None = transformer_options.get(BLOCK_KEY)
+    if running is not None:
+        kind, index = running.attention or (running.blocks.kind, running.index)
+    elif transformer_options.keys() >= {"block_type", "block_index"}:
+        kind = family.kind_told(str(transformer_options["block_type"]))
+        index = int(transformer_options["block_index"])
+    else:
         return None
-    kind, index = str(transformer_options["block_type"]), int(transformer_options["block_index"])
     image_only = layout is not None and layout.tokens == layout.image
-    return family.kind_of(kind, image_only=image_only), index
+    return family.data.kind_of(kind, image_only=image_only), index
+
+
+def is_pictures(transformer_options: Mapping[str, Any], family: HostFamily) -> bool:
+    """Return whether an attention call is the picture's own, and count it to its block.
+
+    Calls outside of the family's blocks, and those to the text, are not: their lengths say nothing.
+
+    Args:
+        transformer_options: Of the attention call.
+        family: Of the model.
+    """
+    running: RunningBlock | None = transformer_options.get(BLOCK_KEY)
+    if running is not None:
+        running.calls += 1
+        return running.attention is not None
+    told = transformer_options.get("block_type", "")
+    return family.by_length or family.kind_told(told) != told
 
 
 def block_counts(model: ModelPatcher) -> dict[str, int]:
@@ -54,7 +102,7 @@ def blocks_named(
         options: Of the call; changed.
         needed: Whether the attention must know which block is running.
     """
-    if runs_foreign(family, diffusion_model):
+    if not family.by_length or runs_foreign(family, diffusion_model):
         return tell_blocks(family, diffusion_model, options)
     if not family.runs_own_lists(plain_module(diffusion_model)):
         # The host would name the module that stands in place of the blocks.
@@ -93,18 +141,22 @@ def runs_foreign(family: HostFamily, diffusion_model: nn.Module) -> bool:
 
 @contextmanager
 def tell_blocks(
-    family: HostFamily, diffusion_model: nn.Module, options: Mapping[str, Any]
+    family: HostFamily,
+    diffusion_model: nn.Module,
+    options: Mapping[str, Any],
+    ours: Mapping[str, Any] | None = None,
 ) -> Generator[None]:
-    """Give a call's options and their own name to blocks that are run without, during the call.
+    """Give a call's options and their own name to blocks, whatever runs them, during the call.
 
     Args:
         family: Of the diffusion model.
-        diffusion_model: The one that runs.
-        options: Of the call.
+        diffusion_model: The one that runs, or a ControlNet.
+        options: Of the call, for blocks that are given none.
+        ours: In place of what blocks are given, or None.
     """
 
-    def told(kind: str, index: int, given: Mapping[str, Any]) -> dict[str, Any]:
-        return {**options, **given, "block_type": kind, "block_index": index}
+    def told(blocks: HostBlocks, index: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {**options, **given, **(ours or {}), BLOCK_KEY: RunningBlock(blocks, index)}
 
     with ExitStack() as hooks:
         for blocks in family.blocks:
@@ -112,7 +164,7 @@ def tell_blocks(
                 # Nodes that bring blocks of their own may have some that take no options.
                 taken = inspect.signature(plain_module(block).forward).parameters
                 if taken.keys() & {"transformer_options", "kwargs"}:
-                    hooks.enter_context(options_changed(block, partial(told, blocks.kind, index)))
+                    hooks.enter_context(options_changed(block, partial(told, blocks, index)))
         yield
 
 

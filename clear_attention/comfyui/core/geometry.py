@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import Literal
 
 from ...families.family import TEXT_FIRST, Part
 from ...layout import TokenLayout
+from ...queries import ALL, Queries
 
 
 @dataclass(frozen=True)
@@ -18,25 +17,37 @@ class Geometry:
     Attributes:
         height: Rows of the grid; a latent of odd height is padded by the model.
         width: Columns of the grid.
-        references: Tokens of all reference pictures.
-        order: Order of text, image and references in a sequence.
+        references: Tokens of all reference pictures that are counted apart from text.
+        order: Order of text, image, padding and references in a sequence.
+        pads_to: The image is filled up behind to a multiple of so many tokens.
+        frames: Grids of a video, one behind the other.
+        cached: Whose keys may come without queries.
     """
 
     height: int
     width: int
     references: int = 0
     order: tuple[Part, ...] = TEXT_FIRST
+    pads_to: int = 1
+    frames: int = 1
+    cached: Literal["text", "references"] = "references"
+
+    @property
+    def image(self) -> int:
+        """Tokens of the picture."""
+        return self.frames * self.height * self.width
 
     def layout(self, tokens: int) -> TokenLayout | None:
-        """Return the layout of a sequence, or None when it is too short to hold the grid.
+        """Return the layout of a sequence, or None when it cannot hold the grid as one picture.
 
         What the latents do not account for is text: prompts of any length, and the tokens that
         image prompts add in front.
         """
-        text = tokens - self.height * self.width - self.references
-        if text < 0:
+        padding = -self.image % self.pads_to
+        text = tokens - self.image - padding - self.references
+        if text < 0 or self.frames > 1:
             return None
-        lengths = {"text": text, "image": 0, "references": self.references}
+        lengths = {"text": text, "image": 0, "padding": padding, "references": self.references}
         place = self.order.index("image")
         front, behind = (
             sum(lengths[part] for part in parts)
@@ -44,18 +55,18 @@ class Geometry:
         )
         return TokenLayout(front, self.height, self.width, extra=behind)
 
+    def queries(self, layout: TokenLayout, tokens: int) -> Queries | None:
+        """Return which tokens of a layout a sequence of queries holds, or None.
 
-def geometry_of(
-    latent: Tensor,
-    references: Iterable[Tensor],
-    patch: int,
-    order: tuple[Part, ...] = TEXT_FIRST,
-) -> Geometry:
-    """Measure a latent ``[..., height, width]`` and its references, in latent pixels."""
-    height, width = _grid(latent, patch)
-    sizes = (_grid(reference, patch) for reference in references)
-    return Geometry(height, width, sum(rows * columns for rows, columns in sizes), order)
-
-
-def _grid(latent: Tensor, patch: int) -> tuple[int, int]:
-    return -(-latent.shape[-2] // patch), -(-latent.shape[-1] // patch)
+        Args:
+            layout: Of the keys.
+            tokens: Number of queries; those whose keys and values are cached are missing.
+        """
+        missing = layout.tokens - tokens
+        if missing == 0:
+            return ALL
+        if self.cached == "references" and missing == layout.extra:
+            return Queries(extra=False)
+        if self.cached == "text" and 0 < missing <= layout.text:
+            return Queries(first_text=missing)
+        return None

@@ -12,7 +12,7 @@ import comfy.ldm.modules.attention
 from torch import nn
 
 from ..families import HostFamily, plain_module
-from .override import Override
+from .model_call import Override
 from .report import RunReport
 from .settings import Block
 

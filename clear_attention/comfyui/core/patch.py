@@ -17,8 +17,8 @@ from ..families import HostFamily, family_of, require_family
 from .blocks import block_counts, blocks_named
 from .coverage import report_coverage
 from .exact_positions import make_positions_exact, set_grid
-from .geometry import Geometry, geometry_of
-from .override import CALL_KEY, RECORDER_KEY, ModelCall, override
+from .model_call import CALL_KEY, RECORDER_KEY, ModelCall, geometry_of_call, why_dense
+from .override import override
 from .own_attention import own_attentions
 from .part import PICTURE_KEY, settings_of_part, size_of
 from .report import ComputedPath, RunReport
@@ -173,15 +173,15 @@ def direct_attention(
     family = family_of(model.diffusion_model)
     if settings is None or family is None or options.get(OVERRIDE_KEY) is override:
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-    references = family.reference_latents(kwargs)
-    patch = family.patch(model.diffusion_model)
-    geometry = geometry_of(x, references, patch, family.data.order)
+    geometry = geometry_of_call(family, model.diffusion_model, x, kwargs)
     call = options[CALL_KEY] = ModelCall(
-        family=family.data,
+        family=family,
         settings=settings_of_part(settings, x, options),
         asked=settings,
         geometry=geometry,
-        why_dense=why_dense(settings.local, geometry, t, model.model_sampling),
+        why_dense=why_dense(
+            settings.local, geometry, t, model.model_sampling, family.why_declined(kwargs)
+        ),
         previous=options.get(OVERRIDE_KEY),
         report=options.get(REPORT_KEY),
         recorder=options.get(RECORDER_KEY),
@@ -232,21 +232,3 @@ def attention_directed(
     if call.acts or call.needs_block:
         return blocks_named(family, network, options, call.needs_block)
     return nullcontext()
-
-
-def why_dense(
-    local: WindowSettings | None, geometry: Geometry, sigma: Tensor, model_sampling: Any
-) -> str | None:
-    """Return why a whole call keeps full attention, or None."""
-    if local is None:
-        return "no window was asked for"
-    tokens = geometry.height * geometry.width
-    if tokens < local.min_tokens:
-        return f"{tokens} image tokens are fewer than min_tokens {local.min_tokens}"
-    if local.start_percent <= 0.0 and local.end_percent >= 1.0:
-        return None
-    start = model_sampling.percent_to_sigma(local.start_percent)
-    end = model_sampling.percent_to_sigma(local.end_percent)
-    if end <= float(sigma.max()) <= start:
-        return None
-    return f"outside {local.start_percent:g} to {local.end_percent:g} of the schedule"

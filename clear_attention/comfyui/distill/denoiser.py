@@ -20,7 +20,7 @@ from ...distill.data.shards import Samples
 from ...distill.denoiser import Local, Recorder
 from ...pooling import Pooling
 from ..core import host
-from ..core.override import RECORDER_KEY
+from ..core.model_call import RECORDER_KEY
 from ..core.patch import SETTINGS_KEY, settings_of, with_settings
 from ..core.settings import Settings, WindowSettings
 from ..families import plain_module, require_family

@@ -5,11 +5,32 @@ from __future__ import annotations
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
+from .aura_flow import AURA_FLOW
+from .boogu import BOOGU
 from .chroma import CHROMA
-from .family import Embedder, HostBlocks, HostFamily, plain_module
+from .cosmos_predict2 import COSMOS_PREDICT2
+from .family import Embedder, HostBlocks, HostFamily, plain_module, tokens_of
 from .flux import FLUX
 from .flux2 import FLUX2
+from .hidream import HIDREAM
+from .hidream_o1 import HIDREAM_O1
+from .hunyuan_image import HUNYUAN_IMAGE
+from .hunyuan_video import HUNYUAN_VIDEO
+from .ideogram4 import IDEOGRAM4
+from .joy_image import JOY_IMAGE
+from .kandinsky5 import KANDINSKY5
+from .krea2 import KREA2
+from .lens import LENS
+from .lumina2 import LUMINA2
+from .mage_flow import MAGE_FLOW
+from .omnigen2 import OMNIGEN2
+from .pixeldit import PIXELDIT
+from .qwen_image import QWEN_IMAGE
+from .radiance import RADIANCE
 from .sd3 import SD3
+from .unsupported import NUNCHAKU, is_nunchaku, why_unsupported
+from .wan import WAN
+from .z_image import Z_IMAGE
 
 __all__ = [
     "FAMILIES",
@@ -20,13 +41,34 @@ __all__ = [
     "plain_module",
     "require_family",
     "titles",
+    "tokens_of",
 ]
 
 FAMILIES: tuple[HostFamily, ...] = (
     FLUX2,  # in front of FLUX, whose class it shares
     FLUX,
     SD3,
+    RADIANCE,  # in front of Chroma, from whose class its own derives
     CHROMA,
+    Z_IMAGE,  # in front of Lumina2, likewise
+    LUMINA2,
+    QWEN_IMAGE,
+    KREA2,
+    HIDREAM_O1,
+    HUNYUAN_IMAGE,
+    HUNYUAN_VIDEO,
+    HIDREAM,
+    AURA_FLOW,
+    COSMOS_PREDICT2,
+    KANDINSKY5,
+    OMNIGEN2,
+    BOOGU,
+    IDEOGRAM4,
+    LENS,
+    MAGE_FLOW,
+    JOY_IMAGE,
+    PIXELDIT,
+    WAN,
 )
 """The families whose joint attention CLEAR knows; the first one that matches is taken."""
 
@@ -48,23 +90,16 @@ def require_family(model: ModelPatcher) -> HostFamily:
     if family is not None:
         return family
     plain = plain_module(diffusion_model)
-    if _is_nunchaku(plain):
-        raise ValueError(
-            "CLEAR cannot be combined with nunchaku models: their attention runs inside nunchaku's "
-            "own engine. Load the bf16, fp8 or GGUF version of the model instead."
-        )
+    if is_nunchaku(plain):
+        raise ValueError(NUNCHAKU)
+    why = why_unsupported(plain)
     raise ValueError(
-        f"CLEAR supports models of the families {titles()}, got {type(plain).__name__}. "
-        "Remove the CLEAR node from this model."
+        f"CLEAR supports models of the families {titles()}, got {type(plain).__name__}"
+        f"{f': {why}' if why else ''}. Remove the CLEAR node from this model, or ask for the model "
+        "as docs/models.md says."
     )
 
 
 def titles() -> str:
     """Return the names of all families, for messages."""
     return ", ".join(family.title for family in FAMILIES)
-
-
-def _is_nunchaku(module: nn.Module) -> bool:
-    """Tell by names, without importing it; its FLUX is a wrapper around a module of its own."""
-    types = [type(one) for one in (module, *module.children())]
-    return any("nunchaku" in f"{one.__module__}.{one.__name__}".lower() for one in types)

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import comfy.ldm.chroma.model
-from torch import nn
-
 from ...families.chroma import CHROMA as DATA
 from ..families import flux
-from .family import Embedder, HostFamily
-
-
-def _matches(model: nn.Module) -> bool:
-    """Return whether a model is Chroma: Radiance, which derives from it, has pixels for latents."""
-    return isinstance(model, comfy.ldm.chroma.model.Chroma) and not hasattr(model, "nerf_blocks")
-
+from .family import Embedder, HostFamily, of_class
 
 CHROMA = HostFamily(
     data=DATA,
-    matches=_matches,
+    matches=of_class("comfy.ldm.chroma.model", "Chroma"),
     blocks=flux.FLUX.blocks,
     dimensions=flux.dimensions,
     embedder=Embedder("pe_embedder", axes=(1, 2)),  # its ids come from within its forward
+    by_length=True,
+    patch_path="patch_size",
     runner="forward_orig",
     names_blocks_since=(0, 3, 75),
 )

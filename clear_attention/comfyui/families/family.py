@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
-from ...families.family import Family
+from ...families.family import Family, Part
 from ...families.network import Network
 from ..slicing.sliced import Sliced
 
@@ -25,6 +26,11 @@ class HostBlocks:
         attends_twice: Whether a block also has the attention that is ``inside`` this kind.
         block: Name of the host's class for a block, by which it is found where another node has
             put something of its own into the list.
+        calls: The kinds of the picture's attentions, in the order in which a block calls them;
+            any further call, such as one to the text, is left alone. Empty where all calls are of
+            the block's kind.
+        told_as: What the host itself calls the running block, where blocks are not given the
+            options in which the pack could name them.
     """
 
     kind: str
@@ -33,6 +39,8 @@ class HostBlocks:
     sliced: Sliced | None = None
     attends_twice: Callable[[Any], bool] = lambda block: False
     block: str = ""
+    calls: tuple[str, ...] = ()
+    told_as: str = ""
 
     def of(self, model: nn.Module) -> list[nn.Module]:
         """List the model's blocks; ControlNets of a family may have none of a kind.
@@ -46,7 +54,10 @@ class HostBlocks:
 
     def listed(self, model: nn.Module) -> list[nn.Module]:
         """List what the host runs for blocks of this kind, whatever other nodes put there."""
-        return list(getattr(model, self.path, ()))
+        found: Any = model
+        for name in self.path.split("."):
+            found = getattr(found, name, ())
+        return list(found)
 
     def is_own(self, block: nn.Module) -> bool:
         """Return whether a block is of the host's class, or derived from it."""
@@ -89,18 +100,33 @@ class HostFamily:
         blocks: In the order in which they run.
         dimensions: Reads the arguments of `Family.network` off the model's layers.
         embedder: Of rotary positions, or None where the pack cannot reach them.
-        references: Argument of a model call that holds the latents of reference pictures.
+        references: Argument of a model call that holds what lies behind the grid: the latents of
+            reference pictures, or their tokens ``[B, tokens, C]``.
+        references_if: Tells from a model and a call's arguments whether it looks at them.
+        patch_path: Attribute of a model that says the edge of a token in latent pixels, where this
+            differs between models of the family.
+        declines: Argument of a model call -> why it must be computed in full, where there is any.
+        older: Hosts before this version have another order of tokens, this one.
+        in_batch: Whether the frames of a latent are pictures of their own in the batch.
+        by_length: Whether any attention call whose tokens can hold the grid is the picture's. If
+            not, only calls inside named blocks are.
         runner: The method that runs the blocks, which other nodes are known to replace.
         names_blocks_since: The first host version that tells the attention which block is running,
-            or None.
+            in the words of `blocks`, or None.
     """
 
     data: Family
     matches: Callable[[nn.Module], bool]
     blocks: tuple[HostBlocks, ...]
-    dimensions: Callable[[Any], Mapping[str, int]]
+    dimensions: Callable[[Any], Mapping[str, int]] | None = None
     embedder: Embedder | None = None
-    references: str | None = None
+    references: str = ""
+    references_if: Callable[[Any, Mapping[str, Any]], bool] = lambda model, arguments: True
+    patch_path: str = ""
+    declines: Mapping[str, str] = field(default_factory=dict)
+    older: tuple[tuple[int, ...], tuple[Part, ...]] | None = None
+    in_batch: bool = False
+    by_length: bool = False
     runner: str | None = None
     names_blocks_since: tuple[int, ...] | None = None
 
@@ -111,14 +137,40 @@ class HostFamily:
 
     def patch(self, model: nn.Module) -> int:
         """Return the edge of a token of a model in latent pixels."""
-        return int(getattr(model, "patch_size", self.data.patch))
+        return int(getattr(model, self.patch_path)) if self.patch_path else self.data.patch
+
+    def order(self, version: tuple[int, ...]) -> tuple[Part, ...]:
+        """Return the order of tokens in a version of the host."""
+        return self.older[1] if self.older and version < self.older[0] else self.data.order
+
+    def latent_shape(self, latent: Tensor, arguments: Mapping[str, Any]) -> tuple[int, ...]:
+        """Return the shape of the picture that a model call computes.
+
+        Args:
+            latent: Of the call; several latents may be packed into one.
+            arguments: Of the call.
+        """
+        shape = tuple((arguments.get("latent_shapes") or [latent.shape])[0])
+        return (shape[0] * shape[2], shape[1], *shape[3:]) if self._is_folded(shape) else shape
+
+    def _is_folded(self, shape: tuple[int, ...]) -> bool:
+        return self.in_batch and len(shape) == 5
 
     def token_px(self, model: nn.Module) -> int:
         """Return the edge of a token of a model in pixels."""
         return self.patch(model) * self.data.latent_px
 
     def network(self, model: nn.Module) -> Network:
-        """Return a model's dimensions."""
+        """Return a model's dimensions.
+
+        Raises:
+            ValueError: Nobody has written down where they stand.
+        """
+        if self.data.network is None or self.dimensions is None:
+            raise ValueError(
+                f"CLEAR cannot read the dimensions of {self.title} models, which this node needs. "
+                "CLEAR Attention runs without them: remove this node."
+            )
         return self.data.network(**self.dimensions(model))
 
     def block_counts(self, model: nn.Module) -> dict[str, int]:
@@ -132,6 +184,10 @@ class HostFamily:
                 counts[kind.name] = sum(has_it)
         return counts
 
+    def kind_told(self, told: str) -> str:
+        """Return the kind of what the host calls the running block."""
+        return next((one.kind for one in self.blocks if told and one.told_as == told), told)
+
     def attends_twice(self, model: nn.Module) -> bool:
         """Return whether some block of a model also attends to the image alone."""
         return any(
@@ -142,9 +198,53 @@ class HostFamily:
         """Return whether a model's lists of blocks hold these blocks, and not a node's module."""
         return all(blocks.of(model) == blocks.listed(model) for blocks in self.blocks)
 
-    def reference_latents(self, arguments: Mapping[str, Any]) -> list[Tensor]:
-        """Return the latents of the reference pictures among a model call's arguments."""
-        return list(arguments.get(self.references) or ()) if self.references else []
+    def reference_tokens(self, model: nn.Module, arguments: Mapping[str, Any]) -> int:
+        """Count the tokens of reference pictures behind the grid of a model call.
+
+        Args:
+            model: That is called.
+            arguments: Of the call.
+        """
+        given = arguments.get(self.references)
+        if given is None or not self.references_if(model, arguments):
+            return 0
+        if isinstance(given, Tensor):
+            return given.shape[1]
+        patch = self.patch(model)
+        return sum(math.prod(tokens_of(latent.shape, patch)) for latent in given)
+
+    def why_declined(self, arguments: Mapping[str, Any]) -> str | None:
+        """Return why the arguments of a model call ask for full attention, or None."""
+        return next(
+            (why for one, why in self.declines.items() if arguments.get(one) is not None), None
+        )
+
+
+def tokens_of(latent: Sequence[int], patch: int) -> tuple[int, int, int]:
+    """Return the frames, rows and columns of tokens of a latent.
+
+    Args:
+        latent: Shape of it, ``[B, C, height, width]`` or ``[B, C, frames, height, width]``.
+        patch: Edge of a token in latent pixels.
+    """
+    frames = latent[2] if len(latent) > 4 else 1
+    return frames, -(-latent[-2] // patch), -(-latent[-1] // patch)
+
+
+def of_class(module: str, *names: str) -> Callable[[nn.Module], bool]:
+    """Return what tells whether a model is of a class of the host, which a host may not have.
+
+    Args:
+        module: Such as ``comfy.ldm.lumina.model``.
+        names: Of the class or of several.
+    """
+
+    def matches(model: nn.Module) -> bool:
+        return any(
+            one.__module__ == module and one.__name__ in names for one in type(model).__mro__
+        )
+
+    return matches
 
 
 def plain_module(diffusion_model: nn.Module) -> nn.Module:

@@ -45,6 +45,8 @@ FLUX = HostFamily(
     dimensions=dimensions,
     embedder=Embedder("pe_embedder", axes=(1, 2), process="process_img"),
     references="ref_latents",
+    by_length=True,
+    patch_path="patch_size",
     runner="forward_orig",
     names_blocks_since=(0, 3, 75),
 )

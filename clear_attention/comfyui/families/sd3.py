@@ -52,5 +52,7 @@ SD3 = HostFamily(
     matches=lambda model: isinstance(model, comfy.ldm.modules.diffusionmodules.mmdit.MMDiT),
     blocks=(JOINT,),
     dimensions=_dimensions,
+    by_length=True,
+    patch_path="patch_size",
     runner="forward_core_with_concat",
 )

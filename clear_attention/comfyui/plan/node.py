@@ -14,12 +14,12 @@ from ...plan.figure import draw
 from ...plan.outcome import TimedCall, outcome
 from ...plan.report import Plan
 from ..core import host
-from ..core.geometry import geometry_of
-from ..core.patch import SETTINGS_KEY, why_dense
+from ..core.model_call import geometry_of_call, why_dense
+from ..core.patch import SETTINGS_KEY
 from ..core.pictures import figure_or_message
 from ..core.report import RunReport
 from ..core.settings import Settings
-from ..families import family_of, plain_module
+from ..families import family_of
 from .model import plan_model
 
 PLAN_KEY = "clear_attention_plan"
@@ -108,8 +108,7 @@ def timed_call(
 def _timed(model: Any, x: Tensor, t: Tensor, options: dict[str, Any], seconds: float) -> TimedCall:
     family = family_of(model.diffusion_model)
     assert family is not None
-    patch = family.patch(plain_module(model.diffusion_model))
-    geometry = geometry_of(x, (), patch, family.data.order)
+    geometry = geometry_of_call(family, model.diffusion_model, x, {})
     settings: Settings = options.get(SETTINGS_KEY, Settings())
     local = settings.local
     dense = why_dense(local, geometry, t, model.model_sampling) is not None

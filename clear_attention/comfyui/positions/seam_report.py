@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..core.exact_positions import embedder_of
 from ..core.geometry import Geometry
-from ..core.override import ModelCall
+from ..core.model_call import ModelCall
 from ..core.report import RunReport
 from ..core.settings import Settings
 from ..families import HostFamily, family_of, plain_module

@@ -134,7 +134,7 @@ def test_regions_of_the_prompt_lie_on_top_of_the_window(
     expected = sampled(with_override(flux_model("b"), window_by_hand(*GRID)), SIZE, **given)
     local = nodes.CLEARAttention(flux_model("b"), RADIUS)
     torch.testing.assert_close(sampled(local, SIZE, **given), expected, **TOLERANCE)
-    assert any("an attention mask costs more" in line for line in lines())
+    assert any("an attention mask over pictures costs more" in line for line in lines())
     without = sampled(local, SIZE, batch=batch)
     assert not torch.allclose(without, expected, atol=1e-3)
 

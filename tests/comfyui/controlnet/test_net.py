@@ -183,21 +183,25 @@ def interrupt(*_):
 
 
 def test_what_a_net_tells_its_blocks_itself_stays_beside_ours(host):
-    from clear_attention.comfyui.controlnet.blocks import options_for_blocks
+    from clear_attention.comfyui.core.blocks import BLOCK_KEY, tell_blocks
+    from clear_attention.comfyui.families.flux import FLUX
 
     class Block(nn.Module):
         def forward(self, **kwargs):
             return kwargs
 
+    def options(**kwargs):
+        told = block(**kwargs)["transformer_options"]
+        assert told.pop(BLOCK_KEY).attention == ("double", 0)
+        return told
+
     network = nn.Module()
     network.double_blocks = nn.ModuleList([Block()])
     block, given = network.double_blocks[0], {"ours": 0, "its own": 2}
-    with options_for_blocks(network.double_blocks, {"ours": 1}):
-        assert block(transformer_options=given) == {
-            "transformer_options": {"ours": 1, "its own": 2}
-        }
+    with tell_blocks(FLUX, network, {}, {"ours": 1}):
+        assert options(transformer_options=given) == {"ours": 1, "its own": 2}
         for none in ({}, {"transformer_options": None}):
-            assert block(**none) == {"transformer_options": {"ours": 1}}
+            assert options(**none) == {"ours": 1}
     assert given == {"ours": 0, "its own": 2}
     assert block() == {}
 
@@ -242,7 +246,9 @@ def test_what_has_no_attention_to_reach_is_refused_in_one_sentence(make_control_
         r"^A Control-LoRA is for UNet models": host.ControlLora({}),
         r"^This ControlNet is for UNet models \(SD1.5, SDXL\)": host.ControlNet(UNet()),
         r"^ControlNets for SD3.5 Large \(8B\) keep full attention": host.ControlNetSD35(embedder),
-        r"families FLUX\.2, FLUX, SD3, Chroma, got Linear": host.ControlNet(nn.Linear(1, 1)),
+        r"ControlNets of FLUX, Chroma, SD3 and Qwen-Image, got Linear": host.ControlNet(
+            nn.Linear(1, 1)
+        ),
         r"got the ControlNetAdvanced of another node pack": foreign,
     }
     for sentence, control_net in refused.items():

@@ -220,7 +220,8 @@ def test_other_architectures_are_refused_in_one_sentence(flux_model, nodes):
     model = flux_model("a").clone()
     model.add_object_patch("diffusion_model", torch.nn.Linear(1, 1))
     with pytest.raises(
-        ValueError, match=r"supports models of the families FLUX\.2, FLUX, SD3, Chroma, got Linear"
+        ValueError,
+        match=r"models of the families FLUX\.2, FLUX, .*, Wan, got Linear\. Remove .* docs/models\.md",
     ):
         nodes.CLEARAttention(model, RADIUS)
 

@@ -48,10 +48,20 @@ def test_a_backend_that_refuses_is_named_in_the_report(flux_model, nodes, sample
     model = nodes.CLEARAttention(flux_model("b"), RADIUS, backend="tiled")
     tokens = 40 + 13 * 10
     positive = conditioning(40, 2)
-    positive[0][1]["attention_mask"] = torch.zeros(1, tokens, tokens)
+    mask = positive[0][1]["attention_mask"] = torch.zeros(1, tokens, tokens)
+    mask[:, 40, 41] = -1.0  # one image token sees another less than the others do
     positive[0][1]["attention_mask_img_shape"] = (13, 10)
     sample(model, cfg=1.0, positive=positive)
     assert "not tiled: it takes no attention mask" in "\n".join(lines())
+
+
+def test_a_mask_that_hides_nothing_costs_nothing(flux_model, nodes, sample, lines):
+    model = nodes.CLEARAttention(flux_model("b"), RADIUS, backend="tiled")
+    positive = conditioning(40, 2)
+    positive[0][1]["attention_mask"] = torch.zeros(1, 170, 170)
+    positive[0][1]["attention_mask_img_shape"] = (13, 10)
+    sample(model, cfg=1.0, positive=positive)
+    assert "mask" not in "\n".join(lines())
 
 
 def test_a_model_without_our_node_reports_nothing(flux_model, sample, lines):

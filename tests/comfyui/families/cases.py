@@ -66,7 +66,7 @@ SENTENCES = {
 
 
 def made_up_families(product: Callable[[str], Any]) -> tuple[Any, Any]:
-    """Write the two entries of a family: the host's AuraFlow, which the pack does not know."""
+    """Write the two entries of a family: the host's AuraFlow, of which the pack knows as little here as of any new class."""
     import comfy.ldm.aura.mmdit
 
     data, host = product("families.family"), product("comfyui.families.family")
@@ -100,6 +100,7 @@ def made_up_families(product: Callable[[str], Any]) -> tuple[Any, Any]:
             host.HostBlocks("single", "single_layers"),
         ),
         dimensions=dimensions,
+        by_length=True,
     )
 
 

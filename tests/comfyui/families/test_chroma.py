@@ -118,12 +118,3 @@ def test_chosen_blocks_stay_dense(chroma_model, nodes, run):
     assert torch.equal(run(every, **arguments), run(model, **arguments))
     with pytest.raises(ValueError, match="which has double 0-1, single 0-2, got single 3"):
         nodes.CLEARAttention(model, RADIUS, dense_blocks="single 3")
-
-
-def test_the_pixel_space_variant_is_refused_with_the_reason(chroma_model, nodes):
-    model = chroma_model()
-    model.model.diffusion_model.nerf_blocks = torch.nn.ModuleList()
-    with pytest.raises(
-        ValueError, match=r"families FLUX\.2, FLUX, SD3, Chroma, got Chroma\. Remove"
-    ):
-        nodes.CLEARAttention(model)

@@ -237,7 +237,9 @@ def test_calls_that_are_no_joint_self_attention_pass_unmeasured(adapter, product
     """Such as those with a cache of keys, and sequences that cannot hold the grid."""
     geometry = product("comfyui.core.geometry").Geometry(3, 4)
     options = {
-        adapter.CALL_KEY: SimpleNamespace(geometry=geometry, family=product("families").DEFAULT),
+        adapter.CALL_KEY: SimpleNamespace(
+            geometry=geometry, family=product("comfyui.families.flux").FLUX
+        ),
         "block_type": "double",
         "block_index": 0,
     }

@@ -1,40 +1,23 @@
-"""Options and positions for the blocks of a ControlNet, which the host gives none, during a call.
+"""Exact positions for a ControlNet, which the host computes in its dtype, during a call.
 
-Forward hooks, which are gone when the call is over: the network is shared with every other
+A forward hook, which is gone when the call is over: the network is shared with every other
 CONTROL_NET that was made from it.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..core.blocks import options_changed
 from ..core.exact_positions import exact_ids
 from ..core.geometry import Geometry
 from ..families import Embedder, family_of
 from ..positions.periodic import repeated
-
-
-def blocks_of(network: nn.Module) -> Iterator[nn.Module]:
-    """List the transformer blocks of a network of a family that CLEAR knows."""
-    family = family_of(network)
-    for blocks in family.blocks if family else ():
-        yield from blocks.of(network)
-
-
-@contextmanager
-def options_for_blocks(blocks: Iterable[nn.Module], options: Mapping[str, Any]) -> Generator[None]:
-    """Add to the `transformer_options` of each block, to which its network may give none."""
-    with ExitStack() as hooks:
-        for block in blocks:
-            hooks.enter_context(options_changed(block, lambda given: {**given, **options}))
-        yield
 
 
 def theta_of(network: Any) -> float | None:

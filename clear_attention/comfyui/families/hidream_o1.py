@@ -1,0 +1,16 @@
+"""The host's HiDream-O1."""
+
+from __future__ import annotations
+
+from ...families.hidream_o1 import HIDREAM_O1 as DATA
+from .family import HostBlocks, HostFamily, of_class
+
+HIDREAM_O1 = HostFamily(
+    data=DATA,
+    matches=of_class("comfy.ldm.hidream_o1.model", "HiDreamO1Transformer"),
+    blocks=(
+        # Its blocks take no options, but the host names them.
+        HostBlocks("joint", "language_model.layers", told_as="double"),
+    ),
+    references="ref_patches",
+)

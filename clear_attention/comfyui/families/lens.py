@@ -1,0 +1,12 @@
+"""The host's Lens."""
+
+from __future__ import annotations
+
+from ...families.lens import LENS as DATA
+from .family import HostBlocks, HostFamily, of_class
+
+LENS = HostFamily(
+    data=DATA,
+    matches=of_class("comfy.ldm.lens.model", "LensTransformer2DModel"),
+    blocks=(HostBlocks("joint", "transformer_blocks", block="LensTransformerBlock"),),
+)

@@ -1,0 +1,13 @@
+"""The host's Qwen-Image, -Edit and -Layered."""
+
+from __future__ import annotations
+
+from ...families.qwen_image import QWEN_IMAGE as DATA
+from .family import HostBlocks, HostFamily, of_class
+
+QWEN_IMAGE = HostFamily(
+    data=DATA,
+    matches=of_class("comfy.ldm.qwen_image.model", "QwenImageTransformer2DModel"),
+    blocks=(HostBlocks("joint", "transformer_blocks", block="QwenImageTransformerBlock"),),
+    references="ref_latents",
+)

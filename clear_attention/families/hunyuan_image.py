@@ -1,0 +1,13 @@
+"""Hunyuan Image 2.1: FLUX-like blocks, a latent pixel of 32 pixels for a token."""
+
+from __future__ import annotations
+
+from .family import AttentionKind, Family
+
+HUNYUAN_IMAGE = Family(
+    key="hunyuan_image",
+    title="Hunyuan Image 2.1",
+    kinds=(AttentionKind("double"), AttentionKind("single")),
+    patch=1,
+    latent_px=32,
+)

@@ -1,0 +1,11 @@
+"""Hunyuan Video: FLUX-like blocks, an axis of time, of which one frame is a picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..families import hunyuan_image
+
+HUNYUAN_VIDEO = replace(
+    hunyuan_image.HUNYUAN_IMAGE, key="hunyuan_video", title="Hunyuan Video", patch=2, latent_px=8
+)

@@ -1,0 +1,13 @@
+"""Mage-Flow: Qwen-Image's blocks, a latent pixel of 16 pixels for a token."""
+
+from __future__ import annotations
+
+from .family import AttentionKind, Family
+
+MAGE_FLOW = Family(
+    key="mage_flow",
+    title="Mage-Flow",
+    kinds=(AttentionKind("joint"),),
+    patch=1,
+    latent_px=16,
+)

@@ -1,0 +1,11 @@
+"""Chroma Radiance: Chroma's blocks on pixels, 16 x 16 of which are a token."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..families import chroma
+
+RADIANCE = replace(
+    chroma.CHROMA, key="radiance", title="Chroma Radiance", names=None, patch=16, latent_px=1
+)

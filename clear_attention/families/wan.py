@@ -1,0 +1,12 @@
+"""Wan 2.1 and 2.2: the image attends to itself, then to the text; one frame is a picture."""
+
+from __future__ import annotations
+
+from .family import IMAGE_FIRST, AttentionKind, Family
+
+WAN = Family(
+    key="wan",
+    title="Wan",
+    kinds=(AttentionKind("self", image_only=True),),
+    order=IMAGE_FIRST,
+)
