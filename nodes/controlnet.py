@@ -4,7 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.controlnet.net import ControlSettings, with_local_attention
+from ..clear_attention.comfyui.controlnet.net import ControlSettings
+from ..clear_attention.comfyui.controlnet.node import with_local_attention
 from .inputs import CATEGORY, backend_input, radius_input
 from .reported import ReportedNode
 

@@ -11,21 +11,20 @@ from typing import Any
 from comfy.controlnet import ControlNet
 from torch import Tensor
 
-from ..core import host
 from ..core.blocks import tell_blocks
 from ..core.coverage import report_coverage
-from ..core.model_call import CALL_KEY, ModelCall, geometry_of_call, why_dense
+from ..core.model_call import CALL_KEY, OVERRIDE_KEY, ModelCall, geometry_of_call, why_dense
 from ..core.override import override
 from ..core.part import settings_of_part
-from ..core.patch import OVERRIDE_KEY, REPORT_KEY, SETTINGS_KEY
+from ..core.patch import REPORT_KEY, SETTINGS_KEY
 from ..core.report import ComputedPath, RunReport
 from ..core.settings import Settings, WindowSettings
-from ..families import family_of, plain_module
+from ..families import plain_module
 from .chain import added
 from .keyframes import RefusesKeyframes
 from .positions import rotary_positions, theta_of
 from .reuse import Control, Pace, key_of
-from .supported import require_supported
+from .supported import family_of_net
 
 NO_WINDOW = (
     "full attention: a radius of 0 takes the model's window, and the model that is sampled has "
@@ -66,23 +65,6 @@ class ControlSettings:
         if self.backend != "auto":
             local = dataclasses.replace(local, backend=self.backend)
         return of_model.with_window(local)
-
-
-def with_local_attention(control_net: Any, settings: ControlSettings) -> LocalControlNet:
-    """Return a copy of a CONTROL_NET that attends locally; of two nodes the later one wins.
-
-    Raises:
-        RuntimeError: The host is too old.
-        ValueError: Its network has no attention that CLEAR can reach.
-    """
-    host.require_usable()
-    require_supported(control_net)
-    if type(control_net) not in (ControlNet, LocalControlNet):
-        raise ValueError(
-            f"CLEAR knows ComfyUI's own ControlNets, got the {type(control_net).__name__} of "
-            "another node pack. Load it with Load ControlNet Model."
-        )
-    return LocalControlNet.like(control_net, settings, RunReport())
 
 
 class LocalControlNet(ControlNet, RefusesKeyframes):
@@ -170,7 +152,7 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
         Nets that are shown pictures cut them into tokens without filling up the last ones.
         """
         network = plain_module(self.control_model)
-        family = family_of(network)
+        family = family_of_net(network)
         assert family is not None
         patch, sides = family.patch(network), x_noisy.shape[-2:]
         if getattr(network, "latent_input", True) or not any(side % patch for side in sides):
@@ -207,7 +189,7 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
         self, x_noisy: Tensor, t: Tensor, transformer_options: dict[str, Any]
     ) -> Generator[None]:
         network = plain_module(self.control_model)
-        family = family_of(network)
+        family = family_of_net(network)
         assert family is not None
         of_model = settings_of_part(
             transformer_options.get(SETTINGS_KEY, Settings()), x_noisy, transformer_options

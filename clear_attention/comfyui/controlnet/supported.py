@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from comfy.controlnet import ControlLora, T2IAdapter
+from torch import nn
 
-from ..families import family_of, plain_module
+from ..families import HostFamily, family_of, plain_module
+from ..families.nets import net_of
 
 UNET = "input_blocks"  # what every UNet has
 KNOWN = "FLUX, Chroma, SD3 and Qwen-Image"
+
+
+def family_of_net(network: nn.Module) -> HostFamily | None:
+    """Return the family of a ControlNet: its model's, whose class most derive from, or its own."""
+    return net_of(network) or family_of(network)
 
 
 def require_supported(control_net: Any) -> None:
@@ -34,6 +41,6 @@ def why_not(control_net: Any) -> str | None:
             "ControlNets for SD3.5 Large (8B) keep full attention: ComfyUI gives their blocks no "
             "options to set another one with."
         )
-    if family_of(network) is None:
+    if family_of_net(network) is None:
         return f"CLEAR knows ControlNets of {KNOWN}, got {kind}."
     return None

@@ -18,6 +18,9 @@ from .settings import Block, Settings, WindowSettings
 CALL_KEY = "clear_attention_call"
 """Where a model call's `ModelCall` lies in transformer_options."""
 
+OVERRIDE_KEY = "optimized_attention_override"
+"""Where the host looks for an override in transformer_options."""
+
 RECORDER_KEY = "clear_attention_recorder"
 """Key of the optional recorder that receives each block's attention output."""
 

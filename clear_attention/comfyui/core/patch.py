@@ -14,10 +14,18 @@ from torch import Tensor
 from ...backends.lasting import pause_recordings_with
 from ..core import host
 from ..families import HostFamily, family_of, require_family
+from .attached import attached_local
 from .blocks import block_counts, blocks_named
 from .coverage import report_coverage
 from .exact_positions import make_positions_exact, set_grid
-from .model_call import CALL_KEY, RECORDER_KEY, ModelCall, geometry_of_call, why_dense
+from .model_call import (
+    CALL_KEY,
+    OVERRIDE_KEY,
+    RECORDER_KEY,
+    ModelCall,
+    geometry_of_call,
+    why_dense,
+)
 from .override import override
 from .own_attention import own_attentions
 from .part import PICTURE_KEY, settings_of_part, size_of
@@ -37,7 +45,6 @@ UNTRACED = ("<function override ", "<function _replace.<locals>.replace ")
 """How torch's compiler writes the functions of this pack that it must not look into."""
 
 REPORT_KEY = "clear_attention_report"
-OVERRIDE_KEY = "optimized_attention_override"
 
 
 def settings_of(model: ModelPatcher) -> Settings:
@@ -192,7 +199,8 @@ def direct_attention(
     for observe in settings.observers:
         observe(call, x, model.diffusion_model)
     directed = attention_directed(call, family, model.diffusion_model, options)
-    with one_graph_named(), directed:
+    attached = attached_local(call, options) if call.acts else nullcontext()
+    with one_graph_named(), directed, attached:
         out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
     report_coverage(call, family, model.diffusion_model)
     return out

@@ -19,9 +19,9 @@ from ...locality.figure import draw
 from ...locality.measure import Locality, measure_locality
 from ...locality.report import LocalityReport
 from ..core.blocks import block_counts, running_block
-from ..core.model_call import CALL_KEY, ModelCall, Override
+from ..core.model_call import CALL_KEY, OVERRIDE_KEY, ModelCall, Override
 from ..core.override import read_call
-from ..core.patch import OVERRIDE_KEY, settings_of, with_settings, with_window
+from ..core.patch import settings_of, with_settings, with_window
 from ..core.pictures import figure_or_message
 from ..core.report import NOTHING_SEEN
 

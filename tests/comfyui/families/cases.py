@@ -66,7 +66,7 @@ SENTENCES = {
 
 
 def made_up_families(product: Callable[[str], Any]) -> tuple[Any, Any]:
-    """Write the two entries of a family: the host's AuraFlow, of which the pack knows as little here as of any new class."""
+    """Write the two entries of a family: the host's AuraFlow, as if it were new."""
     import comfy.ldm.aura.mmdit
 
     data, host = product("families.family"), product("comfyui.families.family")
