@@ -1,0 +1,70 @@
+"""Fixtures of the contract that every architecture of the zoo keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from .zoo_calls import Calls
+from .zoo_models import build
+
+
+@pytest.fixture(scope="session")
+def zoo_model(host: Path) -> Iterator[Callable[[str], Any]]:
+    """Return the MODEL of an entry, built once; a test clones it to change it."""
+    models: dict[str, Any] = {}
+
+    def model(name: str) -> Any:
+        if name not in models:
+            models[name] = build(name)
+        return models[name].clone()
+
+    yield model
+    models.clear()  # while the host's modules are still there
+
+
+@pytest.fixture
+def reports(product: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The reports of the runs of a test, the last one at the end."""
+    kept: list[Any] = []
+    report = product("comfyui.core.report").RunReport
+    publish = report.publish
+
+    def keep(self: Any, *args: Any, **kwargs: Any) -> None:
+        kept.append(self)
+        publish(self, *args, **kwargs)
+
+    monkeypatch.setattr(report, "publish", keep)
+    return kept
+
+
+@pytest.fixture
+def recorded(
+    product: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[Any]]:
+    """Run something with a MODEL and return its attention calls: ``recorded(entry, model, run)``.
+
+    The pack's own calls are seen where it calls the library; all others where the host lets another
+    node see them, which is behind the pack.
+    """
+    module = product("comfyui.core.override")
+
+    def record(entry: Any, model: Any, run: Callable[[Any], Any]) -> list[Any]:
+        calls = Calls(entry, model)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "attention", calls.local(module.attention))
+            with calls:
+                run(calls.seen_by(model))
+        return calls.seen
+
+    return record
+
+
+@pytest.fixture
+def windowed(nodes: SimpleNamespace) -> Callable[..., Any]:
+    """Return a MODEL with a window: ``windowed(model, radius)``."""
+    return lambda model, radius: nodes.CLEARAttention(model, radius)

@@ -1,0 +1,120 @@
+"""What a window keeps with references, padded text, frames and sequences that are too short."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from .test_contract import RADIUS, ROUNDING, WHOLE
+from .zoo import ENTRIES
+from .zoo_models import conditioning, latent, methods, present, randoms, reference_values, sampled
+
+REFERENCES = [
+    pytest.param(name, method, id=f"{name} {method}".strip())
+    for name in present()
+    for method in methods(ENTRIES[name])
+]
+MASKED = [name for name in present() if ENTRIES[name].masked]
+FRAMES = [name for name in present() if ENTRIES[name].frames]
+HIDDEN = 4
+"""Words of a prompt that its mask hides."""
+
+
+def text_of(report):
+    return "\n".join((*report.lines(), *report.notes, *report.warned))
+
+
+@pytest.mark.parametrize(("name", "method"), REFERENCES)
+def test_with_references_a_window_over_the_grid_equals_the_hosts_attention(
+    name, method, zoo_model, windowed, recorded
+):
+    """Two pictures of different size in the positive prompt, none in the negative one."""
+    entry, model = ENTRIES[name], zoo_model(name)
+    noise = latent(entry, batch=2, odd=True)
+    values = reference_values(entry, method)
+    prompts = conditioning(entry, 9, **values), conditioning(entry, 5, seed=3)
+    full = sampled(model, noise, *prompts, steps=2)
+    same = sampled(windowed(model, WHOLE), noise, *prompts, steps=2)
+    assert (same - full).abs().max() <= ROUNDING * full.abs().max()
+    plain = sampled(model, noise, conditioning(entry, 9), prompts[1], steps=2)
+    assert (plain - full).abs().max() > 1e-3 * full.abs().max()
+    calls = recorded(entry, windowed(model, RADIUS), lambda seen: sampled(seen, noise, prompts[0]))
+    beyond = {call.layout.text + call.layout.extra for call in calls if call.layout is not None}
+    assert max(beyond) >= 12 + 10  # tokens of the references, which everything sees
+
+
+def masked_prompt(entry, tokens, seed=2, other=None):
+    """Return a prompt whose last words are hidden, with other random words there or not."""
+    mask = torch.ones(1, tokens, dtype=torch.long)
+    mask[:, -HIDDEN:] = 0
+    ((text, values),) = conditioning(entry, tokens, seed, attention_mask=mask)
+    if other is not None:
+        text[:, -HIDDEN:] = torch.randn(1, HIDDEN, text.shape[2], generator=randoms(other))
+    return [[text, values]]
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_with_padded_text_a_window_over_the_grid_equals_the_hosts_attention(
+    name, zoo_model, windowed
+):
+    entry, model = ENTRIES[name], zoo_model(name)
+    noise = latent(entry, batch=2, odd=True)
+    prompts = masked_prompt(entry, 13), masked_prompt(entry, 9, seed=3)
+    full = sampled(model, noise, *prompts, steps=2)
+    same = sampled(windowed(model, WHOLE), noise, *prompts, steps=2)
+    assert (same - full).abs().max() <= ROUNDING * full.abs().max()
+    bare = [[[text, values | {"attention_mask": None}]] for ((text, values),) in prompts]
+    plain = sampled(model, noise, *bare, steps=2)
+    assert (plain - full).abs().max() > 1e-3 * full.abs().max()
+
+
+@pytest.mark.parametrize("radius", [RADIUS, WHOLE])
+@pytest.mark.parametrize("name", MASKED)
+def test_padded_text_has_no_effect(name, radius, zoo_model, windowed):
+    entry, model = ENTRIES[name], windowed(zoo_model(name), radius)
+    noise = latent(entry, batch=2)
+    one, other = (
+        sampled(model, noise, masked_prompt(entry, 13, other=seed), steps=2) for seed in (7, 8)
+    )
+    assert one.equal(other)
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_picture_of_several_frames_stays_dense_and_the_report_says_so(
+    name, zoo_model, windowed, reports
+):
+    entry, model = ENTRIES[name], zoo_model(name)
+    noise, prompt = latent(entry, frames=2), conditioning(entry, 9)
+    full = sampled(model, noise, prompt)
+    assert sampled(windowed(model, RADIUS), noise, prompt).equal(full)
+    assert "frames" in text_of(reports[-1])
+    assert not any(path.radius for path in reports[-1].calls)
+
+
+@pytest.mark.parametrize("name", present())
+def test_a_sequence_that_is_too_short_for_its_grid_stays_dense_with_a_reason(
+    name, zoo_model, windowed, reports
+):
+    """Another node lets the network see the first row of tokens only."""
+    import comfy.patcher_extension
+
+    entry = ENTRIES[name]
+    noise, prompt = latent(entry, rows=32, columns=20), conditioning(entry, 9)
+
+    def first_row(executor, x, *args, **kwargs):
+        out = torch.zeros_like(x)
+        out[..., : entry.patch, :] = executor(x[..., : entry.patch, :], *args, **kwargs)
+        return out
+
+    def cut(model):
+        comfy.patcher_extension.add_wrapper_with_key(
+            comfy.patcher_extension.WrappersMP.APPLY_MODEL,
+            *("first row", first_row, model.model_options),
+            is_model_options=True,
+        )
+        return model
+
+    full = sampled(cut(zoo_model(name)), noise, prompt)
+    assert sampled(cut(windowed(zoo_model(name), RADIUS)), noise, prompt).equal(full)
+    assert not any(path.radius for path in reports[-1].calls)
+    assert "grid" in text_of(reports[-1])
