@@ -69,11 +69,12 @@ class Entry:
         since: First of the hosts that has it.
         params: Dataclass of the network's arguments that a host knows, ``module:name``, or empty.
         frames: Whether latents have an axis for frames.
+        frames_since: First host that itself takes several frames where there is such an axis.
         odd_since: First host that itself takes pictures which do not fill their last tokens.
         extras: Conditioning beyond the text, for a length of the text.
         first_call: Whether only the first attention of a block is the picture's own.
         references: Method for reference pictures -> first host that has it; empty for the default.
-        masked: Whether a mask of the text reaches the attention.
+        masked_since: First host whose attention a mask of the text reaches.
         twice: Kind of a second attention of a block -> kind of the block.
         blocks_twice: How many blocks have that second attention.
     """
@@ -87,11 +88,12 @@ class Entry:
     since: Version = OLD
     params: str = ""
     frames: bool = False
+    frames_since: Version = OLD
     odd_since: Version = OLD
     extras: Extras = nothing
     first_call: bool = False
     references: Mapping[str, Version] = field(default_factory=dict)
-    masked: bool = False
+    masked_since: Version = NEVER
     twice: Mapping[str, str] = field(default_factory=dict)
     blocks_twice: int = 0
 
@@ -153,12 +155,13 @@ ENTRIES: dict[str, Entry] = {
     ),
     "qwen_image": Entry(
         *("qwen_image", "QwenImage", dict(image_model="qwen_image", in_channels=64, **small.QWEN)),
-        **dict(blocks=JOINT, frames=True, masked=True),
+        **dict(blocks=JOINT, frames=True, frames_since=MIDDLE, masked_since=MIDDLE),
         references={"index": OLD, "negative_index": OLD, "index_timestep_zero": MIDDLE},
     ),
     "krea2": Entry(
         *("krea2", "Krea2", small.KREA2, {"joint": "blocks"}),
-        **dict(since=NEW, frames=True, references={"index": NEW, "index_timestep_zero": NEW}),
+        **dict(since=NEW, frames=True, frames_since=NEVER),
+        references={"index": NEW, "index_timestep_zero": NEW},
     ),
     "hidream_o1": Entry(
         *("hidream_o1", "HiDreamO1", small.HIDREAM_O1, {"joint": "language_model.layers"}, 3, 32),
@@ -209,15 +212,15 @@ ENTRIES: dict[str, Entry] = {
     ),
     "ideogram4": Entry(
         *("ideogram4", "Ideogram4", small.IDEOGRAM, {"joint": "layers"}, 128, 1),
-        **dict(since=NEW, masked=True),
+        **dict(since=NEW, masked_since=NEW),
     ),
     "lens": Entry(
         *("lens", "Lens", small.LENS, JOINT, 128, 1),
-        **dict(since=NEW, masked=True),
+        **dict(since=NEW, masked_since=NEW),
     ),
     "mage_flow": Entry(
         *("mage_flow", "MageFlow", dict(image_model="mage_flow", **small.QWEN), JOINT, 128, 1),
-        **dict(since=NEW, masked=True, references=ANY),
+        **dict(since=NEW, masked_since=NEW, references=ANY),
     ),
     "joy_image": Entry(
         *("joy_image", "JoyImage", small.JOY, {"joint": "double_blocks"}),
