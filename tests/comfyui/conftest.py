@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from .chroma_fixtures import chroma_model
 from .controlnet_fixtures import make_control_net, residuals
 from .distil_fixtures import teacher
 from .flux2_fixtures import flux2_model, flux2_vae
+from .hosts import HOST, ROOT
 from .low_memory_fixtures import lengths
 from .pack_fixtures import clear_folder, node_classes, nodes, pack, product, run
 from .sampling_fixtures import controlled, lines, sample
@@ -24,9 +24,7 @@ from .sd3_fixtures import sd3_clear, sd3_files, sd3_folders, sd3_model
 from .upscale_fixtures import demo, modules, stages, steps, upscale, upscaling
 from .vae_fixtures import vae
 from .weights_fixtures import clear, weights
-
-ROOT = Path(__file__).parents[2]
-HOST = Path(os.environ.get("COMFYUI_HOST", ROOT / ".host" / "ComfyUI-0.3.75"))
+from .zoo_fixtures import zoo_model
 
 # A model of the golden cases -> what distinguishes it; the manifest describes the rest.
 FLUX_MODELS: dict[str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from ..conftest import HOST
+from ..hosts import HOST
 from .zoo import ENTRIES, Entry, Version
 
 ROWS, COLUMNS = 7, 6
