@@ -38,7 +38,7 @@ def qwen_net(kind: str) -> Any:
         network = nets.QwenImageControlNetModel(**sizes, **given)
     else:
         host = comfy.controlnet.QwenFunControlNet
-        heads, depth = sizes["num_attention_heads"], sizes["attention_head_dim"]
+        heads, depth = sizes["num_attention_heads"], 128
         network = nets.QwenImageFunControlNetModel(
             inner_dim=heads * depth,
             num_attention_heads=heads,
