@@ -1,5 +1,7 @@
 """Make the example workflows' thumbnails by running them on the demo's models in a real ComfyUI.
 
+Those of models that the demo has nothing for are drawn.
+
 ``python3 demo/thumbnails.py`` writes a picture beside every workflow, or beside those that it is
 given the names of.
 """
@@ -25,6 +27,7 @@ def main(names: list[str]) -> None:
     """Run workflows, every one if none is named, and write their thumbnails."""
     host = reexec_in_venv()
     from demo.install import write_models
+    from demo.scheme import draw_scheme
     from tools import workflows
     from tools.server import Server
 
@@ -34,6 +37,10 @@ def main(names: list[str]) -> None:
         info = server.object_info()
         for path in workflows.example_workflows():
             if names and path.stem not in names:
+                continue
+            if path.stem not in workflows.painted_by_the_demo():
+                title = workflows.title(workflows.load(path))
+                draw_scheme(title, path.with_suffix(".jpg"), EDGE_PX)
                 continue
             workflow = workflows.with_demo_models(workflows.load(path), shrink=SHRINK)
             entry = server.run(workflows.to_prompt(workflow, info))

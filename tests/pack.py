@@ -6,6 +6,14 @@ from pathlib import Path
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 EXAMPLES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+# Example -> the host that has its model; the demo's models are FLUX.1's.
+OTHER_MODELS = {
+    "clear_flux2_klein": (0, 3, 75),
+    "clear_krea2": (0, 33, 0),
+    "clear_qwen_image_edit": (0, 3, 75),
+    "clear_z_image": (0, 3, 75),
+}
+PAINTED = [name for name in EXAMPLES if name not in OTHER_MODELS]
 NODES = (
     "CLEARLoader",
     "CLEARAttention",

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from pack import EXAMPLES, NODES, shrink
+from pack import EXAMPLES, NODES, OTHER_MODELS, PAINTED, WORKFLOWS, shrink
 from PIL import Image
 
 from .pictures import (
@@ -34,7 +34,30 @@ def test_a_prompt_reports_its_progress_and_leaves_a_picture_that_says_what_clear
     assert re.search(r"radius 8, 32 text \+ 16 x 16 image tokens", saved_report(path))
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", OTHER_MODELS)
+def test_an_example_of_another_model_gives_each_node_what_it_needs(server, name):
+    """All but the files of its models, and choices that this host does not have yet."""
+    from tools import workflows
+
+    workflow, info = workflows.load(WORKFLOWS / f"{name}.json"), server.object_info()
+    version = server.get("/system_stats")["system"]["comfyui_version"]
+    is_known = tuple(map(int, version.split("."))) >= OTHER_MODELS[name]
+    files = {model["name"] for node in workflow["nodes"] for model in models_of(node)}
+    for asked in workflows.to_prompt(workflow, info).values():
+        inputs = info[asked["class_type"]]["input"]
+        assert inputs["required"].keys() <= asked["inputs"].keys()
+        for given, value in asked["inputs"].items():
+            (kind, *options) = {**inputs["required"], **inputs.get("optional", {})}[given]
+            choices = kind if isinstance(kind, list) else (options or [{}])[0].get("options", ())
+            if choices and value not in files and (is_known or value != "krea2"):
+                assert value in choices
+
+
+def models_of(node):
+    return node["properties"].get("models", ())
+
+
+@pytest.mark.parametrize("name", PAINTED)
 def test_an_example_workflow_paints_on_the_demo_model(server, name):
     entry = server.run(prompt_of(server, example(name, shrink=shrink(name))))
     picture = pixels(server.images(entry)[-1])
