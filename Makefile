@@ -25,6 +25,7 @@ check:
 bench:
 	$(PYTHON) benchmarks/cpu/attention.py $(ARGS)
 	$(PYTHON) benchmarks/cpu/host.py
+	$(PYTHON) benchmarks/cpu/families.py
 	$(PYTHON) benchmarks/cpu/plan.py
 	$(PYTHON) benchmarks/cpu/low_memory.py
 	$(PYTHON) benchmarks/cpu/controlnet.py
