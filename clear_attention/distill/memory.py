@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..families.names import ModelSize, NameTable
@@ -43,9 +44,10 @@ class Memory:
 
 def trained_numbers(table: NameTable, size: ModelSize, rank: int) -> int:
     """Count the numbers that a student of this rank trains, pooling weights apart; 0 is whole."""
-    projections = sum(name.endswith(".weight") for name in table.slices(size))
-    per_projection = 2 * rank * size.hidden if rank else size.hidden * (size.hidden + 1)
-    return projections * per_projection
+    if rank:
+        return sum(rank * (rows + columns) for rows, columns in table.shapes(size).values())
+    biases = (rows.offset[2] for name, rows in table.slices(size).items() if name.endswith("bias"))
+    return sum(math.prod(shape) for shape in table.shapes(size).values()) + sum(biases)
 
 
 def estimate(

@@ -15,36 +15,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..families.names import DOWN, LORA_PREFIX, UP, Block, ModelSize, NameTable
+from ..families.names import DOWN, UP, Block, ModelSize, NameTable
 
-WEIGHT = ".weight"
+WEIGHT, BIAS = ".weight", ".bias"
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
 
 class FullDelta(nn.Module):
-    """A change of a whole projection and its bias."""
+    """A change of a whole projection and, where it has one, its bias."""
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, rows: int, columns: int, *, biased: bool) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(hidden, hidden))
-        self.bias = nn.Parameter(torch.zeros(hidden))
+        self.weight = nn.Parameter(torch.zeros(rows, columns))
+        self.bias = nn.Parameter(torch.zeros(rows)) if biased else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the change adds to the projection's output, ``[..., hidden]``."""
-        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        """Return what the change adds to the projection's output, ``[..., rows]``."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
 
 
 class LowRankDelta(nn.Module):
     """A change of limited rank, B A; biases stay, for LoRA files have no place for them."""
 
-    def __init__(self, hidden: int, rank: int, draw: torch.Generator) -> None:
+    def __init__(self, rows: int, columns: int, rank: int, draw: torch.Generator) -> None:
         super().__init__()
-        self.down = nn.Parameter(torch.randn(rank, hidden, generator=draw) / hidden**0.5)
-        self.up = nn.Parameter(torch.zeros(hidden, rank))
+        self.down = nn.Parameter(torch.randn(rank, columns, generator=draw) / columns**0.5)
+        self.up = nn.Parameter(torch.zeros(rows, rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the change adds to the projection's output, ``[..., hidden]``."""
+        """Return what the change adds to the projection's output, ``[..., rows]``."""
         return F.linear(F.linear(x, self.down.to(x.dtype)), self.up.to(x.dtype))
 
 
@@ -64,17 +65,18 @@ class Student(nn.Module):
         self.table, self.size, self.rank = table, size, rank
         self.silent = False
         draw = torch.Generator().manual_seed(seed)
-        self.layers = {  # projection in the file -> fused layer of the host, first row
-            name.removesuffix(WEIGHT): (rows.key.removesuffix(WEIGHT), rows.offset[1])
-            for name, rows in table.slices(size).items()
+        slices = table.slices(size)
+        self.layers = {  # projection in the file -> layer of the host, first row, rows
+            name.removesuffix(WEIGHT): (rows.key.removesuffix(WEIGHT), *rows.offset[1:])
+            for name, rows in slices.items()
             if name.endswith(WEIGHT)
         }
         self.deltas = nn.ModuleDict(
             {
-                _key(layer): LowRankDelta(size.hidden, rank, draw)
+                _key(layer): LowRankDelta(*shape, rank, draw)
                 if rank
-                else FullDelta(size.hidden)
-                for layer in self.layers
+                else FullDelta(*shape, biased=f"{layer}{BIAS}" in slices)
+                for layer, shape in table.shapes(size).items()
             }
         )
         factor = size.pool_factor
@@ -95,9 +97,9 @@ class Student(nn.Module):
     @contextmanager
     def attached(self, network: nn.Module) -> Generator[None]:
         """Let a network compute with the student's projections; afterwards it is as before."""
-        by_host: dict[str, list[tuple[int, nn.Module]]] = {}
-        for layer, (host, row) in self.layers.items():
-            by_host.setdefault(host, []).append((row, self.deltas[_key(layer)]))
+        by_host: dict[str, list[tuple[int, int, nn.Module]]] = {}
+        for layer, (host, row, rows) in self.layers.items():
+            by_host.setdefault(host, []).append((row, rows, self.deltas[_key(layer)]))
         handles = [
             network.get_submodule(host).register_forward_hook(self._adding(deltas))
             for host, deltas in by_host.items()
@@ -117,7 +119,7 @@ class Student(nn.Module):
         finally:
             self.silent = False
 
-    def _adding(self, deltas: list[tuple[int, nn.Module]]) -> Hook:
+    def _adding(self, deltas: list[tuple[int, int, nn.Module]]) -> Hook:
         deltas = sorted(deltas, key=lambda entry: entry[0])
 
         def add(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
@@ -125,8 +127,8 @@ class Student(nn.Module):
                 return out
             parts: list[Tensor] = []
             end = 0
-            for row, delta in deltas:
-                untouched, end = out[..., end:row], row + self.size.hidden
+            for row, rows, delta in deltas:
+                untouched, end = out[..., end:row], row + rows
                 parts += [untouched, out[..., row:end] + delta(args[0])]
             return torch.cat([*parts, out[..., end:]], dim=-1)
 
@@ -158,11 +160,12 @@ class Student(nn.Module):
         if not self.rank:
             raise ValueError("A student of whole matrices has no low-rank form; train with a rank.")
         tensors: dict[str, Tensor] = {}
+        prefix = self.table.lora_prefix
         for layer in self.layers:
             delta = self.delta(layer)
             assert isinstance(delta, LowRankDelta)
-            tensors[f"{LORA_PREFIX}{layer}.{DOWN}"] = delta.down.detach().to("cpu", dtype)
-            tensors[f"{LORA_PREFIX}{layer}.{UP}"] = delta.up.detach().to("cpu", dtype)
+            tensors[f"{prefix}{layer}.{DOWN}"] = delta.down.detach().to("cpu", dtype)
+            tensors[f"{prefix}{layer}.{UP}"] = delta.up.detach().to("cpu", dtype)
         return tensors | self._pooling_tensors(dtype)
 
     def delta(self, layer: str) -> FullDelta | LowRankDelta:

@@ -1,7 +1,6 @@
 """Name tables: which tensors a CLEAR checkpoint has, and which rows of the host's they become.
 
-Checkpoints keep to_q, to_k and to_v apart; the host fuses them row by row into one tensor. A table
-is data, and everything that depends on names is read off it, in both directions.
+A table is data, and everything that depends on names is read off it, in both directions.
 
 A layer comes in one of two forms: as its whole weight and bias, or as a change B A of its weight,
 in the names of an ordinary LoRA. Changes of biases are fused and named as the host has them: its
@@ -12,17 +11,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor
 
+from .projections import BlockKind, Layer, Widths
+
 PARAMETERS = ("weight", "bias")
 LORA_PREFIX = "transformer."
 DOWN, UP = "lora_A.weight", "lora_B.weight"
 ALPHA = "alpha"  # may be absent; divided by the rank, it is a factor of B A
-FORMS = (("", PARAMETERS), (LORA_PREFIX, (DOWN, UP, ALPHA)))
 HOST_PREFIX = "diffusion_model."
 BIAS_CHANGE = "diff_b"  # added to a fused layer's whole bias; may be absent
 BLOCK_NAME = re.compile(r"([a-z_.]+\.)(0|[1-9]\d{0,2})(\.[A-Za-z_0-9.]+)")
@@ -39,42 +39,6 @@ class HostSlice(NamedTuple):
 
 Block = tuple[str, int]
 """A transformer block by kind and index, such as ("double", 3)."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One trained linear layer; ``{}`` in the names stands for the block's index.
-
-    Attributes:
-        file: Name in the checkpoint, without ``.weight``.
-        host: Name of the fused layer in the host's diffusion model.
-        part: Which ``hidden`` rows of the fused layer, counted in units of ``hidden``.
-    """
-
-    file: str
-    host: str
-    part: int
-
-
-@dataclass(frozen=True)
-class BlockKind:
-    """The trained tensors of one kind of transformer block.
-
-    Attributes:
-        name: What the rest of the pack calls it: ``double``, ``single``; ``joint``, ``image``.
-        layers: Linear layers from hidden to hidden, each with a weight and a bias.
-        pooling: Name of the pooling weights in the checkpoint, ``{}`` for the block's index.
-        optional: Whether a checkpoint may have none of these tensors.
-    """
-
-    name: str
-    layers: tuple[Layer, ...]
-    pooling: str
-    optional: bool = False
-
-    def parts(self, host: str) -> int:
-        """Count the trained layers that a fused layer of the host's consists of."""
-        return sum(layer.host == host for layer in self.layers)
 
 
 @dataclass(frozen=True)
@@ -96,16 +60,26 @@ class ModelSize:
         blocks: Number of blocks of each kind.
         pool_factor: Edge of a pooled cell in tokens; 0 without a pooled branch.
         rank: Rank of the changes; 0 for whole weights.
+        own_widths: Widths of the kinds whose projections are not all as wide as the model.
     """
 
     hidden: int
     blocks: Mapping[str, int]
     pool_factor: int
     rank: int = 0
+    own_widths: Mapping[str, Widths] = field(default_factory=dict)
+
+    def widths(self, kind: BlockKind) -> Widths:
+        """Return the widths of a kind's projections."""
+        return self.own_widths.get(kind.name, Widths.square(self.hidden))
 
     def __str__(self) -> str:
         counts = " and ".join(f"{count} {kind}" for kind, count in self.blocks.items() if count)
-        return f"width {self.hidden} with {counts} blocks"
+        own = "".join(
+            f", {kind} of width {widths.hidden} to {widths.query} and {widths.key}"
+            for kind, widths in self.own_widths.items()
+        )
+        return f"width {self.hidden} with {counts} blocks{own}"
 
 
 @dataclass(frozen=True)
@@ -118,29 +92,35 @@ class NameTable:
         kinds: Its kinds of transformer blocks.
         width_per_block: By how much the model is wider for each block of the first kind, where the
             family ties the two; 0 where it does not.
+        lora_prefix: In front of a layer's name in a LoRA, as the host's LoRA loader knows it.
+        published: Whether there are files for it that do not name their family.
     """
 
     family: str
     title: str
     kinds: tuple[BlockKind, ...]
     width_per_block: int = 0
+    lora_prefix: str = LORA_PREFIX
+    published: bool = False
 
     @cached_property
     def _places(self) -> dict[str, tuple[BlockKind, Layer | None, str]]:
         layers = {
-            f"{prefix}{layer.file}.{parameter}": (kind, layer, parameter)
-            for prefix, parameters in FORMS
+            name: (kind, layer, parameter)
             for kind in self.kinds
             for layer in kind.layers
-            for parameter in parameters
+            for name, parameter in self._names_of(layer)
         }
-        biases = {
-            f"{HOST_PREFIX}{layer.host}.{BIAS_CHANGE}": (kind, layer, BIAS_CHANGE)
-            for kind in self.kinds
-            for layer in kind.layers
-        }
-        pooling = {kind.pooling: (kind, None, "") for kind in self.kinds}
-        return {**layers, **biases, **pooling}
+        return {**layers, **{kind.pooling: (kind, None, "") for kind in self.kinds}}
+
+    def _names_of(self, layer: Layer) -> Iterator[tuple[str, str]]:
+        """List all tensors that any form of checkpoint has of a layer, with what each one is."""
+        for parameter in layer.parameters:
+            yield f"{layer.file}.{parameter}", parameter
+        for parameter in (DOWN, UP, ALPHA):
+            yield f"{self.lora_prefix}{layer.file}.{parameter}", parameter
+        if layer.biased:
+            yield f"{HOST_PREFIX}{layer.host}.{BIAS_CHANGE}", BIAS_CHANGE
 
     def place(self, name: str) -> Place | None:
         """Find where a tensor of a checkpoint belongs; None if the name is not in the table."""
@@ -150,10 +130,11 @@ class NameTable:
 
     def names(self, size: ModelSize) -> Iterator[str]:
         """Name all tensors that a checkpoint for a model of this size must have."""
-        prefix, parts = (LORA_PREFIX, (DOWN, UP)) if size.rank else ("", PARAMETERS)
+        prefix = self.lora_prefix if size.rank else ""
         for kind in self.kinds:
             for index in range(size.blocks[kind.name]):
                 for layer in kind.layers:
+                    parts = (DOWN, UP) if size.rank else layer.parameters
                     yield from (f"{prefix}{layer.file.format(index)}.{part}" for part in parts)
                 if size.pool_factor:
                     yield kind.pooling.format(index)
@@ -163,12 +144,22 @@ class NameTable:
         return {
             f"{layer.file.format(index)}.{parameter}": HostSlice(
                 f"{layer.host.format(index)}.{parameter}",
-                (0, layer.part * size.hidden, size.hidden),
+                (0, kind.row(layer, widths), layer.shape(widths)[0]),
             )
+            for kind in self.kinds
+            for widths in [size.widths(kind)]
+            for index in range(size.blocks[kind.name])
+            for layer in kind.layers
+            for parameter in layer.parameters
+        }
+
+    def shapes(self, size: ModelSize) -> dict[str, tuple[int, int]]:
+        """Map every trained layer's name to its rows and columns."""
+        return {
+            layer.file.format(index): layer.shape(size.widths(kind))
             for kind in self.kinds
             for index in range(size.blocks[kind.name])
             for layer in kind.layers
-            for parameter in PARAMETERS
         }
 
     def from_host(self, state: Mapping[str, Tensor], size: ModelSize) -> dict[str, Tensor]:

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 from ..families import network
 from .family import AttentionKind, Family
-from .names import BlockKind, Layer, NameTable
+from .names import NameTable
+from .projections import QKV, attention
 
-
-def _kind(name: str, attention: str, optional: bool = False) -> BlockKind:
-    """Return the names of one attention that every joint block, or the first ones, have."""
-    file, host = f"transformer_blocks.{{}}.{attention}", f"joint_blocks.{{}}.x_block.{attention}"
-    return BlockKind(
-        name=name,
-        layers=(
-            Layer(f"{file}.to_q", f"{host}.qkv", 0),
-            Layer(f"{file}.to_k", f"{host}.qkv", 1),
-            Layer(f"{file}.to_v", f"{host}.qkv", 2),
-            Layer(f"{file}.to_out.0", f"{host}.proj", 0),
-        ),
-        pooling=f"{file}.processor.spatial_weight",
-        optional=optional,
-    )
-
+_LAYERS = (*QKV, "proj")
 
 NAMES = NameTable(
     family="sd3",
     title="SD3",
     kinds=(
-        _kind("joint", "attn"),
+        attention(
+            "joint", "joint_blocks.{}.x_block.attn", _LAYERS, file="transformer_blocks.{}.attn"
+        ),
         # The first blocks of SD3.5 medium attend a second time, among image tokens alone. A
         # checkpoint may leave that attention's weights as the base has them.
-        _kind("image", "attn2", optional=True),
+        attention(
+            "image",
+            "joint_blocks.{}.x_block.attn2",
+            _LAYERS,
+            file="transformer_blocks.{}.attn2",
+            optional=True,
+        ),
     ),
     width_per_block=64,  # as many blocks as heads, each head 64 wide
+    published=True,
 )
 
 SD3 = Family(

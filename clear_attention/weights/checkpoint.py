@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..atomic_files import written_whole
 from ..families import FAMILIES
-from ..families.names import HostSlice, ModelSize, NameTable
+from ..families.names import PARAMETERS, HostSlice, ModelSize, NameTable
 from ..weights import wrong_files
 from .errors import CheckpointError, quoted, some
 from .header import TensorInfo, read_header
@@ -40,7 +40,11 @@ from .model_size import measure
 from .rows import rows_of
 
 TABLES: tuple[NameTable, ...] = tuple(each.names for each in FAMILIES if each.names)
-"""The model families whose checkpoints are read; the first whose blocks are all there is taken."""
+"""The model families whose checkpoints are read.
+
+Their names overlap. A file that does not name its family is taken for the first family that has
+published ones and whose blocks are all there.
+"""
 
 FLOATS = ("BF16", "F16", "F32", "F64", "F8_E4M3", "F8_E5M2")
 
@@ -108,8 +112,7 @@ def read(path: str | os.PathLike[str], radius: int | None = None) -> Checkpoint:
     path = Path(path)
     header = read_header(path)
     names = header.tensors.keys()
-    # Without it, a low-rank checkpoint is a LoRA like any other.
-    mistake = None if RANK in header.metadata else wrong_files.by_tensor_names(names)
+    mistake = _mistake(names, header.metadata)
     if mistake:
         raise CheckpointError(f"{path.name} {mistake}.")
     names_of = _table_for(names, path.name, header.metadata.get(FAMILY))
@@ -183,7 +186,7 @@ def save(
         pool_factor: Edge of a pooled cell in tokens, 0 for no pooling; must agree with the pooling
             weights, from which None takes it.
         base: What the weights were distilled from.
-        family: Key of the model family; None takes the first one that has these names.
+        family: Key of the model family; None takes the first published one with these names.
 
     Raises:
         CheckpointError: The tensors are no whole checkpoint, or have NaN or infinite values.
@@ -209,13 +212,27 @@ def save(
         save_file({name: _alone(tensor) for name, tensor in tensors.items()}, part, metadata)
 
 
+def _mistake(names: Collection[str], metadata: Mapping[str, str]) -> str | None:
+    """Return what a file is instead of a checkpoint; some families name layers as models do."""
+    if RANK in metadata:  # without it, a low-rank checkpoint is a LoRA like any other
+        return None
+    table = next((each for each in TABLES if each.family == metadata.get(FAMILY)), None)
+    others = names if table is None else [name for name in names if not _is_whole(table, name)]
+    return wrong_files.by_tensor_names(others)
+
+
+def _is_whole(table: NameTable, name: str) -> bool:
+    place = table.place(name)
+    return place is not None and place.parameter in PARAMETERS
+
+
 def _table_for(names: Collection[str], source: str, family: str | None = None) -> NameTable:
     """Return the names of a family: of the one that the metadata says, else by the tensors."""
     if not names:
         raise CheckpointError(f"{source} holds no tensors: {wrong_files.DOWNLOAD_AGAIN}.")
     if family is not None:
         return _table_of(family, source)
-    for names_of in TABLES:
+    for names_of in (table for table in TABLES if table.published):
         kinds = {place.kind for place in map(names_of.place, names) if place}
         if all(kind in kinds or kind.optional for kind in names_of.kinds):
             return names_of

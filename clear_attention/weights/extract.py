@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..families.names import BIAS_CHANGE, DOWN, HOST_PREFIX, LORA_PREFIX, UP, HostSlice, NameTable
+from ..families.names import BIAS_CHANGE, DOWN, HOST_PREFIX, UP, HostSlice, NameTable
 from .errors import CheckpointError
 from .rows import WEIGHT, cut
 
@@ -99,7 +99,7 @@ def extract(
         rows: The host's rows that the checkpoint's tensors become, `Checkpoint.rows`.
         base: The base's tensors by the host's names, of a floating-point dtype, any device.
         clear: The checkpoint's tensors by their published names.
-        rank: Rank of the changes, from 1 to the width.
+        rank: Rank of the changes, from 1 to the width of the narrowest projection.
         dtype: Of the file's changes.
         device: Where to compute, in float32.
         progress: Told after each layer.
@@ -107,11 +107,7 @@ def extract(
     Raises:
         CheckpointError: The rank is too large or too small, or the base is not finite.
     """
-    hidden = max(offset[2] for _, offset in rows.values())
-    if not 1 <= rank <= hidden:
-        raise CheckpointError(
-            f"The rank must be from 1 to the model's width of {hidden}, got {rank}."
-        )
+    _check_rank(rank, rows)
     whole = {name: cut(base, place) for name, place in rows.items()}
     names = [name for name in whole if name.endswith(WEIGHT)]
     tensors: dict[str, Tensor] = {}
@@ -124,7 +120,7 @@ def extract(
                 f"The base must have finite weights, got NaN or infinite ones for {name}."
             )
         up, down = (factor.to(dtype).contiguous() for factor in factors(change, rank))
-        layer = LORA_PREFIX + name.removesuffix(WEIGHT)
+        layer = table.lora_prefix + name.removesuffix(WEIGHT)
         tensors[f"{layer}.{DOWN}"], tensors[f"{layer}.{UP}"] = down.cpu(), up.cpu()
         lost = _square(change - up.float() @ down.float())
         layers.append(LayerError(_kind(table, name), square, lost))
@@ -134,6 +130,13 @@ def extract(
     tensors |= biases
     pooling = {name: t for name, t in clear.items() if name not in whole}
     return Extracted(tensors | pooling, rank, tuple(layers))
+
+
+def _check_rank(rank: int, rows: Mapping[str, HostSlice]) -> None:
+    counts = {offset[2] for _, offset in rows.values()}
+    most, what = min(counts), "the model's width" if len(counts) == 1 else "the narrowest keys' width"
+    if not 1 <= rank <= most:
+        raise CheckpointError(f"The rank must be from 1 to {what} of {most}, got {rank}.")
 
 
 def difference(clear: Tensor, base: Tensor, device: torch.device | str) -> Tensor:
@@ -205,4 +208,4 @@ def _square(matrix: Tensor) -> float:
 def _kind(table: NameTable, name: str) -> str:
     place = table.place(name)
     assert place is not None and place.layer is not None
-    return f"{place.kind.name} {place.layer.file.rpartition('.attn')[2].partition('.')[2]}"
+    return f"{place.kind.name} {place.layer.role}"

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..families.names import LORA_PREFIX
+from ..families.names import DOWN
 from ..weights import checkpoint
 from .errors import CheckpointError, some
 
@@ -43,9 +43,9 @@ def save(
         CheckpointError: The tensors are no whole set of changes, or have NaN or infinite values.
         OSError: The file cannot be written.
     """
-    if not any(name.startswith(LORA_PREFIX) for name in tensors):
+    if not any(name.endswith(f".{DOWN}") for name in tensors):
         raise CheckpointError(
-            f"{os.path.basename(path)} must hold low-rank changes, named {LORA_PREFIX}*, "
+            f"{os.path.basename(path)} must hold low-rank changes, named *.{DOWN}, "
             f"got {some(tensors)}."
         )
     checkpoint.save(path, tensors, radius=radius, pool_factor=pool_factor, base=base, family=family)

@@ -10,11 +10,11 @@ from ..families.names import (
     DOWN,
     PARAMETERS,
     UP,
-    BlockKind,
     ModelSize,
     NameTable,
     Place,
 )
+from ..families.projections import BlockKind, Role, Widths
 from .errors import CheckpointError, quoted, some
 
 Shape = tuple[int, ...]
@@ -32,11 +32,16 @@ def measure(table: NameTable, shapes: Mapping[str, Shape], source: str) -> Model
         CheckpointError: There are tensors too many, too few, or of another shape.
     """
     places = _places(table, shapes, source)
+    hidden = _hidden(places, shapes)
+    widths = {
+        kind.name: _own_widths(kind, places, shapes) for kind in table.kinds if kind.own_widths
+    }
     size = ModelSize(
-        hidden=_hidden(places, shapes),
+        hidden=hidden,
         blocks={kind.name: _blocks(kind, places.values()) for kind in table.kinds},
         pool_factor=_pool_factor(places, shapes),
         rank=_rank(places, shapes, source),
+        own_widths={k: own for k, own in widths.items() if own != Widths.square(hidden)},
     )
     missing = [name for name in table.names(size) if name not in shapes]
     if missing:
@@ -82,8 +87,34 @@ def _check_depth(table: NameTable, size: ModelSize, source: str) -> None:
 
 
 def _hidden(places: Mapping[str, Place], shapes: Mapping[str, Shape]) -> int:
-    """Return the rows of the first weight; all shapes are checked against them afterwards."""
-    return _first_rows(places, shapes, ("weight", UP))
+    """Return the model's width; all shapes are checked against it afterwards.
+
+    It is the rows of the first weight. Where no kind is sure to be as wide as the model, it is the
+    columns of the first queries.
+    """
+    square = {name: place for name, place in places.items() if not place.kind.own_widths}
+    if square:
+        return _first_size(square, shapes, ("weight", UP), 0)
+    return _first_size(_of_role(places, "to_q"), shapes, ("weight", DOWN), 1)
+
+
+def _own_widths(
+    kind: BlockKind, places: Mapping[str, Place], shapes: Mapping[str, Shape]
+) -> Widths:
+    """Return the widths of a kind's first queries and keys."""
+    own = {name: place for name, place in places.items() if place.kind is kind}
+    queries, keys = _of_role(own, "to_q"), _of_role(own, "to_k")
+    return Widths(
+        hidden=_first_size(queries, shapes, ("weight", DOWN), 1),
+        query=_first_size(queries, shapes, ("weight", UP), 0),
+        key=_first_size(keys, shapes, ("weight", UP), 0),
+    )
+
+
+def _of_role(places: Mapping[str, Place], role: Role) -> dict[str, Place]:
+    return {
+        name: place for name, place in places.items() if place.layer and place.layer.role == role
+    }
 
 
 def _rank(places: Mapping[str, Place], shapes: Mapping[str, Shape], source: str) -> int:
@@ -96,18 +127,21 @@ def _rank(places: Mapping[str, Place], shapes: Mapping[str, Shape], source: str)
             f"{source} mixes whole weights ({some(whole, 1)}) "
             f"and low-rank changes ({some(changes, 1)}): a checkpoint must have one or the other."
         )
-    return _first_rows(places, shapes, (DOWN,)) if changes else 0
+    return _first_size(places, shapes, (DOWN,), 0) if changes else 0
 
 
-def _first_rows(
-    places: Mapping[str, Place], shapes: Mapping[str, Shape], parameters: Collection[str]
+def _first_size(
+    places: Mapping[str, Place],
+    shapes: Mapping[str, Shape],
+    parameters: Collection[str],
+    dimension: int,
 ) -> int:
-    rows = (
-        shapes[name][0]
+    sizes = (
+        shapes[name][dimension]
         for name, place in places.items()
-        if place.parameter in parameters and shapes[name]
+        if place.parameter in parameters and len(shapes[name]) > dimension
     )
-    return max(1, next(rows, 1))
+    return max(1, next(sizes, 1))
 
 
 def _pool_factor(places: Mapping[str, Place], shapes: Mapping[str, Shape]) -> int:
@@ -127,11 +161,13 @@ def _without_more_rows(place: Place, shape: Shape, wanted: Shape) -> Shape:
 def _wanted_shape(place: Place, size: ModelSize) -> Shape:
     if place.layer is None:
         return (1, 1, 1, size.pool_factor, 1, size.pool_factor, 1)
+    widths = size.widths(place.kind)
+    rows, columns = place.layer.shape(widths)
     return {
-        "weight": (size.hidden, size.hidden),
-        "bias": (size.hidden,),
-        DOWN: (size.rank, size.hidden),
-        UP: (size.hidden, size.rank),
+        "weight": (rows, columns),
+        "bias": (rows,),
+        DOWN: (size.rank, columns),
+        UP: (rows, size.rank),
         ALPHA: (),
-        BIAS_CHANGE: (place.kind.parts(place.layer.host) * size.hidden,),
+        BIAS_CHANGE: (place.kind.rows(place.layer.host, widths),),
     }[place.parameter]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..families.names import BIAS_CHANGE, HOST_PREFIX, LORA_PREFIX, HostSlice, ModelSize, NameTable
+from ..families.names import BIAS_CHANGE, HOST_PREFIX, HostSlice, ModelSize, NameTable
 
 WEIGHT = ".weight"
 
@@ -35,7 +35,7 @@ def change_rows(table: NameTable, size: ModelSize) -> dict[str, HostSlice]:
     Changes are named as a LoRA's layers are: ``transformer.transformer_blocks.0.attn.to_q``.
     """
     return {
-        LORA_PREFIX + name.removesuffix(WEIGHT): rows
+        table.lora_prefix + name.removesuffix(WEIGHT): rows
         for name, rows in table.slices(size).items()
         if name.endswith(WEIGHT)
     }

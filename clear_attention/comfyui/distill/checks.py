@@ -43,5 +43,7 @@ def require_shares(accelerator: Accelerator, model: ModelPatcher, config: RunCon
             "A student in shards needs the blocks to be recomputed, got gradient_checkpointing = "
             "false: set training.gradient_checkpointing = true."
         )
-    rows = {table_and_size(model)[1].hidden, student.rank, student.pool_factor}
+    table, size = table_and_size(model)
+    shapes = table.shapes(size).values()
+    rows = {rows for rows, _ in shapes} | {student.rank, student.pool_factor}
     require_even(accelerator, config.optimiser.name, rows)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import comfy.utils
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
-from ...families.names import BIAS_CHANGE, BlockKind, HostSlice, ModelSize, NameTable
+from ...families.names import BIAS_CHANGE, HostSlice, ModelSize, NameTable
 from ...families.names import HOST_PREFIX as PREFIX
+from ...families.projections import BlockKind, Widths
 from ...weights import checkpoint
 from ...weights.checkpoint import Checkpoint
 from ...weights.errors import CheckpointError, some
@@ -93,12 +95,11 @@ def check_fits(model: ModelPatcher, found: Checkpoint, title: str = "the model")
             f"{name} is made for {found.table.title}, {title} is {kind}. "
             f"{choose} a model of {found.table.title}."
         )
-    # The module knows its width; the tensors' shapes may be those of packed, quantised ones.
-    width = family.network(plain).hidden
+    own = _size(found.table, plain, blocks)
     left_out = {kind: 0 for kind in blocks if not size.blocks[kind]}
-    if (width, {**blocks, **left_out}) != (size.hidden, size.blocks):
-        model_size = ModelSize(width, blocks, 0)
-        raise CheckpointError(f"{name} is made for a model of {size}, {title} has {model_size}.")
+    fits = (own.hidden, own.own_widths) == (size.hidden, size.own_widths)
+    if not fits or {**blocks, **left_out} != size.blocks:
+        raise CheckpointError(f"{name} is made for a model of {size}, {title} has {own}.")
     lacking = {rows.key for rows in found.rows.values()} - names
     if lacking:
         raise CheckpointError(
@@ -119,6 +120,27 @@ def _count_blocks(names: Collection[str], kind: BlockKind) -> int:
     return sum(name.startswith(before) and name.endswith(behind) for name in names)
 
 
+def _size(table: NameTable, network: nn.Module, blocks: Mapping[str, int]) -> ModelSize:
+    """Return a model's size by its layers; tensors may have shapes of packed, quantised ones."""
+    hidden = _layer(network, table.kinds[0], 0).in_features
+    widths = {kind.name: _widths(network, kind) for kind in table.kinds if kind.own_widths}
+    own = {name: widths for name, widths in widths.items() if widths != Widths.square(hidden)}
+    return ModelSize(hidden, blocks, 0, own_widths=own)
+
+
+def _widths(network: nn.Module, kind: BlockKind) -> Widths:
+    queries, keys = _layer(network, kind, 0), _layer(network, kind, 1)
+    query, key = queries.out_features, keys.out_features
+    if queries is keys:
+        query = _layer(network, kind, 3).in_features
+        key = (queries.out_features - query) // 2
+    return Widths(queries.in_features, query, key)
+
+
+def _layer(network: nn.Module, kind: BlockKind, number: int) -> Any:
+    return network.get_submodule(kind.layers[number].host.format(0))
+
+
 def table_and_size(model: ModelPatcher) -> tuple[NameTable, ModelSize]:
     """Return a model's names of its attention projections, its width and its number of blocks.
 
@@ -132,7 +154,7 @@ def table_and_size(model: ModelPatcher) -> tuple[NameTable, ModelSize]:
     if table is not None:
         blocks = {kind.name: _count_blocks(names, kind) for kind in table.kinds}
         if all(blocks[kind.name] or kind.optional for kind in table.kinds):
-            return table, ModelSize(family.network(plain).hidden, blocks, 0)
+            return table, _size(table, plain, blocks)
     kind = family.title if table is None else type(plain).__name__
     known = " and ".join(table.title for table in checkpoint.TABLES)
     raise CheckpointError(f"CLEAR weights are known for {known}, the model is {kind}.")
