@@ -93,7 +93,7 @@ class BlockKind:
 def attention(
     name: str,
     host: str,
-    layers: Sequence[str],
+    layers: Sequence[str] = ROLES,
     *,
     file: str = "",
     biased: Collection[Role] = ROLES,
@@ -128,3 +128,8 @@ def attention(
         optional=optional,
         own_widths=own_widths,
     )
+
+
+def grouped(name: str, host: str, layers: Sequence[str] = ROLES, *, file: str = "") -> BlockKind:
+    """Describe an attention without biases, whose heads of keys serve several heads of queries."""
+    return attention(name, host, layers, file=file, biased=(), own_widths=True)
