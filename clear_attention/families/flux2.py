@@ -5,5 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..families import flux
+from .names import NameTable
 
-FLUX2 = replace(flux.FLUX, key="flux2", title="FLUX.2", names=None, patch=1, latent_px=16)
+NAMES = NameTable(family="flux2", title="FLUX.2", kinds=flux.kinds(biased=()))
+
+FLUX2 = replace(flux.FLUX, key="flux2", title="FLUX.2", names=NAMES, patch=1, latent_px=16)

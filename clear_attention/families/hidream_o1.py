@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from .family import AttentionKind, Family
+from .names import HOST_PREFIX, NameTable
+from .projections import grouped
+
+NAMES = NameTable(
+    family="hidream_o1",
+    title="HiDream-O1",
+    kinds=(
+        grouped(
+            "joint",
+            "language_model.layers.{}.self_attn",
+            ("q_proj", "k_proj", "v_proj", "o_proj"),
+        ),
+    ),
+    lora_prefix=HOST_PREFIX,
+)
 
 HIDREAM_O1 = Family(
     key="hidream_o1",
@@ -11,4 +26,5 @@ HIDREAM_O1 = Family(
     cached="text",
     patch=32,
     latent_px=1,
+    names=NAMES,
 )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ..families import flux
 from .family import AttentionKind, Family
+
+NAMES = replace(flux.NAMES, family="hunyuan_image", title="Hunyuan Image 2.1", published=False)
 
 HUNYUAN_IMAGE = Family(
     key="hunyuan_image",
@@ -10,4 +15,5 @@ HUNYUAN_IMAGE = Family(
     kinds=(AttentionKind("double"), AttentionKind("single")),
     patch=1,
     latent_px=32,
+    names=NAMES,
 )

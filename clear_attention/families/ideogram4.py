@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from .family import AttentionKind, Family
+from .names import NameTable
+from .projections import QKV, attention
+
+NAMES = NameTable(
+    family="ideogram4",
+    title="Ideogram 4",
+    kinds=(attention("joint", "layers.{}.attention", (*QKV, "o"), biased=()),),
+)
 
 IDEOGRAM4 = Family(
     key="ideogram4",
@@ -10,4 +18,5 @@ IDEOGRAM4 = Family(
     kinds=(AttentionKind("joint"),),
     patch=1,
     latent_px=16,
+    names=NAMES,
 )

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from .family import AttentionKind, Family
+from .names import NameTable
+from .projections import grouped
+
+NAMES = NameTable(
+    family="krea2",
+    title="Krea 2",
+    kinds=(
+        grouped(
+            *("joint", "blocks.{}.attn", ("wq", "wk", "wv", "wo")),
+            file="transformer_blocks.{}.attn",
+        ),
+    ),
+)
 
 KREA2 = Family(
     key="krea2",
     title="Krea 2",
     kinds=(AttentionKind("joint"),),
+    names=NAMES,
 )

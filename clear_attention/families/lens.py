@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from .family import IMAGE_FIRST, AttentionKind, Family
+from .names import NameTable
+from .projections import attention
+
+NAMES = NameTable(
+    family="lens",
+    title="Lens",
+    kinds=(attention("joint", "transformer_blocks.{}.attn", (*["img_qkv"] * 3, "to_out.0")),),
+)
 
 LENS = Family(
     key="lens",
@@ -11,4 +19,5 @@ LENS = Family(
     order=IMAGE_FIRST,
     patch=1,
     latent_px=16,
+    names=NAMES,
 )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ..families import qwen_image
 from .family import AttentionKind, Family
+
+NAMES = replace(qwen_image.NAMES, family="mage_flow", title="Mage-Flow")
 
 MAGE_FLOW = Family(
     key="mage_flow",
@@ -10,4 +15,5 @@ MAGE_FLOW = Family(
     kinds=(AttentionKind("joint"),),
     patch=1,
     latent_px=16,
+    names=NAMES,
 )

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from .family import AttentionKind, Family
+from .names import HOST_PREFIX, NameTable
+from .projections import grouped
+
+NAMES = NameTable(
+    family="omnigen2",
+    title="OmniGen2",
+    kinds=(grouped("refiner", "noise_refiner.{}.attn"), grouped("joint", "layers.{}.attn")),
+    lora_prefix=HOST_PREFIX,
+)
 
 OMNIGEN2 = Family(
     key="omnigen2",
     title="OmniGen2",
     kinds=(AttentionKind("refiner", image_only=True), AttentionKind("joint")),
+    names=NAMES,
 )

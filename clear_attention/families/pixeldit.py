@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 from .family import AttentionKind, Family
+from .names import NameTable
+from .projections import QKV, attention
+
+NAMES = NameTable(
+    family="pixeldit",
+    title="PixelDiT",
+    kinds=(
+        attention(
+            *("joint", "patch_blocks.{}.attn", (*["qkv_x"] * 3, "proj_x")), biased=("to_out.0",)
+        ),
+        attention(
+            *("pixel", "pixel_blocks.{}.attn", (*QKV, "proj")),
+            biased=("to_out.0",),
+            own_widths=True,
+        ),
+    ),
+)
 
 PIXELDIT = Family(
     key="pixeldit",
@@ -10,4 +27,5 @@ PIXELDIT = Family(
     kinds=(AttentionKind("joint"), AttentionKind("pixel", image_only=True)),
     patch=16,
     latent_px=1,
+    names=NAMES,
 )

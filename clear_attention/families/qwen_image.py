@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from .family import AttentionKind, Family
+from .names import NameTable
+from .projections import attention
+
+NAMES = NameTable(
+    family="qwen_image",
+    title="Qwen-Image",
+    kinds=(attention("joint", "transformer_blocks.{}.attn"),),
+)
 
 QWEN_IMAGE = Family(
     key="qwen_image",
     title="Qwen-Image",
     kinds=(AttentionKind("joint"),),
+    names=NAMES,
 )

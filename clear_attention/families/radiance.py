@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..families import chroma
+from ..families import chroma, flux
+
+NAMES = replace(flux.NAMES, family="radiance", title="Chroma Radiance", published=False)
 
 RADIANCE = replace(
-    chroma.CHROMA, key="radiance", title="Chroma Radiance", names=None, patch=16, latent_px=1
+    chroma.CHROMA, key="radiance", title="Chroma Radiance", names=NAMES, patch=16, latent_px=1
 )

@@ -5,5 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..families import lumina2
+from .names import NameTable
+from .projections import QKV, attention
 
-Z_IMAGE = replace(lumina2.LUMINA2, key="z_image", title="Z-Image", pads_to=32)
+NAMES = NameTable(
+    family="z_image",
+    title="Z-Image",
+    kinds=tuple(
+        attention(kind, path, (*QKV, "out"), file=path, biased=())
+        for kind, path in (
+            ("refiner", "noise_refiner.{}.attention"),
+            ("joint", "layers.{}.attention"),
+        )
+    ),
+)
+
+Z_IMAGE = replace(lumina2.LUMINA2, key="z_image", title="Z-Image", pads_to=32, names=NAMES)

@@ -247,7 +247,7 @@ def _table_of(family: str, source: str) -> NameTable:
         return known[family]
     raise CheckpointError(
         f"{source} is made for a model of the family {quoted(family)}, "
-        f"supported are {' and '.join(known)}: update CLEAR Attention."
+        f"supported are {', '.join(known)}: update CLEAR Attention."
     )
 
 

@@ -134,7 +134,8 @@ def extract(
 
 def _check_rank(rank: int, rows: Mapping[str, HostSlice]) -> None:
     counts = {offset[2] for _, offset in rows.values()}
-    most, what = min(counts), "the model's width" if len(counts) == 1 else "the narrowest keys' width"
+    most = min(counts)
+    what = "the model's width" if len(counts) == 1 else "its keys' width"
     if not 1 <= rank <= most:
         raise CheckpointError(f"The rank must be from 1 to {what} of {most}, got {rank}.")
 

@@ -156,5 +156,5 @@ def table_and_size(model: ModelPatcher) -> tuple[NameTable, ModelSize]:
         if all(blocks[kind.name] or kind.optional for kind in table.kinds):
             return table, _size(table, plain, blocks)
     kind = family.title if table is None else type(plain).__name__
-    known = " and ".join(table.title for table in checkpoint.TABLES)
+    known = ", ".join(table.title for table in checkpoint.TABLES)
     raise CheckpointError(f"CLEAR weights are known for {known}, the model is {kind}.")
