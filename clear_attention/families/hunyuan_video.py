@@ -7,5 +7,10 @@ from dataclasses import replace
 from ..families import hunyuan_image
 
 HUNYUAN_VIDEO = replace(
-    hunyuan_image.HUNYUAN_IMAGE, key="hunyuan_video", title="Hunyuan Video", patch=2, latent_px=8
+    hunyuan_image.HUNYUAN_IMAGE,
+    key="hunyuan_video",
+    title="Hunyuan Video",
+    names=None,
+    patch=2,
+    latent_px=8,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..families import lumina2
-from .names import NameTable
+from .names import HOST_PREFIX, NameTable
 from .projections import QKV, attention
 
 NAMES = NameTable(
@@ -18,6 +18,7 @@ NAMES = NameTable(
             ("joint", "layers.{}.attention"),
         )
     ),
+    lora_prefix=HOST_PREFIX,  # which older hosts know, too
 )
 
 Z_IMAGE = replace(lumina2.LUMINA2, key="z_image", title="Z-Image", pads_to=32, names=NAMES)

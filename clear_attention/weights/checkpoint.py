@@ -217,13 +217,13 @@ def _mistake(names: Collection[str], metadata: Mapping[str, str]) -> str | None:
     if RANK in metadata:  # without it, a low-rank checkpoint is a LoRA like any other
         return None
     table = next((each for each in TABLES if each.family == metadata.get(FAMILY)), None)
-    others = names if table is None else [name for name in names if not _is_whole(table, name)]
+    others = names if table is None else [name for name in names if not _is_own(table, name)]
     return wrong_files.by_tensor_names(others)
 
 
-def _is_whole(table: NameTable, name: str) -> bool:
+def _is_own(table: NameTable, name: str) -> bool:
     place = table.place(name)
-    return place is not None and place.parameter in PARAMETERS
+    return place is not None and (place.layer is None or place.parameter in PARAMETERS)
 
 
 def _table_for(names: Collection[str], source: str, family: str | None = None) -> NameTable:

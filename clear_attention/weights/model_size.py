@@ -32,16 +32,18 @@ def measure(table: NameTable, shapes: Mapping[str, Shape], source: str) -> Model
         CheckpointError: There are tensors too many, too few, or of another shape.
     """
     places = _places(table, shapes, source)
-    hidden = _hidden(places, shapes)
-    widths = {
-        kind.name: _own_widths(kind, places, shapes) for kind in table.kinds if kind.own_widths
-    }
+    widths = {kind.name: _own_widths(kind, places, shapes) for kind in table.kinds}
+    hidden = _hidden(places, shapes) or widths[table.kinds[0].name].hidden
     size = ModelSize(
         hidden=hidden,
         blocks={kind.name: _blocks(kind, places.values()) for kind in table.kinds},
         pool_factor=_pool_factor(places, shapes),
         rank=_rank(places, shapes, source),
-        own_widths={k: own for k, own in widths.items() if own != Widths.square(hidden)},
+        own_widths={
+            kind.name: widths[kind.name]
+            for kind in table.kinds
+            if kind.own_widths and widths[kind.name] != Widths.square(hidden)
+        },
     )
     missing = [name for name in table.names(size) if name not in shapes]
     if missing:
@@ -87,15 +89,12 @@ def _check_depth(table: NameTable, size: ModelSize, source: str) -> None:
 
 
 def _hidden(places: Mapping[str, Place], shapes: Mapping[str, Shape]) -> int:
-    """Return the model's width; all shapes are checked against it afterwards.
+    """Return the rows of the first weight, against which all shapes are checked afterwards.
 
-    It is the rows of the first weight. Where no kind is sure to be as wide as the model, it is the
-    columns of the first queries.
+    Kinds that may have widths of their own do not count; 0 if there are no others.
     """
     square = {name: place for name, place in places.items() if not place.kind.own_widths}
-    if square:
-        return _first_size(square, shapes, ("weight", UP), 0)
-    return _first_size(_of_role(places, "to_q"), shapes, ("weight", DOWN), 1)
+    return _first_size(square, shapes, ("weight", UP), 0) if square else 0
 
 
 def _own_widths(

@@ -169,7 +169,7 @@ def test_what_the_metadata_says_is_believed(published_file, tmp_path):
 @pytest.mark.parametrize("family", ["qwen", "", "\n\u202e" * 99])
 def test_a_family_that_is_not_known_is_named(family, tmp_path):
     metadata = {"clear.family": family, "clear.radius": "8"}
-    refuse(written(tmp_path, made_up(), metadata), "of the family", "flux and sd3")
+    refuse(written(tmp_path, made_up(), metadata), "of the family", "flux, sd3")
 
 
 @pytest.mark.parametrize(("joint", "hidden"), [(3, 128), (1, 128), (2, 64)])

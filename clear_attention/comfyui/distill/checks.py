@@ -12,7 +12,7 @@ from ...distill.workers.processes import Accelerator, require_divisible
 from ...distill.workers.sharding import require_even, sharded
 from ..core.blocks import block_counts
 from ..weights.base import table_and_size
-from .denoiser import require_plain_weights, require_trainable
+from .trainable import require_plain_weights, require_trainable
 
 
 def require_possible(model: ModelPatcher, config: RunConfig) -> None:

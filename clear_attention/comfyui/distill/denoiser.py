@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from typing import Any
 
-import comfy.ldm.flux.math
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -19,14 +18,14 @@ from torch.utils.checkpoint import checkpoint
 from ...distill.data.shards import Samples
 from ...distill.denoiser import Local, Recorder
 from ...pooling import Pooling
-from ..core import host
 from ..core.model_call import RECORDER_KEY
-from ..core.patch import SETTINGS_KEY, settings_of, with_settings
+from ..core.patch import SETTINGS_KEY, with_settings
 from ..core.settings import Settings, WindowSettings
 from ..families import plain_module, require_family
-from ..weights.base import plain_weights, table_and_size
+from ..weights.base import table_and_size
 from .sampling import given
 from .teacher import fingerprint_of
+from .trainable import require_trainable
 
 
 class HostDenoiser:
@@ -84,8 +83,8 @@ class HostDenoiser:
             noise=noisy,
             device=noisy.device,
             cross_attn=samples.context,
-            pooled_output=given(samples.pooled),
             guidance=guidance,
+            **given(self.patcher, samples.context, samples.pooled),
         )
         arguments = {
             name: entry.process_cond(batch_size=len(noisy), device=noisy.device).cond
@@ -176,40 +175,6 @@ class OverwritingNothing(TorchFunctionMode):
 
 def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
-
-
-def require_trainable(model: ModelPatcher) -> None:
-    """Check what can be checked of a teacher before hours of painting.
-
-    Raises:
-        ValueError: CLEAR does not know its architecture, its attention is local already, or the
-            host cannot train it.
-    """
-    family = require_family(model)
-    table_and_size(model)
-    if settings_of(model).local is not None:
-        raise ValueError(
-            "The model to distil has a CLEAR window already, and would teach what it does not see: "
-            "connect the model from in front of the CLEAR node."
-        )
-    # Hosts from 0.8 to 0.18 do so whenever comfy-kitchen is installed; newer ones ask first.
-    fused = comfy.ldm.flux.math.apply_rope.__module__.startswith("comfy_kitchen")
-    if family.data.is_rotary and fused:
-        raise ValueError(
-            f"ComfyUI {host.HOST_VERSION} with comfy-kitchen cannot train {family.title}: its "
-            "fused rotary positions have no gradient. Update ComfyUI to 0.19 or newer."
-        )
-
-
-def require_plain_weights(model: ModelPatcher) -> None:
-    """Check that a file of whole weights can be written: W + D needs a W that is not quantised.
-
-    Raises:
-        ValueError: The teacher's projections are quantised.
-    """
-    table, size = table_and_size(model)
-    otherwise = ", or set a rank, which works with quantised models too"
-    plain_weights(model, table.slices(size).values(), "The model to distil", otherwise)
 
 
 def window_settings(local: Local) -> WindowSettings:

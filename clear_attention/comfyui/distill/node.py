@@ -138,7 +138,9 @@ class NodeScreen:
     def pictures(self, step: int, teacher: Tensor, student: Tensor) -> None:
         """Keep teacher above student, and show it in the node."""
         with torch.inference_mode():
-            sheet = contact_sheet([self.vae.decode(latent) for latent in (teacher, student)])
+            # A VAE that knows frames gives one for each picture.
+            decoded = [self.vae.decode(latent) for latent in (teacher, student)]
+            sheet = contact_sheet([each.reshape(-1, *each.shape[-3:]) for each in decoded])
         self.sheet = sheet[None]
         save_picture(sheet, self.folder / f"step-{step:07}.png")
         shown = Image.fromarray((sheet * 255).round().byte().numpy())

@@ -17,6 +17,9 @@ from torch import Tensor
 from ...distill.config import RunConfig, one_of
 from ..families import require_family
 
+KEPT = ("pooled_output", "attention_mask")
+"""What else than the embedding may come of a prompt; masks hide nothing of one that is alone."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
@@ -67,14 +70,16 @@ class Painter:
             size_px: Height and width.
 
         Returns:
-            Latents as a VAE gives them, ``[B, C, H, W]`` float32.
+            Latents as a VAE gives them, ``[B, C, H, W]`` float32, or ``[B, C, 1, H, W]`` of models
+            that know frames.
         """
         channels = model.get_model_object("latent_format").latent_channels
         latent_px = require_family(model).data.latent_px
         latent = torch.zeros(1, channels, *(edge // latent_px for edge in size_px))
+        latent = comfy.sample.fix_empty_latent_channels(model, latent)
         noise = torch.cat([comfy.sample.prepare_noise(latent, seed) for seed in seeds])
-        positive = self._conditioning(stack(prompts))
-        negative = self._conditioning(self.negative) if self.negative else positive
+        positive = self._conditioning(model, stack(prompts))
+        negative = self._conditioning(model, self.negative) if self.negative else positive
         return comfy.sample.sample(
             model,
             noise,
@@ -90,9 +95,9 @@ class Painter:
             seed=0,
         ).float()
 
-    def _conditioning(self, prompt: Prompt) -> list[list[Any]]:
-        extra = {"pooled_output": given(prompt.pooled), "guidance": self.guidance}
-        return [[prompt.context, extra]]
+    def _conditioning(self, model: ModelPatcher, prompt: Prompt) -> list[list[Any]]:
+        extra = given(model, prompt.context, prompt.pooled)
+        return [[prompt.context, {**extra, "guidance": self.guidance}]]
 
 
 def painter_of(config: RunConfig, clip: Any) -> Painter:
@@ -116,15 +121,37 @@ def painter_of(config: RunConfig, clip: Any) -> Painter:
 
 
 def encode(clip: Any, text: str) -> Prompt:
-    """Encode a prompt with a CLIP, as CLIPTextEncode does it."""
+    """Encode a prompt with a CLIP, as CLIPTextEncode does it.
+
+    Raises:
+        ValueError: The model takes more of it than is kept.
+    """
     (context, extra), *_ = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    further = [key for key, value in extra.items() if key not in KEPT and value is not None]
+    tensors = [key for key in further if isinstance(extra[key], Tensor)]
+    if tensors:
+        raise ValueError(
+            "A prompt must be one text embedding and at most one pooled vector to be distilled "
+            f"with, got also {', '.join(tensors)} from the text encoder: models that take more "
+            "cannot be distilled."
+        )
     pooled = extra.get("pooled_output")
     return Prompt(context.cpu(), context.new_zeros(1, 0).cpu() if pooled is None else pooled.cpu())
 
 
-def given(pooled: Tensor) -> Tensor | None:
-    """Return pooled text vectors ``[B, P]`` as the host takes them: None where there are none."""
-    return pooled if pooled.shape[-1] else None
+def given(model: ModelPatcher, context: Tensor, pooled: Tensor) -> dict[str, Any]:
+    """Return what a MODEL takes of prompts beside their embedding.
+
+    Args:
+        model: A MODEL.
+        context: Embeddings ``[B, T, D]``.
+        pooled: Pooled vectors ``[B, P]``, of width 0 where there are none.
+    """
+    masks = {"attention_mask": torch.ones(context.shape[:2], device=context.device).long()}
+    return {
+        "pooled_output": pooled if pooled.shape[-1] else None,
+        **(masks if require_family(model).counts_by_mask else {}),
+    }
 
 
 def stack(prompts: Sequence[Prompt]) -> Prompt:

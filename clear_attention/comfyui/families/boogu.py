@@ -19,4 +19,5 @@ BOOGU = HostFamily(
         ),
         HostBlocks("single", "single_stream_layers", block="OmniGen2TransformerBlock"),
     ),
+    counts_by_mask=True,
 )

@@ -110,6 +110,7 @@ class HostFamily:
         in_batch: Whether the frames of a latent are pictures of their own in the batch.
         by_length: Whether any attention call whose tokens can hold the grid is the picture's. If
             not, only calls inside named blocks are.
+        counts_by_mask: Whether the host counts the text's tokens by a mask, which must be there.
         runner: The method that runs the blocks, which other nodes are known to replace.
         names_blocks_since: The first host version that tells the attention which block is running,
             in the words of `blocks`, or None.
@@ -127,6 +128,7 @@ class HostFamily:
     older: tuple[tuple[int, ...], tuple[Part, ...]] | None = None
     in_batch: bool = False
     by_length: bool = False
+    counts_by_mask: bool = False
     runner: str | None = None
     names_blocks_since: tuple[int, ...] | None = None
 

@@ -12,4 +12,5 @@ OMNIGEN2 = HostFamily(
         HostBlocks("refiner", "noise_refiner", block="OmniGen2TransformerBlock"),
         HostBlocks("joint", "layers", block="OmniGen2TransformerBlock"),
     ),
+    counts_by_mask=True,
 )
