@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .test_contract import RADIUS, ROUNDING, WHOLE
-from .zoo import ENTRIES, words
+from .test_contract import RADIUS, WHOLE, assert_same
+from .zoo import ENTRIES, MIDDLE, NEVER, words
 from .zoo_models import (
+    COLUMNS,
+    ROWS,
     conditioning,
     host_version,
     latent,
@@ -24,10 +26,11 @@ REFERENCES = [
     for method in methods(ENTRIES[name])
 ]
 VERSION = host_version()
-MASKED = [name for name in present() if ENTRIES[name].masked_since <= VERSION]
+MASKED = [name for name in present() if ENTRIES[name].masked_since != NEVER]
 FRAMES = [
     name for name in present() if ENTRIES[name].frames and ENTRIES[name].frames_since <= VERSION
 ]
+CACHED = [name for name in ("flux2", "qwen_image") if MIDDLE <= VERSION]
 CUT = [name for name in present() if ENTRIES[name].extras is not words]
 """HiDream-O1's positions are made for a picture of one size, before the network is called."""
 HIDDEN = 4
@@ -47,14 +50,43 @@ def test_with_references_a_window_over_the_grid_equals_the_hosts_attention(
     noise = latent(entry, batch=2, odd=True)
     values = reference_values(entry, method)
     prompts = conditioning(entry, 9, **values), conditioning(entry, 5, seed=3)
-    full = sampled(model, noise, *prompts, steps=2)
-    same = sampled(windowed(model, WHOLE), noise, *prompts, steps=2)
-    assert (same - full).abs().max() <= ROUNDING * full.abs().max()
+    full = assert_same(model, windowed(model, WHOLE), noise, *prompts)
     plain = sampled(model, noise, conditioning(entry, 9), prompts[1], steps=2)
     assert (plain - full).abs().max() > 1e-3 * full.abs().max()
     calls = recorded(entry, windowed(model, RADIUS), lambda seen: sampled(seen, noise, prompts[0]))
     beyond = {call.layout.text + call.layout.extra for call in calls if call.layout is not None}
     assert max(beyond) >= 12 + 10  # tokens of the references, which everything sees
+
+
+@pytest.mark.parametrize("name", CACHED)
+def test_keys_of_references_that_come_from_a_cache_are_seen_too(name, zoo_model, windowed, reports):
+    """From the second step on, queries are text and picture, keys the references' too."""
+    from comfy_extras.nodes_flux import FluxKVCache
+
+    entry, model = ENTRIES[name], zoo_model(name)
+    noise = latent(entry)
+    text = conditioning(entry, 9, reference_latents=[entry.reference(3, 4, randoms(5))])
+
+    def run(window, steps=2):
+        (cached,) = FluxKVCache.execute(model).args
+        return sampled(cached if window is None else windowed(cached, window), noise, text, steps=2)
+
+    full = run(None)
+    assert (run(WHOLE) - full).abs().max() <= 3e-6 * full.abs().max()
+    assert (run(RADIUS) - full).abs().max() > 1e-3 * full.abs().max()
+    assert all(path.radius for path in reports[-1].calls)
+    assert len(reports[-1].calls) == 2
+
+
+def test_a_reference_beside_each_row_of_the_grid_stays_dense(zoo_model, windowed, reports):
+    """HiDream-E1's, which makes rows of twice the width."""
+    entry, model = ENTRIES["hidream"], zoo_model("hidream")
+    noise = latent(entry)
+    text = conditioning(entry, 9, concat_latent_image=entry.reference(ROWS, COLUMNS, randoms(5)))
+    full = sampled(model, noise, text)
+    assert not full.equal(sampled(model, noise, conditioning(entry, 9)))
+    assert sampled(windowed(model, RADIUS), noise, text).equal(full)
+    assert "HiDream-E1 sets its reference picture beside" in text_of(reports[-1])
 
 
 def masked_prompt(entry, tokens, seed=2, other=None):
@@ -74,23 +106,22 @@ def test_with_padded_text_a_window_over_the_grid_equals_the_hosts_attention(
     entry, model = ENTRIES[name], zoo_model(name)
     noise = latent(entry, batch=2, odd=True)
     prompts = masked_prompt(entry, 13), masked_prompt(entry, 9, seed=3)
-    full = sampled(model, noise, *prompts, steps=2)
-    same = sampled(windowed(model, WHOLE), noise, *prompts, steps=2)
-    assert (same - full).abs().max() <= ROUNDING * full.abs().max()
+    full = assert_same(model, windowed(model, WHOLE), noise, *prompts)
     bare = [[[text, values | {"attention_mask": None}]] for ((text, values),) in prompts]
-    plain = sampled(model, noise, *bare, steps=2)
-    assert (plain - full).abs().max() > 1e-3 * full.abs().max()
+    reaches = entry.masked_since <= VERSION
+    assert sampled(model, noise, *bare, steps=2).equal(full) != reaches
 
 
 @pytest.mark.parametrize("radius", [RADIUS, WHOLE])
 @pytest.mark.parametrize("name", MASKED)
 def test_padded_text_has_no_effect(name, radius, zoo_model, windowed):
+    """Where the host itself hands the mask to the attention."""
     entry, model = ENTRIES[name], windowed(zoo_model(name), radius)
     noise = latent(entry, batch=2)
     one, other = (
         sampled(model, noise, masked_prompt(entry, 13, other=seed), steps=2) for seed in (7, 8)
     )
-    assert one.equal(other)
+    assert one.equal(other) == (entry.masked_since <= VERSION)
 
 
 @pytest.mark.parametrize("name", FRAMES)

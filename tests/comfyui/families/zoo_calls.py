@@ -66,7 +66,7 @@ class Calls:
         self._hooks.close()
 
     def seen_by(self, model: Any) -> Any:
-        """Return a clone of a MODEL whose calls are seen when they reach the host's attention."""
+        """Return a clone of a MODEL whose calls are seen where they reach the host's attention."""
 
         def override(func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
             q = _rows(args[0])
@@ -74,9 +74,7 @@ class Calls:
             self._add(q, _rows(out))
             return out
 
-        model = model.clone()
-        model.model_options.setdefault("transformer_options", {})[OVERRIDE] = override
-        return model
+        return overridden(model, override)
 
     def local(self, attention: Callable[..., Any]) -> Callable[..., Any]:
         """Return the library's function, whose calls are seen."""
@@ -99,6 +97,26 @@ class Calls:
 
     def _leave(self, *_: object) -> None:
         self._running.pop()
+
+
+def overridden(model: Any, override: Callable[..., Tensor]) -> Any:
+    """Return a clone of a MODEL with another node's attention."""
+    model = model.clone()
+    model.model_options.setdefault("transformer_options", {})[OVERRIDE] = override
+    return model
+
+
+def in_float64(model: Any) -> Any:
+    """Return a clone of a MODEL whose attention the host computes in float64."""
+
+    def double(value: Any) -> Any:
+        return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    def override(func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        exact = func(*map(double, args), **{name: double(each) for name, each in kwargs.items()})
+        return exact.to(args[0].dtype)
+
+    return overridden(model, override)
 
 
 def listed(entry: Entry, model: Any) -> dict[tuple[str, int], nn.Module]:
