@@ -1,4 +1,4 @@
-"""The host's Hunyuan Video."""
+"""The host's Hunyuan Video, as far as it paints single pictures."""
 
 from __future__ import annotations
 
@@ -6,5 +6,11 @@ from dataclasses import replace
 
 from ...families.hunyuan_video import HUNYUAN_VIDEO as DATA
 from ..families import hunyuan_image
+from .wan import FURTHER
 
-HUNYUAN_VIDEO = replace(hunyuan_image.HUNYUAN_IMAGE, data=DATA, matches=hunyuan_image.is_hunyuan)
+HUNYUAN_VIDEO = replace(
+    hunyuan_image.HUNYUAN_IMAGE,
+    data=DATA,
+    matches=hunyuan_image.is_hunyuan,
+    declines={"ref_latent": FURTHER},
+)
