@@ -72,6 +72,18 @@ def pair(entry, model, recorded, method=None):
     return list(zip(*runs, strict=True))
 
 
+def test_every_family_has_a_model(product):
+    families = product("comfyui.families").FAMILIES
+    assert {entry.family for entry in ENTRIES.values()} == {each.data.key for each in families}
+
+
+@pytest.mark.parametrize("name", present())
+def test_the_model_is_of_its_family(name, zoo_model, product):
+    assert product("comfyui.families").require_family(zoo_model(name)).data.key == (
+        ENTRIES[name].family
+    )
+
+
 @pytest.mark.parametrize("name", present())
 def test_the_host_has_every_class_that_it_should_have(name, host):
     import comfy.supported_models

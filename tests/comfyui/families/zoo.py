@@ -171,6 +171,10 @@ ENTRIES: dict[str, Entry] = {
         *("hunyuan_image", "HunyuanImage21", small.HUNYUAN, STREAMS, 64, 1),
         **dict(params=HUNYUAN_PARAMS, extras=glyphs),
     ),
+    "hunyuan_video": Entry(
+        *("hunyuan_video", "HunyuanVideo", {**small.HUNYUAN, **small.HUNYUAN_VIDEO}, STREAMS),
+        **dict(params=HUNYUAN_PARAMS, extras=pooled, frames=True, odd_since=NEVER),
+    ),
     "hidream": Entry(
         *("hidream", "HiDream", small.HIDREAM),
         {"double": "double_stream_blocks", "single": "single_stream_blocks"},
@@ -230,5 +234,9 @@ ENTRIES: dict[str, Entry] = {
         *("pixeldit", "PixelDiTT2I", small.PIXELDIT),
         {"joint": "patch_blocks", "pixel": "pixel_blocks"},
         **dict(channels=3, patch=16, since=NEW),
+    ),
+    "wan": Entry(
+        *("wan", "WAN21_T2V", small.WAN, SELF),
+        **dict(frames=True, first_call=True),
     ),
 }

@@ -54,6 +54,15 @@ HUNYUAN = dict(
     **dict(use_cond_type_embedding=False, vision_in_dim=None, meanflow_sum=False, **WIDTH),
     **dict(axes_dim=[64, 64], theta=256, qkv_bias=True),
 )
+HUNYUAN_VIDEO = dict(
+    **dict(in_channels=16, out_channels=16, patch_size=[1, 2, 2], vec_in_dim=POOLED, byt5=False),
+    **dict(axes_dim=[16, 56, 56], guidance_embed=True),
+)
+WAN = dict(
+    **dict(image_model="wan2.1", model_type="t2v", dim=128, num_heads=1, ffn_dim=128, num_layers=2),
+    **dict(patch_size=(1, 2, 2), freq_dim=64, text_dim=TEXT, in_dim=16, out_dim=16),
+    in_dim_ref_conv=16,
+)
 COSMOS = dict(
     **dict(max_img_h=240, max_img_w=240, max_frames=128, in_channels=16, out_channels=16),
     **dict(patch_spatial=2, patch_temporal=1, model_channels=128, num_heads=1, num_blocks=2),
