@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .names import NameTable
-from .network import Network
+from .network import Network, transformer
 
 Part = Literal["text", "image", "padding", "references"]
 Positions = Literal["rotary", "table"]
@@ -41,8 +41,7 @@ class Family:
         title: What users call it.
         kinds: Its kinds of attention, in the order in which blocks of these kinds run.
         positions: ``rotary``, or ``table`` for a learned table of positions.
-        network: Makes the planner's `Network` from the dimensions that `HostFamily` reads; None
-            where these are not known.
+        network: Makes the planner's `Network` from the dimensions that `HostFamily` reads.
         names: Names of the weights in its CLEAR checkpoints; None where no such names exist.
         order: Order of the parts of its joint sequence. Parts in front of the grid need not be
             counted: what is not known is text.
@@ -57,7 +56,7 @@ class Family:
     title: str
     kinds: tuple[AttentionKind, ...]
     positions: Positions = "rotary"
-    network: Callable[..., Network] | None = None
+    network: Callable[..., Network] = transformer
     names: NameTable | None = None
     order: tuple[Part, ...] = TEXT_FIRST
     pads_to: int = 1
@@ -75,6 +74,10 @@ class Family:
     def is_rotary(self) -> bool:
         """Whether positions are rotations of queries and keys."""
         return self.positions == "rotary"
+
+    def is_image_only(self, kind: str) -> bool:
+        """Return whether text takes no part in the attention of a kind of blocks."""
+        return any(one.image_only for one in self.kinds if one.name == kind)
 
     def kind_of(self, block_kind: str, *, image_only: bool) -> str:
         """Return the kind of an attention.

@@ -5,9 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..families import chroma, flux
+from .network import transformer
 
 NAMES = replace(flux.NAMES, family="radiance", title="Chroma Radiance", published=False)
 
 RADIANCE = replace(
-    chroma.CHROMA, key="radiance", title="Chroma Radiance", names=NAMES, patch=16, latent_px=1
+    chroma.CHROMA,
+    key="radiance",
+    title="Chroma Radiance",
+    network=transformer,
+    names=NAMES,
+    patch=16,
+    latent_px=1,
 )

@@ -19,8 +19,10 @@ def backend_of(network: Network, job: Job, dtype: torch.dtype, device: torch.dev
     """Return the name of the backend that computes a call, `FULL` without a window."""
     if job.window is None:
         return FULL
-    q = _query(network, job, job.layout, dtype, device)
-    return resolve_name(q, _call(job, job.layout), job.backend)
+    image_only = all(one.image_only for one in network.attentions)
+    layout = _layout(job, image_only)
+    q = _query(network, job, layout, dtype, device, image_only)
+    return resolve_name(q, _call(job, layout), job.backend)
 
 
 def footprint_of(
@@ -42,9 +44,13 @@ def footprint_of(
         device: Where it computes.
         image_only: Whether text takes no part.
     """
-    layout = replace(job.layout, text=0) if image_only else job.layout
-    q = _query(network, job, layout, dtype, device)
+    layout = _layout(job, image_only)
+    q = _query(network, job, layout, dtype, device, image_only)
     return BACKENDS[backend].footprint(q, _call(job, layout))
+
+
+def _layout(job: Job, image_only: bool) -> TokenLayout:
+    return replace(job.layout, text=0) if image_only else job.layout
 
 
 def _call(job: Job, layout: TokenLayout) -> Call:
@@ -53,8 +59,14 @@ def _call(job: Job, layout: TokenLayout) -> Call:
 
 
 def _query(
-    network: Network, job: Job, layout: TokenLayout, dtype: torch.dtype, device: torch.device
+    network: Network,
+    job: Job,
+    layout: TokenLayout,
+    dtype: torch.dtype,
+    device: torch.device,
+    image_only: bool,
 ) -> Tensor:
     """Return queries as the model will have them, without their memory."""
-    shape = (job.batch, network.heads, layout.tokens, network.head_dim)
+    heads, head_dim = network.heads_of(image_only=image_only)
+    shape = (job.batch, heads, layout.tokens, head_dim)
     return torch.empty((1,), device=device, dtype=dtype).expand(shape)

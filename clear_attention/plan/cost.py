@@ -5,6 +5,7 @@ Pure arithmetic on a model's dimensions; `planner_rates` measures what a machine
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -111,27 +112,33 @@ def linear_flop(network: Network, job: Job) -> int:
 
 def attention_flop(network: Network, job: Job) -> int:
     """Count the operations of the attention: 4 x heads x head_dim x pairs (CLEAR, table 1)."""
-    pairs = sum(
-        (each.count - each.dense(job.dense)) * _pairs(job, each.layout(job.layout))
-        + each.dense(job.dense) * all_pairs(each.layout(job.layout))
-        for each in network.attentions
-    )
-    return round(4 * network.hidden * job.batch * pairs)
+    pairs: dict[int, float] = {}
+    for each in network.attentions:
+        width = math.prod(network.heads_in(each))
+        local = (each.count - each.dense(job.dense)) * _pairs(job, each.layout(job.layout))
+        full = each.dense(job.dense) * all_pairs(each.layout(job.layout))
+        pairs[width] = pairs.get(width, 0) + (local + full)
+    return sum(round(4 * width * job.batch * number) for width, number in pairs.items())
 
 
 def seconds(network: Network, job: Job, rates: Rates) -> float:
     """Return the expected time of a call."""
-    tokens, hidden, mlp = job.layout.tokens, network.hidden, network.mlp
+    tokens, hidden = job.layout.tokens, network.hidden
     elementwise = sum(
-        each.count * tokens * _elementwise(each, hidden, mlp, rates) for each in network.blocks
+        each.count * each.layout(job.layout).tokens * _elementwise(each, network, rates)
+        for each in network.blocks
     )
-    attention = sum(_attention_seconds(each, network, job, rates) for each in network.attentions)
+    attention = sum(
+        _attention_seconds(each, network, job, rates) * (math.prod(network.heads_in(each)) / hidden)
+        for each in network.attentions
+    )
     linear = rates.linear * linear_flop(network, job)
     return linear + job.batch * (rates.positions * tokens + elementwise + attention * hidden)
 
 
-def _elementwise(blocks: Blocks, hidden: int, mlp: int, rates: Rates) -> float:
+def _elementwise(blocks: Blocks, network: Network, rates: Rates) -> float:
     """Return the seconds that a token spends outside of linear layers and attention."""
+    hidden, mlp = blocks.hidden or network.hidden, blocks.mlp or network.mlp
     return (
         rates.stream * blocks.streams * hidden
         + rates.heads * blocks.heads * hidden

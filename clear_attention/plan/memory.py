@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -56,22 +57,25 @@ class _Case:
 
     def peak(self, blocks: Blocks, slice_tokens: int | None) -> int:
         """Return the bytes at the peak of a block."""
-        layout = self.job.layout
+        layout = blocks.layout(self.job.layout)
         tokens = layout.tokens if blocks.slices_text else layout.tokens - layout.text
         size = tokens if slice_tokens is None else slice_size(tokens, slice_tokens)
         if size >= tokens or not blocks.sliced:  # one slice: the host computes the block
-            return max(self._bytes(moment, layout.tokens, whole=True) for moment in blocks.moments)
-        return max(self._sliced(moment, size) for moment in blocks.sliced)
+            return max(
+                self._bytes(blocks, moment, layout.tokens, whole=True) for moment in blocks.moments
+            )
+        return max(
+            self._bytes(blocks, moment, layout.tokens, whole=blocks.sliced_mlp)
+            + (self._bytes(blocks, moment.part, size, whole=False) if moment.part else 0)
+            for moment in blocks.sliced
+        )
 
-    def _sliced(self, moment: Live, size: int) -> int:
-        whole = self._bytes(moment, self.job.layout.tokens, whole=False)
-        return whole + (self._bytes(moment.part, size, whole=False) if moment.part else 0)
-
-    def _bytes(self, live: Live, tokens: int, *, whole: bool) -> int:
-        network, size = self.network, self.dtype.itemsize
+    def _bytes(self, blocks: Blocks, live: Live, tokens: int, *, whole: bool) -> int:
+        size = self.dtype.itemsize
+        hidden, mlp = blocks.hidden or self.network.hidden, blocks.mlp or self.network.mlp
         # In float32 already, tensors are not copied to become float32.
-        converted = live.float32 * network.hidden * 4 if size < 4 else 0
-        a_token = size * (live.hidden * network.hidden + live.mlp * network.mlp) + converted
+        converted = live.float32 * hidden * 4 if size < 4 else 0
+        a_token = size * (live.hidden * hidden + live.mlp * mlp) + converted
         attention = self._attention(live.attends == "image", whole) if live.attends else 0
         return self.job.batch * tokens * a_token + attention
 
@@ -85,7 +89,8 @@ class _Case:
         """
         job, layout = self.job, self.job.layout
         tokens = layout.image + layout.extra if image_only else layout.tokens
-        output = job.batch * tokens * self.network.hidden * self.dtype.itemsize
+        width = math.prod(self.network.heads_of(image_only=image_only))
+        output = job.batch * tokens * width * self.dtype.itemsize
         reordered = 2 * output if whole else output
         local = [
             each.count - each.dense(job.dense)

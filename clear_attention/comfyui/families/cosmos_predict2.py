@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from ...families.cosmos_predict2 import COSMOS_PREDICT2 as DATA
 from .family import HostBlocks, HostFamily, of_class
+from .layers import Layers
 
 COSMOS_PREDICT2 = HostFamily(
     data=DATA,
     matches=of_class("comfy.ldm.cosmos.predict2", "MiniTrainDIT"),
-    blocks=(HostBlocks("self", "blocks", block="Block", calls=("self",)),),
+    blocks=(HostBlocks("self", "blocks", block="Block", feed_forward=("mlp",), calls=("self",)),),
+    layers=Layers(
+        text=(".blocks.cross_attn.k_proj", ".blocks.cross_attn.v_proj"),
+        image=("x_embedder", "final_layer.linear"),
+    ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from ...families.family import Family, Part
 from ...families.network import Network
 from ..slicing.sliced import Sliced
+from .dimensions import dimensions as read_dimensions
+from .layers import Layers
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,9 @@ class HostBlocks:
         path: Of the model's list of them.
         hook: Under which name the host's ``patches_replace`` lists them, or None.
         sliced: How CLEAR Low Memory computes them in slices, or None.
+        feed_forward: Paths of the MLPs inside a block, that of the image first, each of which
+            computes every token for itself.
+        held: As in `network.BlockSizes`.
         attends_twice: Whether a block also has the attention that is ``inside`` this kind.
         block: Name of the host's class for a block, by which it is found where another node has
             put something of its own into the list.
@@ -41,6 +47,8 @@ class HostBlocks:
     block: str = ""
     calls: tuple[str, ...] = ()
     told_as: str = ""
+    feed_forward: tuple[str, ...] = ()
+    held: tuple[int, int] = (6, 4)
 
     def of(self, model: nn.Module) -> list[nn.Module]:
         """List the model's blocks; ControlNets of a family may have none of a kind.
@@ -98,7 +106,9 @@ class HostFamily:
         data: What needs no host.
         matches: Whether a diffusion model belongs to it.
         blocks: In the order in which they run.
-        dimensions: Reads the arguments of `Family.network` off the model's layers.
+        dimensions: Reads the arguments of `Family.network` off the model's layers; None for those
+            of `network.transformer`.
+        layers: Which tokens the model's layers are applied to.
         embedder: Of rotary positions, or None where the pack cannot reach them.
         references: Argument of a model call that holds what lies behind the grid: the latents of
             reference pictures, or their tokens ``[B, tokens, C]``.
@@ -120,6 +130,7 @@ class HostFamily:
     matches: Callable[[nn.Module], bool]
     blocks: tuple[HostBlocks, ...]
     dimensions: Callable[[Any], Mapping[str, int]] | None = None
+    layers: Layers = field(default_factory=Layers)
     embedder: Embedder | None = None
     references: str = ""
     references_if: Callable[[Any, Mapping[str, Any]], bool] = lambda model, arguments: True
@@ -166,14 +177,10 @@ class HostFamily:
         """Return a model's dimensions.
 
         Raises:
-            ValueError: Nobody has written down where they stand.
+            ValueError: Another node has put something else in place of the blocks.
         """
-        if self.data.network is None or self.dimensions is None:
-            raise ValueError(
-                f"CLEAR cannot read the dimensions of {self.title} models, which this node needs. "
-                "CLEAR Attention runs without them: remove this node."
-            )
-        return self.data.network(**self.dimensions(model))
+        read = self.dimensions or partial(read_dimensions, self)
+        return self.data.network(**read(model))
 
     def block_counts(self, model: nn.Module) -> dict[str, int]:
         """Count the attentions of each kind of a model, which are those of its checkpoints."""

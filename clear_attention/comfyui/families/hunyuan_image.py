@@ -7,6 +7,7 @@ from typing import Any
 from ...families.family import IMAGE_FIRST
 from ...families.hunyuan_image import HUNYUAN_IMAGE as DATA
 from .family import HostBlocks, HostFamily, of_class
+from .layers import MODULATION, Layers
 
 is_hunyuan = of_class("comfy.ldm.hunyuan_video.model", "HunyuanVideo")
 
@@ -19,8 +20,18 @@ HUNYUAN_IMAGE = HostFamily(
     data=DATA,
     matches=_matches,
     blocks=(
-        HostBlocks("double", "double_blocks", block="DoubleStreamBlock"),
+        HostBlocks(
+            "double",
+            "double_blocks",
+            block="DoubleStreamBlock",
+            feed_forward=("img_mlp", "txt_mlp"),
+        ),
         HostBlocks("single", "single_blocks", block="SingleStreamBlock"),
     ),
     older=((0, 13), IMAGE_FIRST),
+    layers=Layers(
+        once=(*MODULATION, ".t_embedder", ".c_embedder"),
+        text=("txt_",),
+        image=("img_in.proj", "final_layer.linear"),
+    ),
 )

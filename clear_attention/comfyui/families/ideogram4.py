@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from ...families.ideogram4 import IDEOGRAM4 as DATA
 from .family import HostBlocks, HostFamily, of_class
+from .layers import Layers
 
 IDEOGRAM4 = HostFamily(
     data=DATA,
     matches=of_class("comfy.ldm.ideogram4.model", "Ideogram4Transformer"),
-    blocks=(HostBlocks("joint", "layers", block="Ideogram4TransformerBlock"),),
+    blocks=(
+        HostBlocks(
+            "joint", "layers", block="Ideogram4TransformerBlock", feed_forward=("feed_forward",)
+        ),
+    ),
+    layers=Layers(text=("llm_cond_proj",), both=("input_proj", "final_layer.linear")),
 )

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from ...families.joy_image import JOY_IMAGE as DATA
 from .family import HostBlocks, HostFamily, of_class
+from .layers import Layers
 
 JOY_IMAGE = HostFamily(
     data=DATA,
     matches=of_class("comfy.ldm.joyimage.model", "JoyImageTransformer3DModel"),
-    blocks=(HostBlocks("joint", "double_blocks", block="JoyImageTransformerBlock"),),
+    blocks=(
+        HostBlocks(
+            "joint",
+            "double_blocks",
+            block="JoyImageTransformerBlock",
+            feed_forward=("img_mlp", "txt_mlp"),
+        ),
+    ),
+    layers=Layers(text=("txt_", "text_embedder"), image=("img_in", "proj_out")),
 )

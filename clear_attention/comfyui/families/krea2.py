@@ -7,6 +7,7 @@ from typing import Any
 
 from ...families.krea2 import KREA2 as DATA
 from .family import HostBlocks, HostFamily, of_class
+from .layers import Layers
 
 
 def _has_method(model: Any, arguments: Mapping[str, Any]) -> bool:
@@ -18,8 +19,17 @@ def _has_method(model: Any, arguments: Mapping[str, Any]) -> bool:
 KREA2 = HostFamily(
     data=DATA,
     matches=of_class("comfy.ldm.krea2.model", "SingleStreamDiT"),
-    blocks=(HostBlocks("joint", "blocks", block="SingleStreamBlock"),),
+    blocks=(HostBlocks("joint", "blocks", block="SingleStreamBlock", feed_forward=("mlp",)),),
     references="ref_latents",
     references_if=_has_method,
     in_batch=True,
+    layers=Layers(
+        text=("txtfusion", "txtmlp"),
+        both=("last.linear",),
+        image=("first",),
+        repeats={
+            "layerwise_blocks": lambda model: model.txtlayers,
+            "projector": lambda model: model.txtdim,
+        },
+    ),
 )

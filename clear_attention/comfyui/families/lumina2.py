@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from ...families.lumina2 import LUMINA2 as DATA
 from .family import HostBlocks, HostFamily, of_class
+from .layers import Layers
 
 LUMINA2 = HostFamily(
     data=DATA,
     matches=of_class("comfy.ldm.lumina.model", "NextDiT"),
     blocks=(
-        HostBlocks("refiner", "noise_refiner", block="JointTransformerBlock"),
-        HostBlocks("joint", "layers", block="JointTransformerBlock"),
+        HostBlocks(
+            "refiner",
+            "noise_refiner",
+            block="JointTransformerBlock",
+            feed_forward=("feed_forward",),
+        ),
+        HostBlocks(
+            "joint", "layers", block="JointTransformerBlock", feed_forward=("feed_forward",)
+        ),
     ),
     patch_path="patch_size",
+    layers=Layers(
+        text=("cap_embedder", "context_refiner"),
+        both=("final_layer.linear",),
+        image=("x_embedder",),
+    ),
 )

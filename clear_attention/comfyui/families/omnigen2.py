@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from ...families.omnigen2 import OMNIGEN2 as DATA
 from .family import HostBlocks, HostFamily, of_class
+from .layers import Layers
 
 OMNIGEN2 = HostFamily(
     data=DATA,
     matches=of_class("comfy.ldm.omnigen.omnigen2", "OmniGen2Transformer2DModel"),
     blocks=(
-        HostBlocks("refiner", "noise_refiner", block="OmniGen2TransformerBlock"),
-        HostBlocks("joint", "layers", block="OmniGen2TransformerBlock"),
+        HostBlocks(
+            "refiner",
+            "noise_refiner",
+            block="OmniGen2TransformerBlock",
+            feed_forward=("feed_forward",),
+        ),
+        HostBlocks(
+            "joint", "layers", block="OmniGen2TransformerBlock", feed_forward=("feed_forward",)
+        ),
+    ),
+    layers=Layers(
+        text=("caption_embedder", "context_refiner"),
+        both=("norm_out.linear_2",),
+        image=(".x_embedder",),
     ),
     counts_by_mask=True,
 )

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from ...families.pixeldit import PIXELDIT as DATA
 from .family import HostBlocks, HostFamily, of_class
+from .layers import Layers, pixels
 
 PIXELDIT = HostFamily(
     data=DATA,
     matches=of_class("comfy.ldm.pixeldit.model", "PixDiT_T2I"),
     blocks=(
-        HostBlocks("joint", "patch_blocks", block="MMDiTBlockT2I"),
-        HostBlocks("pixel", "pixel_blocks", block="PiTBlock"),
+        HostBlocks("joint", "patch_blocks", block="MMDiTBlockT2I", feed_forward=("mlp_x", "mlp_y")),
+        HostBlocks("pixel", "pixel_blocks", block="PiTBlock", feed_forward=("mlp",)),
+    ),
+    layers=Layers(
+        once=("patch_blocks.adaLN_modulation",),
+        text=("y_embedder", "_y."),
+        image=("s_embedder", "pixel_embedder", "final_layer.linear"),
+        repeats=dict.fromkeys(("pixel_embedder", "pixel_blocks.mlp", "final_layer"), pixels),
     ),
 )

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from ...families.qwen_image import QWEN_IMAGE as DATA
 from .family import HostBlocks, HostFamily, of_class
+from .layers import Layers
 
 QWEN_IMAGE = HostFamily(
     data=DATA,
     matches=of_class("comfy.ldm.qwen_image.model", "QwenImageTransformer2DModel"),
-    blocks=(HostBlocks("joint", "transformer_blocks", block="QwenImageTransformerBlock"),),
+    blocks=(
+        HostBlocks(
+            "joint",
+            "transformer_blocks",
+            block="QwenImageTransformerBlock",
+            feed_forward=("img_mlp", "txt_mlp"),
+        ),
+    ),
     references="ref_latents",
+    layers=Layers(text=("txt_", "add_"), image=("img_in", "proj_out")),
 )

@@ -6,6 +6,7 @@ from torch import nn
 
 from ...families.wan import WAN as DATA
 from .family import HostBlocks, HostFamily
+from .layers import MODULATION, Layers
 
 CLASS = ("comfy.ldm.wan.model", "WanModel")
 FURTHER = "further frames lie beside the picture, and CLEAR's window has no axis of time so far"
@@ -19,6 +20,15 @@ def _matches(model: nn.Module) -> bool:
 WAN = HostFamily(
     data=DATA,
     matches=_matches,
-    blocks=(HostBlocks("self", "blocks", block="WanAttentionBlock", calls=("self",)),),
+    blocks=(
+        HostBlocks(
+            "self", "blocks", block="WanAttentionBlock", feed_forward=("ffn",), calls=("self",)
+        ),
+    ),
     declines=dict.fromkeys(("reference_latent", "context_latents", "time_dim_concat"), FURTHER),
+    layers=Layers(
+        once=(*MODULATION, "k_img", "v_img"),
+        text=("text_embedding", "cross_attn.k.", "cross_attn.v."),
+        image=("patch_embedding", "head.head"),
+    ),
 )

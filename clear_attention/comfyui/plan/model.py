@@ -141,7 +141,8 @@ def _decoding(vae: Any, family: Family, shape: tuple[int, ...], device: torch.de
     """Return the host's estimate for a VAE's whole decoding, one picture after the other."""
     shape = (1, *shape[1:])
     if vae is not None:
-        return int(vae.memory_used_decode(shape, vae.vae_dtype))
+        frames = (1,) if getattr(vae, "latent_dim", 2) == 3 else ()
+        return int(vae.memory_used_decode((*shape[:2], *frames, *shape[2:]), vae.vae_dtype))
     usual = [torch.bfloat16, torch.float32]
     size = comfy.model_management.vae_dtype(device, usual).itemsize
     return family.vae_values * shape[2] * shape[3] * family.latent_px**2 * size
