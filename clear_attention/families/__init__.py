@@ -23,6 +23,7 @@ from .mage_flow import MAGE_FLOW
 from .omnigen2 import OMNIGEN2
 from .pixeldit import PIXELDIT
 from .qwen_image import QWEN_IMAGE
+from .qwen_image21 import QWEN_IMAGE21
 from .radiance import RADIANCE
 from .sd3 import SD3
 from .wan import WAN
@@ -37,6 +38,7 @@ FAMILIES: tuple[Family, ...] = (
     Z_IMAGE,
     LUMINA2,
     QWEN_IMAGE,
+    QWEN_IMAGE21,
     KREA2,
     HIDREAM_O1,
     HUNYUAN_IMAGE,

@@ -22,6 +22,7 @@ class Geometry:
         pads_to: The image is filled up behind to a multiple of so many tokens.
         frames: Grids of a video, one behind the other.
         cached: Whose keys may come without queries.
+        keys: Of the picture's own calls, where a block has others that see less; else None.
     """
 
     height: int
@@ -31,6 +32,7 @@ class Geometry:
     pads_to: int = 1
     frames: int = 1
     cached: Literal["text", "references"] = "references"
+    keys: int | None = None
 
     @property
     def image(self) -> int:

@@ -90,7 +90,11 @@ class Observer(Protocol):
 
 
 def geometry_of_call(
-    family: HostFamily, network: Any, latent: Tensor, arguments: Mapping[str, Any]
+    family: HostFamily,
+    network: Any,
+    latent: Tensor,
+    arguments: Mapping[str, Any],
+    text: Tensor | None = None,
 ) -> Geometry:
     """Return the grid of a call of a network.
 
@@ -99,18 +103,24 @@ def geometry_of_call(
         network: A model or a ControlNet, compiled or not.
         latent: That it is called with.
         arguments: That it is called with besides.
+        text: The encoded prompt ``[B, tokens, C]`` that it is called with, or None.
     """
     module = plain_module(network)
     shape = family.latent_shape(latent, arguments)
     frames, height, width = tokens_of(shape, family.patch(module))
+    references = family.reference_tokens(module, arguments)
+    keys = None
+    if family.sees_all and text is not None:
+        keys = text.shape[1] + references + frames * height * width
     return Geometry(
         height=height,
         width=width,
-        references=family.reference_tokens(module, arguments),
+        references=references,
         order=family.order(host.version()),
         pads_to=family.data.pads_to,
         frames=frames,
         cached=family.data.cached,
+        keys=keys,
     )
 
 

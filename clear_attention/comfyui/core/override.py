@@ -65,6 +65,8 @@ def override(func: Override, *args: Any, **kwargs: Any) -> Tensor:
         block = running_block(options, model_call.family)
         return _hand_on(model_call, _own_or(func, model_call, block), args, kwargs)
     host_call = read_call(*args, **kwargs)
+    if model_call.geometry.keys not in (None, host_call.k.shape[2]):
+        return _hand_on(model_call, func, args, kwargs)
     layout = model_call.geometry.layout(host_call.k.shape[2])
     block = running_block(options, model_call.family, layout)
     if block is not None or layout is not None:

@@ -180,7 +180,7 @@ def direct_attention(
     family = family_of(model.diffusion_model)
     if settings is None or family is None or options.get(OVERRIDE_KEY) is override:
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-    geometry = geometry_of_call(family, model.diffusion_model, x, kwargs)
+    geometry = geometry_of_call(family, model.diffusion_model, x, kwargs, c_crossattn)
     call = options[CALL_KEY] = ModelCall(
         family=family,
         settings=settings_of_part(settings, x, options),

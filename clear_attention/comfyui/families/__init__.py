@@ -26,6 +26,7 @@ from .mage_flow import MAGE_FLOW
 from .omnigen2 import OMNIGEN2
 from .pixeldit import PIXELDIT
 from .qwen_image import QWEN_IMAGE
+from .qwen_image21 import QWEN_IMAGE21
 from .radiance import RADIANCE
 from .sd3 import SD3
 from .unsupported import NUNCHAKU, is_nunchaku, why_unsupported
@@ -53,6 +54,7 @@ FAMILIES: tuple[HostFamily, ...] = (
     Z_IMAGE,  # in front of Lumina2, likewise
     LUMINA2,
     QWEN_IMAGE,
+    QWEN_IMAGE21,
     KREA2,
     HIDREAM_O1,
     HUNYUAN_IMAGE,

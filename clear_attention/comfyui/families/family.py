@@ -118,6 +118,8 @@ class HostFamily:
         declines: Argument of a model call -> why it must be computed in full, where there is any.
         older: Hosts before this version have another order of tokens, this one.
         in_batch: Whether the frames of a latent are pictures of their own in the batch.
+        sees_all: Whether the picture's own calls are those whose keys are all tokens; others in the
+            same block, of text and references among themselves, have fewer.
         by_length: Whether any attention call whose tokens can hold the grid is the picture's. If
             not, only calls inside named blocks are.
         counts_by_mask: Whether the host counts the text's tokens by a mask, which must be there.
@@ -138,6 +140,7 @@ class HostFamily:
     declines: Mapping[str, str] = field(default_factory=dict)
     older: tuple[tuple[int, ...], tuple[Part, ...]] | None = None
     in_batch: bool = False
+    sees_all: bool = False
     by_length: bool = False
     counts_by_mask: bool = False
     runner: str | None = None

@@ -49,8 +49,10 @@ class Layers:
             ("image", self.image),
         )
         dotted = f".{name}."
-        fitting = (to for to, parts in entries if any(part in dotted for part in parts))
-        return next(fitting, default)
+        for tokens, parts in entries:
+            if any(part in dotted for part in parts):
+                return tokens
+        return default
 
     def times(self, name: str, model: Any) -> int | Fraction:
         """Return how often a layer of a model runs for a token."""
