@@ -25,6 +25,8 @@ NAMES = NameTable(
 BOOGU = Family(
     key="boogu",
     title="Boogu",
+    models="Boogu",
+    head_dim=120,
     kinds=(
         AttentionKind("refiner", image_only=True),
         AttentionKind("double"),

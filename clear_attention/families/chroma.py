@@ -10,5 +10,6 @@ CHROMA = replace(
     flux.FLUX,
     key="chroma",
     title="Chroma",
+    models="Chroma1-HD, -Base, -Flash",
     names=replace(flux.NAMES, family="chroma", title="Chroma"),
 )

@@ -21,6 +21,7 @@ NAMES = NameTable(
 COSMOS_PREDICT2 = Family(
     key="cosmos_predict2",
     title="Cosmos Predict2",
+    models="Cosmos Predict2 text to image, Anima",
     kinds=(AttentionKind("self", image_only=True),),
     names=NAMES,
 )

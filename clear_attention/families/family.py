@@ -40,6 +40,8 @@ class Family:
         key: What metadata and code call it.
         title: What users call it.
         kinds: Its kinds of attention, in the order in which blocks of these kinds run.
+        models: Published models of it, by the names that users know.
+        head_dim: Of the published models.
         positions: ``rotary``, or ``table`` for a learned table of positions.
         network: Makes the planner's `Network` from the dimensions that `HostFamily` reads.
         names: Names of the weights in its CLEAR checkpoints; None where no such names exist.
@@ -55,6 +57,8 @@ class Family:
     key: str
     title: str
     kinds: tuple[AttentionKind, ...]
+    models: str = ""
+    head_dim: int = 128
     positions: Positions = "rotary"
     network: Callable[..., Network] = transformer
     names: NameTable | None = None

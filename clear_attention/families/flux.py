@@ -31,6 +31,7 @@ NAMES = NameTable(family="flux", title="FLUX.1", kinds=kinds(), published=True)
 FLUX = Family(
     key=NAMES.family,
     title="FLUX",
+    models="FLUX.1 dev, schnell, Krea, Kontext, Fill, Canny, Depth, Redux; Ovis-Image; LongCat",
     kinds=(AttentionKind("double"), AttentionKind("single")),
     positions="rotary",
     network=network.flux,

@@ -9,4 +9,12 @@ from .names import NameTable
 
 NAMES = NameTable(family="flux2", title="FLUX.2", kinds=flux.kinds(biased=()))
 
-FLUX2 = replace(flux.FLUX, key="flux2", title="FLUX.2", names=NAMES, patch=1, latent_px=16)
+FLUX2 = replace(
+    flux.FLUX,
+    key="flux2",
+    title="FLUX.2",
+    models="FLUX.2 dev, Klein 4B and 9B",
+    names=NAMES,
+    patch=1,
+    latent_px=16,
+)

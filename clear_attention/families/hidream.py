@@ -20,6 +20,7 @@ NAMES = NameTable(
 HIDREAM = Family(
     key="hidream",
     title="HiDream-I1",
+    models="HiDream-I1 full, dev, fast; E1 in full",
     kinds=(AttentionKind("double"), AttentionKind("single")),
     order=IMAGE_FIRST,
     names=NAMES,

@@ -22,6 +22,7 @@ NAMES = NameTable(
 HIDREAM_O1 = Family(
     key="hidream_o1",
     title="HiDream-O1",
+    models="HiDream-O1",
     kinds=(AttentionKind("joint"),),
     cached="text",
     patch=32,

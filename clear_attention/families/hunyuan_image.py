@@ -12,6 +12,7 @@ NAMES = replace(flux.NAMES, family="hunyuan_image", title="Hunyuan Image 2.1", p
 HUNYUAN_IMAGE = Family(
     key="hunyuan_image",
     title="Hunyuan Image 2.1",
+    models="HunyuanImage 2.1",
     kinds=(AttentionKind("double"), AttentionKind("single")),
     patch=1,
     latent_px=32,

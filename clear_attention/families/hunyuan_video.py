@@ -10,6 +10,7 @@ HUNYUAN_VIDEO = replace(
     hunyuan_image.HUNYUAN_IMAGE,
     key="hunyuan_video",
     title="Hunyuan Video",
+    models="HunyuanVideo 1 and 1.5, one frame",
     names=None,
     patch=2,
     latent_px=8,

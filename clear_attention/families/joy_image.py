@@ -20,6 +20,7 @@ NAMES = NameTable(
 JOY_IMAGE = Family(
     key="joy_image",
     title="JoyImage",
+    models="JoyImage",
     kinds=(AttentionKind("joint"),),
     order=IMAGE_FIRST,
     names=NAMES,

@@ -21,6 +21,7 @@ NAMES = NameTable(
 KANDINSKY5 = Family(
     key="kandinsky5",
     title="Kandinsky 5",
+    models="Kandinsky 5 image; its video models with one frame",
     kinds=(AttentionKind("self", image_only=True),),
     names=NAMES,
 )

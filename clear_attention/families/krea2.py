@@ -20,6 +20,7 @@ NAMES = NameTable(
 KREA2 = Family(
     key="krea2",
     title="Krea 2",
+    models="Krea 2, Krea 2 Turbo",
     kinds=(AttentionKind("joint"),),
     names=NAMES,
 )

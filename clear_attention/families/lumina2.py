@@ -18,6 +18,8 @@ NAMES = NameTable(
 LUMINA2 = Family(
     key="lumina2",
     title="Lumina2",
+    models="Lumina-Image 2.0, Neta Lumina, NewBie",
+    head_dim=96,
     kinds=(AttentionKind("refiner", image_only=True), AttentionKind("joint")),
     names=NAMES,
 )

@@ -12,6 +12,7 @@ NAMES = replace(qwen_image.NAMES, family="mage_flow", title="Mage-Flow")
 MAGE_FLOW = Family(
     key="mage_flow",
     title="Mage-Flow",
+    models="Mage-Flow",
     kinds=(AttentionKind("joint"),),
     patch=1,
     latent_px=16,

@@ -16,6 +16,8 @@ NAMES = NameTable(
 OMNIGEN2 = Family(
     key="omnigen2",
     title="OmniGen2",
+    models="OmniGen2",
+    head_dim=120,
     kinds=(AttentionKind("refiner", image_only=True), AttentionKind("joint")),
     names=NAMES,
 )

@@ -24,6 +24,8 @@ NAMES = NameTable(
 PIXELDIT = Family(
     key="pixeldit",
     title="PixelDiT",
+    models="PixelDiT, PiD",
+    head_dim=64,
     kinds=(AttentionKind("joint"), AttentionKind("pixel", image_only=True)),
     patch=16,
     latent_px=1,

@@ -15,6 +15,7 @@ NAMES = NameTable(
 QWEN_IMAGE = Family(
     key="qwen_image",
     title="Qwen-Image",
+    models="Qwen-Image, -2512, -Edit, -Edit-2509, -Edit-2511; -Layered with one layer",
     kinds=(AttentionKind("joint"),),
     names=NAMES,
 )

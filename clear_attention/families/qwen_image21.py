@@ -16,6 +16,7 @@ NAMES = NameTable(
 QWEN_IMAGE21 = Family(
     key="qwen_image21",
     title="Qwen-Image 2.1",
+    models="Qwen-Image 2.1, -Turbo",
     kinds=(AttentionKind("joint"),),
     names=NAMES,
     order=("text", "references", "image", "padding"),

@@ -13,6 +13,7 @@ RADIANCE = replace(
     chroma.CHROMA,
     key="radiance",
     title="Chroma Radiance",
+    models="Chroma1-Radiance",
     network=transformer,
     names=NAMES,
     patch=16,

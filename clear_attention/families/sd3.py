@@ -33,6 +33,8 @@ NAMES = NameTable(
 SD3 = Family(
     key=NAMES.family,
     title="SD3",
+    models="SD3 medium; SD3.5 medium, large, turbo",
+    head_dim=64,
     kinds=(AttentionKind("joint"), AttentionKind("image", inside="joint")),
     positions="table",
     network=network.sd3,

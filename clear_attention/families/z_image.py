@@ -21,4 +21,12 @@ NAMES = NameTable(
     lora_prefix=HOST_PREFIX,  # which older hosts know, too
 )
 
-Z_IMAGE = replace(lumina2.LUMINA2, key="z_image", title="Z-Image", pads_to=32, names=NAMES)
+Z_IMAGE = replace(
+    lumina2.LUMINA2,
+    key="z_image",
+    title="Z-Image",
+    models="Z-Image, Z-Image-Turbo, Z-Image omni",
+    head_dim=128,
+    pads_to=32,
+    names=NAMES,
+)
