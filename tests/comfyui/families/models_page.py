@@ -34,21 +34,27 @@ around a changed token reacts in the first block. No published file of these mod
 was at hand, and no GPU.
 """
 
-SEEN = """ ## What runs *Hosts*: the ComfyUI versions on which the tests ran; older ones do not have the
-model. *References*: the methods of reference pictures that were run; all of them stay fully
-visible. *Masks*: whether ComfyUI hides the padding of prompts from the attention, which costs
-nothing here. *Kernel*: whether CLEAR's Triton kernel takes the head_dim; where it does not,
-PyTorch's FlexAttention or the tiled backend does.
+SEEN = """
+## What runs
+*Hosts*: the ComfyUI versions on which the tests ran; older ones do not have the model.
+*References*: the methods of reference pictures that were run; all of them stay fully visible.
+*Masks*: whether ComfyUI hides the padding of prompts from the attention, which costs nothing here.
+*Kernel*: whether CLEAR's Triton kernel takes the head_dim; where it does not, PyTorch's
+FlexAttention or the tiled backend does.
 """
 
-NODES = """ ## Which node takes which model *Attention*, *Locality*, *Preview* and *Plan* take every model of
-this table. A number stands for what a node says in place of working, below.
+NODES = """
+## Which node takes which model
+*Attention*, *Locality*, *Preview* and *Plan* take every model of this table. A number stands for
+what a node says in place of working, below.
 """
 
-ASK = """ ## Ask for a model A model that is not here is refused by name in one sentence. To ask for it,
-open an issue titled with the model's name and with the class that the sentence names. To add it,
-write its two files and two lines: CONTRIBUTING has the recipe, and
-`tests/comfyui/families/zoo.py` takes a small model of it.
+ASK = """
+## Ask for a model
+A model that is not here is refused by name in one sentence. To ask for it, open an issue titled
+with the model's name and with the class that the sentence names. To add it, write its two files
+and two lines: CONTRIBUTING has the recipe, and `tests/comfyui/families/zoo.py` takes a small model
+of it.
 """
 
 
