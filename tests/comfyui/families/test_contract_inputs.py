@@ -30,6 +30,12 @@ MASKED = [name for name in present() if ENTRIES[name].masked_since != NEVER]
 FRAMES = [
     name for name in present() if ENTRIES[name].frames and ENTRIES[name].frames_since <= VERSION
 ]
+UNASKED = [
+    name
+    for name in present()
+    if "" not in methods(ENTRIES[name]) and ENTRIES[name].family not in ("lumina2", "wan")
+]
+"""Models without a default method for references; the host itself fails in the two left out."""
 DECLINED = [
     ("hidream", "concat_latent_image", "HiDream-E1 sets its reference picture beside each row"),
     ("hunyuan_video", "ref_latent", "further frames lie beside the picture"),
@@ -61,6 +67,19 @@ def test_with_references_a_window_over_the_grid_equals_the_hosts_attention(
     calls = recorded(entry, windowed(model, RADIUS), lambda seen: sampled(seen, noise, prompts[0]))
     beyond = {call.layout.text + call.layout.extra for call in calls if call.layout is not None}
     assert max(beyond) >= 3 * 4  # tokens of the references, which everything sees
+
+
+@pytest.mark.parametrize("name", UNASKED)
+def test_references_without_a_method_count_where_the_host_looks_at_them(name, zoo_model, windowed):
+    entry, model = ENTRIES[name], zoo_model(name)
+    noise = latent(entry)
+    plain = conditioning(entry, 9)
+    text = conditioning(entry, 9, **reference_values(entry, ""))
+    full = assert_same(model, windowed(model, WHOLE), noise, text)
+    ignored = full.equal(sampled(model, noise, plain, steps=2))
+    local = windowed(model, RADIUS)
+    one, other = (sampled(local, noise, each, steps=2) for each in (text, plain))
+    assert one.equal(other) == ignored
 
 
 @pytest.mark.parametrize("name", ["flux2", "qwen_image"])
