@@ -6,6 +6,7 @@ from typing import Any
 
 from ...families.family import IMAGE_FIRST
 from ...families.hunyuan_image import HUNYUAN_IMAGE as DATA
+from ..slicing import hunyuan as slicing
 from .family import HostBlocks, HostFamily, of_class
 from .layers import MODULATION, Layers
 
@@ -26,7 +27,9 @@ HUNYUAN_IMAGE = HostFamily(
             block="DoubleStreamBlock",
             feed_forward=("img_mlp", "txt_mlp"),
         ),
-        HostBlocks("single", "single_blocks", block="SingleStreamBlock"),
+        HostBlocks(
+            "single", "single_blocks", "single_block", slicing.SINGLE, block="SingleStreamBlock"
+        ),
     ),
     older=((0, 13), IMAGE_FIRST),
     layers=Layers(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,7 @@ from ..core.model_call import RECORDER_KEY
 from ..core.patch import REPORT_KEY, settings_of, with_settings
 from ..core.report import RunReport
 from ..families import HostBlocks, HostFamily, family_of, plain_module, require_family
+from ..slicing.feed_forward import MLPCall, in_slices
 from ..slicing.sliced import BlockArgs
 from .estimate import corrected_shape
 from .warnings import warnings
@@ -78,7 +81,7 @@ def with_low_memory(
         ValueError: The model's architecture is not supported, or its blocks cannot be sliced.
     """
     family = require_family(model)
-    if not any(blocks.sliced for blocks in family.blocks):
+    if not any(blocks.sliced or blocks.feed_forward for blocks in family.blocks):
         raise ValueError(
             f"CLEAR Low Memory cannot compute the blocks of {family.title} models in slices. "
             "Remove it from this model."
@@ -142,7 +145,29 @@ def slice_blocks(
         plain = plain_module(model)
         options[MEMORY_CALL_KEY] = MemoryCall(options[MEMORY_KEY], plain, report)
         options["patches_replace"] = _with_slices(options.get("patches_replace", {}), family, plain)
+        pictures = family.latent_shape(x, kwargs)[0]
+        with _mlps_in_slices(family, options[MEMORY_CALL_KEY], pictures):
+            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+@contextmanager
+def _mlps_in_slices(family: HostFamily, call: MemoryCall, pictures: int) -> Generator[None]:
+    """Compute the MLPs in slices of the blocks that are not computed so as a whole."""
+
+    def told(kind: HostBlocks, name: str, how: str) -> None:
+        if call.report is not None and name == kind.feed_forward[0]:
+            call.report.note(f"memory: {kind.kind} blocks' MLPs {how}")
+
+    with ExitStack() as mlps:
+        for kind in family.blocks:
+            for block in [] if kind.sliced else kind.of(call.model):
+                for name in kind.feed_forward if kind.is_own(block) else ():
+                    mlp = plain_module(block).get_submodule(name)
+                    rows = int(family.layers.times(f"{kind.path}.{name}", call.model))
+                    note, size = functools.partial(told, kind, name), call.asked.slice_tokens
+                    mlps.enter_context(in_slices(mlp, MLPCall(size, pictures, rows, note)))
+        yield
 
 
 def _run_by_others(family: HostFamily, model: nn.Module) -> bool:
