@@ -184,6 +184,11 @@ class Server:
         ]
         return [self.base / p["type"] / p["subfolder"] / p["filename"] for p in pictures]
 
+    def last_pictures(self) -> list[Path]:
+        """List the picture files of the prompt that ended last."""
+        (entry,) = self.get("/history?max_items=1").values()
+        return self.images(entry)
+
     def object_info(self, name: str | None = None) -> dict[str, Any]:
         """Describe all node classes by id, or one of them."""
         if name is None:

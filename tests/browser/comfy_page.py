@@ -87,6 +87,11 @@ class ComfyPage:
         dialogs = self.page.locator("[role=dialog]:visible")
         return dialogs.first.inner_text() if dialogs.count() else ""
 
+    def close_dialog(self) -> None:
+        """Close the dialog that is open, if there is one."""
+        if self.dialog():
+            self.page.keyboard.press("Escape")
+
     def missing_models(self) -> str:
         """Return the message about missing models: a dialog's, or from 0.19 on a short notice."""
         dialog = self.page.locator("[role=dialog]:visible", has_text="Missing Models")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from pack import EXAMPLES, NODES, OTHER_MODELS, PAINTED, WORKFLOWS, shrink
+from PIL import Image
 
 pytestmark = pytest.mark.long
 
@@ -46,26 +48,37 @@ def shape(workflow):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_opening_a_workflow_changes_nothing_and_offers_the_missing_models(comfy_page, name):
+def test_opening_a_workflow_changes_nothing_and_offers_the_missing_models(page_as_it_is, name):
     workflow = load(name)
-    comfy_page.open_workflow(workflow, name)
-    message = comfy_page.missing_models()
+    page_as_it_is.open_workflow(workflow, name)
+    message = page_as_it_is.missing_models()
     models = [model for node in workflow["nodes"] for model in node["properties"].get("models", ())]
     named = all(f"{model['directory']} / {model['name']}" in message for model in models)
     count = 6 if name in ("clear_flux_lora", "clear_flux_controlnet_upscale_4k") else 5
     count = 3 if name in OTHER_MODELS else count
     assert len(models) == count and (named or message.lower().startswith(f"{count} errors"))
-    assert comfy_page.missing_types() == []
-    assert shape(comfy_page.saved()) == shape(workflow)
-    assert comfy_page.errors == []
+    assert page_as_it_is.missing_types() == []
+    assert shape(page_as_it_is.saved()) == shape(workflow)
+    assert page_as_it_is.errors == []
+    page_as_it_is.close_dialog()
 
 
 @pytest.mark.parametrize("name", PAINTED)
-def test_a_workflow_run_from_the_page_shows_its_picture_and_what_clear_did(comfy_page, name):
-    comfy_page.open_workflow(for_demo(name), name)
-    assert comfy_page.missing_types() == []
-    comfy_page.run()
-    assert comfy_page.dialog() == ""
+def test_a_workflow_run_from_the_page_shows_its_picture_and_what_clear_did(
+    page_as_it_is, server, name
+):
+    from tools import workflows
+
+    page, workflow = page_as_it_is, for_demo(name)
+    page.open_workflow(workflow, name)
+    assert page.missing_types() == []
+    queued = {
+        node_id: {"class_type": node["class_type"], "inputs": node["inputs"]}
+        for node_id, node in page.prompt().items()
+    }
+    assert workflows.to_prompt(workflow, server.object_info()) == queued
+    page.run()
+    assert page.dialog() == ""
     size = {
         "clear_flux_text_to_image": 64,
         "clear_flux_lora": 64,
@@ -75,23 +88,13 @@ def test_a_workflow_run_from_the_page_shows_its_picture_and_what_clear_did(comfy
         "clear_flux_8k": 512,
         "clear_upscale_any_image": 512,
     }.get(name, 256)
-    assert comfy_page.picture_sizes() == [(size, size)]
-    assert "radius 8" in comfy_page.node_text("CLEARLoader")
-    assert comfy_page.errors == []
-    comfy_page.fit_view()
-
-
-@pytest.mark.parametrize("name", PAINTED)
-def test_the_page_and_our_tools_make_the_same_prompt_of_a_workflow(page_as_it_is, server, name):
-    from tools import workflows
-
-    workflow = for_demo(name)
-    page_as_it_is.open_workflow(workflow, name)
-    page = {
-        node_id: {"class_type": node["class_type"], "inputs": node["inputs"]}
-        for node_id, node in page_as_it_is.prompt().items()
-    }
-    assert workflows.to_prompt(workflow, server.object_info()) == page
+    assert page.picture_sizes() == [(size, size)]
+    assert "radius 8" in page.node_text("CLEARLoader")
+    assert page.errors == []
+    with Image.open(server.last_pictures()[-1]) as picture:
+        assert np.asarray(picture).std() > 5
+        assert "clear_attention" in picture.info["prompt"]
+    page.fit_view()
 
 
 @pytest.mark.parametrize("node_id", NODES)
