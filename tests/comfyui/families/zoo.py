@@ -240,3 +240,6 @@ ENTRIES: dict[str, Entry] = {
         **dict(frames=True, first_call=True),
     ),
 }
+
+UNSEEN = {"qwen_image21": "comfy.ldm.qwen_image21"}
+"""Family without an entry -> package of its class, which none of these hosts has."""
