@@ -46,6 +46,13 @@ class RunningBlock:
         return (kinds[self.calls - 1], self.index) if self.calls <= len(kinds) else None
 
 
+def begun_anew(transformer_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a block for one more run of it, as it is computed again for gradients."""
+    running: RunningBlock | None = transformer_options.get(BLOCK_KEY)
+    anew = {} if running is None else {BLOCK_KEY: RunningBlock(running.blocks, running.index)}
+    return {**transformer_options, **anew}
+
+
 def running_block(
     transformer_options: Mapping[str, Any], family: HostFamily, layout: TokenLayout | None = None
 ) -> Block | None:

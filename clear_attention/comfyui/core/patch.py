@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...backends.lasting import pause_recordings_with
 from ..core import host
-from ..families import HostFamily, family_of, require_family
+from ..families import HostFamily, family_of, plain_module, require_family
 from .attached import attached_local
 from .blocks import block_counts, blocks_named
 from .coverage import report_coverage
@@ -151,12 +151,28 @@ def report_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
     report = options[REPORT_KEY] = RunReport()
     options[PICTURE_KEY] = size_of(args[0] if args else kwargs["noise"])
     try:
-        return executor(*args, **kwargs)
+        with nothing_kept(executor.class_obj.model_patcher.model.diffusion_model):
+            return executor(*args, **kwargs)
     finally:
         settings: Settings = options[SETTINGS_KEY]
         attention = settings.local is not None
         if attention or report.lines() or report.notes or report.warned:
             report.publish(settings.node_ids, attention, settings.replaced)
+
+
+@contextmanager
+def nothing_kept(diffusion_model: Any) -> Generator[None]:
+    """Let a model keep nothing that other weights have computed, before a run and behind it."""
+    family = family_of(diffusion_model)
+    if family is None or not family.forgets:
+        yield
+        return
+    forget = getattr(plain_module(diffusion_model), family.forgets)
+    forget()
+    try:
+        yield
+    finally:
+        forget()
 
 
 def direct_attention(

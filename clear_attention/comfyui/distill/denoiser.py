@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from ...distill.data.shards import Samples
 from ...distill.denoiser import Local, Recorder
 from ...pooling import Pooling
+from ..core.blocks import begun_anew
 from ..core.model_call import RECORDER_KEY
 from ..core.patch import SETTINGS_KEY, with_settings
 from ..core.settings import Settings, WindowSettings
@@ -146,6 +147,8 @@ def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
     def run(*args: Any, **kwargs: Any) -> Any:
         # The block adds to its input in place: the second time, it must find it as it was.
         copies = {name: _copy(value) for name, value in kwargs.items()}
+        if "transformer_options" in copies:
+            copies["transformer_options"] = begun_anew(copies["transformer_options"])
         with OverwritingNothing():
             return forward(*map(_copy, args), **copies)
 

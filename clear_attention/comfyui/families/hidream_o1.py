@@ -14,5 +14,6 @@ HIDREAM_O1 = HostFamily(
         HostBlocks("joint", "language_model.layers", told_as="double", feed_forward=("mlp",)),
     ),
     references="ref_patches",
+    forgets="clear_kv_cache",  # keys and values of the prompt
     layers=Layers(image=("x_embedder", "final_layer2")),
 )

@@ -1,15 +1,18 @@
 """Published files by their names and shapes, written down once more, with as few blocks as loads.
 
-Rows of a weight are one row again and again, so that a file of full width takes no memory.
+Rows of a wide weight are one row again and again, so that a file of full width takes no memory.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+WIDE = 1_000_000
+"""Numbers of a weight from which on its rows are alike."""
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -106,7 +109,8 @@ def tensors(shapes: Shapes) -> dict[str, Tensor]:
 def _tensors(shapes: Shapes) -> Iterator[tuple[str, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     for name, shape in shapes.items():
-        row = torch.randn(shape[-1], generator=generator) / shape[-1] ** 0.5
+        rows = shape if math.prod(shape) < WIDE else shape[-1:]
+        values = torch.randn(rows, generator=generator) / shape[-1] ** 0.5
         if len(shape) == 1:
-            row = row + float("norm" in name)
-        yield name, row.bfloat16().expand(shape)
+            values = values + float("norm" in name)
+        yield name, values.bfloat16().expand(shape)
