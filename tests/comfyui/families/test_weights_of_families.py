@@ -12,6 +12,8 @@ from ..weights.test_patches import patched_weights
 from .zoo import ENTRIES
 from .zoo_models import build, conditioning, host_version, latent, present, sampled
 
+pytestmark = pytest.mark.long
+
 RADIUS, FACTOR, RANK = 3, 2, 2
 NAMES = present()
 NOT_FOR_OTHER_LOADERS = {
