@@ -123,7 +123,7 @@ class HostFamily:
         by_length: Whether any attention call whose tokens can hold the grid is the picture's. If
             not, only calls inside named blocks are.
         counts_by_mask: Whether the host counts the text's tokens by a mask, which must be there.
-        forgets: Name of the method by which a model forgets what it keeps for the next run, which may
+        forgets: Name of the method by which a model forgets what it keeps for a next run, which may
             have other weights.
         runner: The method that runs the blocks, which other nodes are known to replace.
         names_blocks_since: The first host version that tells the attention which block is running,
