@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...families.boogu import BOOGU as DATA
+from ...families.network import Held
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
 
@@ -22,6 +23,7 @@ BOOGU = HostFamily(
             attends_twice=lambda block: True,
             block="BooguDoubleStreamBlock",
             feed_forward=("img_feed_forward", "instruct_feed_forward"),
+            held=Held(attention=9, mlp=6),
             calls=("double", "image"),
         ),
         HostBlocks(

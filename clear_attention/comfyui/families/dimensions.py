@@ -58,12 +58,15 @@ def dimensions(family: HostFamily, model: Any) -> Mapping[str, Any]:
     sizes = [_sizes(family, kind, model) for kind in family.blocks]
     widest = max(each.head_dim for each in sizes)
     last = next(one for one in reversed(outside) if one.tokens in ("image", "all"))
+    latent_values = int(last.times * outputs_of(last.module))
     return dict(
         blocks=sizes,
         image_weights=_sum(layers, "image"),
         text_weights=_sum(layers, "text"),
-        latent_values=int(last.times * outputs_of(last.module)),
+        latent_values=latent_values,
         position_values=2 * widest if family.data.is_rotary else 0,
+        # What comes into the last layer, in two orders, and what comes out of it.
+        last_values=int(2 * last.times * inputs_of(last.module)) + 3 * latent_values,
     )
 
 
@@ -80,6 +83,11 @@ def weights_of(module: Any) -> int:
 def outputs_of(module: Any) -> int:
     """Return the width of a layer's output."""
     return module.out_features if hasattr(module, "out_features") else module.out_channels
+
+
+def inputs_of(module: Any) -> int:
+    """Return the width of a layer's input."""
+    return module.in_features if hasattr(module, "in_features") else module.in_channels
 
 
 def _sum(layers: list[Layer], tokens: Tokens) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...families.family import Family, Part
-from ...families.network import Network
+from ...families.network import Held, Network
 from ..slicing.sliced import Sliced
 from .dimensions import dimensions as read_dimensions
 from .layers import Layers
@@ -28,7 +28,7 @@ class HostBlocks:
         sliced: How CLEAR Low Memory computes them in slices, or None.
         feed_forward: Paths of the MLPs inside a block, that of the image first, each of which
             computes every token for itself.
-        held: As in `network.BlockSizes`.
+        held: Tensors that a block holds at once.
         attends_twice: Whether a block also has the attention that is ``inside`` this kind.
         block: Name of the host's class for a block, by which it is found where another node has
             put something of its own into the list.
@@ -48,7 +48,7 @@ class HostBlocks:
     calls: tuple[str, ...] = ()
     told_as: str = ""
     feed_forward: tuple[str, ...] = ()
-    held: tuple[int, int] = (6, 4)
+    held: Held = field(default_factory=Held)
 
     def of(self, model: nn.Module) -> list[nn.Module]:
         """List the model's blocks; ControlNets of a family may have none of a kind.

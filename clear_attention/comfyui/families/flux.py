@@ -35,6 +35,7 @@ def dimensions(model: Any) -> Mapping[str, int]:
         input_values=model.in_channels,
         context=params.context_in_dim,
         gated=any(getattr(params, name, False) for name in GATED),
+        sliceable=not getattr(params, "yak_mlp", False),
     )
 
 

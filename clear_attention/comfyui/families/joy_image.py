@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...families.joy_image import JOY_IMAGE as DATA
+from ...families.network import Held
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
 
@@ -15,6 +16,7 @@ JOY_IMAGE = HostFamily(
             "double_blocks",
             block="JoyImageTransformerBlock",
             feed_forward=("img_mlp", "txt_mlp"),
+            held=Held(attention=11),
         ),
     ),
     layers=Layers(text=("txt_", "text_embedder"), image=("img_in", "proj_out")),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...families.krea2 import KREA2 as DATA
+from ...families.network import Held
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
 
@@ -19,7 +20,11 @@ def _has_method(model: Any, arguments: Mapping[str, Any]) -> bool:
 KREA2 = HostFamily(
     data=DATA,
     matches=of_class("comfy.ldm.krea2.model", "SingleStreamDiT"),
-    blocks=(HostBlocks("joint", "blocks", block="SingleStreamBlock", feed_forward=("mlp",)),),
+    blocks=(
+        HostBlocks(
+            "joint", "blocks", block="SingleStreamBlock", feed_forward=("mlp",), held=Held(inside=2)
+        ),
+    ),
     references="ref_latents",
     references_if=_has_method,
     in_batch=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...families.lumina2 import LUMINA2 as DATA
+from ...families.network import Held
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
 
@@ -15,9 +16,14 @@ LUMINA2 = HostFamily(
             "noise_refiner",
             block="JointTransformerBlock",
             feed_forward=("feed_forward",),
+            held=Held(attention=7, inside=4),
         ),
         HostBlocks(
-            "joint", "layers", block="JointTransformerBlock", feed_forward=("feed_forward",)
+            "joint",
+            "layers",
+            block="JointTransformerBlock",
+            feed_forward=("feed_forward",),
+            held=Held(attention=7, inside=4),
         ),
     ),
     patch_path="patch_size",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...families.network import Held
 from ...families.omnigen2 import OMNIGEN2 as DATA
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
@@ -15,9 +16,14 @@ OMNIGEN2 = HostFamily(
             "noise_refiner",
             block="OmniGen2TransformerBlock",
             feed_forward=("feed_forward",),
+            held=Held(inside=4),
         ),
         HostBlocks(
-            "joint", "layers", block="OmniGen2TransformerBlock", feed_forward=("feed_forward",)
+            "joint",
+            "layers",
+            block="OmniGen2TransformerBlock",
+            feed_forward=("feed_forward",),
+            held=Held(inside=4),
         ),
     ),
     layers=Layers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...families.network import Held
 from ...families.pixeldit import PIXELDIT as DATA
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers, pixels
@@ -11,7 +12,9 @@ PIXELDIT = HostFamily(
     matches=of_class("comfy.ldm.pixeldit.model", "PixDiT_T2I"),
     blocks=(
         HostBlocks("joint", "patch_blocks", block="MMDiTBlockT2I", feed_forward=("mlp_x", "mlp_y")),
-        HostBlocks("pixel", "pixel_blocks", block="PiTBlock", feed_forward=("mlp",)),
+        HostBlocks(
+            "pixel", "pixel_blocks", block="PiTBlock", feed_forward=("mlp",), held=Held(attention=9)
+        ),
     ),
     layers=Layers(
         once=("patch_blocks.adaLN_modulation",),

@@ -14,7 +14,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor, nn
 
 from ...plan.slices import slice_size
-from ..core.blocks import BlockReplace, runs_foreign
+from ..core.blocks import BLOCK_KEY, BlockReplace, RunningBlock, runs_foreign
 from ..core.model_call import RECORDER_KEY
 from ..core.patch import REPORT_KEY, settings_of, with_settings
 from ..core.report import RunReport
@@ -197,13 +197,16 @@ def _replace(kind: HostBlocks, index: int) -> BlockReplace:
         sliced = kind.sliced
         assert sliced is not None
         block = plain_module(kind.of(call.model)[index])
+        # Its own forward does not run, where hooks would name it to the attention.
+        running = {BLOCK_KEY: RunningBlock(kind, index)}
+        named = {**args, "transformer_options": {**args["transformer_options"], **running}}
         size = slice_size(args["img"].shape[1], call.asked.slice_tokens)
         why = sliced.why_not(block, args) or _why_whole(args, size)
         if call.report is not None:
             done = f"whole: {why}" if why else f"in slices of {size} tokens"
             call.report.note(f"memory: {kind.kind} blocks {done}")
         call.forget()
-        result = extra["original_block"](args) if why else sliced.compute(block, args, size)
+        result = extra["original_block"](args) if why else sliced.compute(block, named, size)
         call.results.append(result)
         return result
 

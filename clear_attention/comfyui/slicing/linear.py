@@ -20,6 +20,9 @@ PLAIN: tuple[type[nn.Module], ...] = (
 )
 
 
+PACK = __name__.partition(".comfyui.")[0]
+
+
 @dataclass(frozen=True, eq=False)
 class HeldLinear:
     """A layer whose weight, LoRAs included, is on the device in the dtype of the activations.
@@ -78,6 +81,11 @@ def hold_all(layers: nn.Module, like: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def is_changed(module: nn.Module) -> bool:
-    """Tell whether somebody put another forward or hooks on a module."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks)
-    return "forward" in vars(module) or any(hooks)
+    """Tell whether another node put another forward or hooks on a module."""
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return "forward" in vars(module) or not all(map(_is_ours, hooks))
+
+
+def _is_ours(hook: Callable[..., object]) -> bool:
+    """Return whether a hook is the pack's, which names the running block."""
+    return str(getattr(hook, "__module__", "")).startswith(PACK)

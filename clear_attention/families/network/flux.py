@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .description import Attention, Blocks, Live, Network
 
 
@@ -16,6 +18,7 @@ def flux(
     input_values: int,
     context: int,
     gated: bool = False,
+    sliceable: bool = True,
 ) -> Network:
     """Describe a FLUX.
 
@@ -29,6 +32,7 @@ def flux(
         input_values: Of the input in one token, more where a picture to be filled in is added.
         context: Width of an encoded text token.
         gated: Whether the MLP multiplies two halves, so that its first layer is twice as wide.
+        sliceable: Whether CLEAR Low Memory can compute the blocks in slices.
     """
     halves = 2 if gated else 1
     # qkv, proj and two layers of the MLP; single blocks have them as linear1 and linear2
@@ -41,7 +45,11 @@ def flux(
         mlp=mlp,
         image_weights=every + hidden * (input_values + latent_values),
         text_weights=every + hidden * context,
-        blocks=tuple(each for each in (doubles, singles) if each.count),
+        blocks=tuple(
+            each if sliceable else replace(each, sliced=())
+            for each in (doubles, singles)
+            if each.count
+        ),
         attentions=(Attention("double", double), Attention("single", single)),
         latent_values=latent_values,
         position_values=2 * hidden // heads,  # a rotation matrix for each pair of values

@@ -17,6 +17,21 @@ and their product."""
 
 
 @dataclass(frozen=True)
+class Held:
+    """Tensors that a host's block holds at once, which depends on how it is written.
+
+    Attributes:
+        attention: As wide as a token, during the attention.
+        mlp: As wide as a token, during the MLP.
+        inside: As wide as the inside of the MLP, 0 for what its kind needs at least.
+    """
+
+    attention: int = 6
+    mlp: int = 4
+    inside: int = 0
+
+
+@dataclass(frozen=True)
 class BlockSizes:
     """Blocks of one kind and their attention.
 
@@ -33,8 +48,7 @@ class BlockSizes:
         sliced: What CLEAR Low Memory computes in slices: only the ``mlp``, or the whole ``block``,
             which then is one of FLUX.
         second: Name of a second attention, to the image alone, or empty.
-        held: Tensors of the hidden size that the block holds during its attention and during its
-            MLP.
+        held: Tensors that the block holds at once.
     """
 
     kind: str
@@ -48,28 +62,27 @@ class BlockSizes:
     streams: bool = False
     sliced: CutInto = "mlp"
     second: str = ""
-    held: tuple[int, int] = (6, 4)
+    held: Held = Held()
 
     @property
     def blocks(self) -> Blocks:
-        """The blocks; what they hold is counted from above, as their code differs."""
+        """The blocks themselves."""
         if self.sliced == "block":
             return doubles_of_flux(self.count) if self.streams else singles_of_flux(self.count)
         attends: Attends = "image" if self.image_only else "all"
-        during_attention, during_mlp = self.held
-        inside = GATED if self.gated else PLAIN
-        attention = (Live(during_attention, 0, attends=attends),)
+        inside = self.held.inside or (GATED if self.gated else PLAIN)
+        attention = (Live(self.held.attention, 0, attends=attends),)
         if self.second:
-            attention = (*attention, Live(during_attention + 1, 0, attends="image"))
+            attention = (*attention, Live(self.held.attention + 1, 0, attends="image"))
         return Blocks(
             count=self.count,
             streams=3 if self.second else 2,
             heads=4 if self.second else 2,
             copies=3 if self.streams else 0,
             mlp_copies=0,
-            moments=(*attention, Live(during_mlp, inside)),
+            moments=(*attention, Live(self.held.mlp, inside)),
             # The MLP's output is whole, its inside is that of a slice.
-            sliced=(*attention, Live(during_mlp + 1, 0, part=Live(1, inside)))
+            sliced=(*attention, Live(self.held.mlp + 1, 0, part=Live(1, inside)))
             if self.sliced
             else (),
             slices_text=not self.streams,
@@ -95,6 +108,7 @@ def transformer(
     text_weights: int,
     latent_values: int,
     position_values: int,
+    last_values: int = 0,
 ) -> Network:
     """Describe a transformer.
 
@@ -104,7 +118,9 @@ def transformer(
         text_weights: Weights that each text token is multiplied with.
         latent_values: Of the latent in one token.
         position_values: Of the rotary positions of one token, 0 without.
+        last_values: Of a token that exist at once behind the blocks, where pixels are made.
     """
+    last = Blocks(0, 0, 0, 0, 0, (Live(1, 0),), hidden=last_values, image_only=True)
     main = max(blocks, key=lambda each: each.count * each.hidden * each.mlp)
     return Network(
         hidden=main.hidden,
@@ -112,7 +128,7 @@ def transformer(
         mlp=main.mlp,
         image_weights=image_weights,
         text_weights=text_weights,
-        blocks=tuple(each.blocks for each in blocks if each.count),
+        blocks=(*(each.blocks for each in blocks if each.count), last),
         attentions=tuple(one for each in blocks if each.count for one in each.attentions),
         latent_values=latent_values,
         position_values=position_values,

@@ -1,0 +1,67 @@
+"""The memory of every architecture's model, whole and in slices, is what it holds at its peak."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from ..plan.test_plan_node import Live
+from .zoo import ENTRIES
+from .zoo_models import conditioning, host_version, latent, present, sampled
+
+ROWS, COLUMNS, SLICE = 24, 20, 64
+TEXT = 40
+SEQUENCE = {"flux2": 512, "hidream": 3 * TEXT + 4}
+"""Tokens of the text in the blocks, where a prompt has others."""
+
+LEAST = 0.85
+KEPT = {"omnigen2": 0.7} if host_version() < (0, 19) else {}
+"""Older hosts keep what these blocks need no more until the blocks end."""
+MOST = 1.3
+"""Blocks are counted as the host writes the thriftiest and the most generous ones of a family."""
+
+
+@pytest.fixture
+def fused(host, zoo_model, monkeypatch):
+    """Models whose attention is PyTorch's, which is what the host takes on a GPU."""
+    import comfy.ldm.modules.attention
+
+    attend = comfy.ldm.modules.attention.attention_pytorch
+
+    def model(name):
+        built = zoo_model(name)
+        for module in [one for key, one in sys.modules.items() if key.startswith("comfy.ldm.")]:
+            for function in ("optimized_attention", "optimized_attention_masked"):
+                if hasattr(module, function):
+                    monkeypatch.setattr(module, function, attend)
+        return built
+
+    return model
+
+
+@pytest.mark.parametrize("slice_tokens", [None, SLICE], ids=["whole", "slices"])
+@pytest.mark.parametrize("radius", [None, 4], ids=["full", "window"])
+@pytest.mark.parametrize("name", present())
+def test_the_planned_bytes_are_held_at_the_peak(
+    name, radius, slice_tokens, fused, nodes, pack, product
+):
+    entry, model = ENTRIES[name], fused(name)
+    clear = getattr(model.model.diffusion_model, "clear_kv_cache", lambda: None)
+    used = nodes.CLEARAttention(model, radius, backend="tiled") if radius else model
+    if slice_tokens is not None:
+        used = nodes.CLEARLowMemory(used, slice_tokens)
+    prompt = conditioning(entry, TEXT)
+    sampled(used, latent(entry), prompt)  # moves the weights
+    clear()
+    noise = latent(entry, rows=ROWS, columns=COLUMNS)
+    with Live() as live:
+        sampled(used, noise, prompt)
+    clear()
+    layout = pack.clear_attention.TokenLayout(SEQUENCE.get(name, TEXT), ROWS, COLUMNS)
+    window = pack.clear_attention.Window(radius) if radius else None
+    job = product("families.network").Job(layout, window, backend="tiled" if radius else "auto")
+    network, where = product("comfyui.core.job").network_of(model), torch.device("cpu")
+    expected = product("plan.memory").memory(network, job, torch.float32, where, slice_tokens)
+    assert KEPT.get(name, LEAST) <= expected / live.peak <= MOST, expected / live.peak
