@@ -9,7 +9,7 @@ from .aura_flow import AURA_FLOW
 from .boogu import BOOGU
 from .chroma import CHROMA
 from .cosmos_predict2 import COSMOS_PREDICT2
-from .family import Embedder, HostBlocks, HostFamily, plain_module, tokens_of
+from .family import Embedder, HostBlocks, HostFamily, tokens_of
 from .flux import FLUX
 from .flux2 import FLUX2
 from .hidream import HIDREAM
@@ -23,6 +23,7 @@ from .krea2 import KREA2
 from .lens import LENS
 from .lumina2 import LUMINA2
 from .mage_flow import MAGE_FLOW
+from .modules import plain_module
 from .omnigen2 import OMNIGEN2
 from .pixeldit import PIXELDIT
 from .qwen_image import QWEN_IMAGE

@@ -12,6 +12,7 @@ from torch import nn
 
 from ...families.network import BlockSizes
 from .layers import Tokens
+from .modules import plain_module
 
 if TYPE_CHECKING:
     from .family import HostBlocks, HostFamily
@@ -132,8 +133,6 @@ def _has_streams(family: HostFamily, kind: HostBlocks, model: nn.Module) -> bool
 
 
 def _own_blocks(family: HostFamily, kind: HostBlocks, model: nn.Module) -> list[nn.Module]:
-    from .family import plain_module
-
     blocks = [plain_module(block) for block in kind.of(model)]
     foreign = next((block for block in blocks if not kind.is_own(block)), None)
     if foreign is not None:

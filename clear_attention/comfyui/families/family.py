@@ -15,6 +15,7 @@ from ...families.network import Held, Network
 from ..slicing.sliced import Sliced
 from .dimensions import dimensions as read_dimensions
 from .layers import Layers
+from .modules import plain_module
 
 
 @dataclass(frozen=True)
@@ -260,8 +261,3 @@ def of_class(module: str, *names: str) -> Callable[[nn.Module], bool]:
         )
 
     return matches
-
-
-def plain_module(diffusion_model: nn.Module) -> nn.Module:
-    """Return the module that torch.compile has wrapped, or the module itself."""
-    return getattr(diffusion_model, "_orig_mod", diffusion_model)

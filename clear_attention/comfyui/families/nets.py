@@ -7,7 +7,8 @@ from dataclasses import replace
 from torch import nn
 
 from ..families import lumina2, qwen_image, z_image
-from .family import HostBlocks, HostFamily, of_class, plain_module
+from .family import HostBlocks, HostFamily, of_class
+from .modules import plain_module
 
 QWEN_FUN = replace(
     qwen_image.QWEN_IMAGE,

@@ -57,23 +57,25 @@ def corrected_shape(
 
     Args:
         model: The MODEL to sample.
-        noise_shape: Of the latents, ``[B, C, height, width]``.
+        noise_shape: Of the latents, ``[B, C, height, width]`` or ``[B, C, 1, height, width]``.
         settings: What CLEAR's nodes ask for.
         slice_tokens: Tokens of a slice, 0 for the automatic choice.
     """
     shape = list(noise_shape)
     host = int(model.model.memory_required(shape))
-    if len(shape) != 4:
+    if len(shape) not in (4, 5):
         return Estimate(shape, host, host, f"latents of {len(shape)} dimensions are not known")
+    if len(shape) == 5 and shape[2] > 1:
+        return Estimate(shape, host, host, f"latents of {shape[2]} frames are not known")
     why_not = _why_not_linear(model, shape, settings)
     if why_not is not None:
         return Estimate(shape, host, host, why_not)
     needed = bytes_needed(model, shape, settings, slice_tokens) + FIXED
     if needed >= host:
         return Estimate(shape, host, host, "it is the smaller one")
-    area = shape[2] * shape[3]
+    area = shape[-2] * shape[-1]
     # The formula is proportional to the area; reference pictures are counted apart from it.
-    return Estimate([*shape[:2], 1, max(1, math.ceil(area * needed / host))], needed, host)
+    return Estimate([*shape[:-2], 1, max(1, math.ceil(area * needed / host))], needed, host)
 
 
 def bytes_needed(
@@ -117,4 +119,4 @@ def _why_quadratic(model: ModelPatcher, shape: Sequence[int], settings: Settings
 def _layout(model: ModelPatcher, shape: Sequence[int]) -> TokenLayout:
     module = plain_module(model.get_model_object("diffusion_model"))
     patch = require_family(model).patch(module)
-    return TokenLayout(TEXT_TOKENS, -(-shape[2] // patch), -(-shape[3] // patch))
+    return TokenLayout(TEXT_TOKENS, -(-shape[-2] // patch), -(-shape[-1] // patch))

@@ -65,3 +65,43 @@ def test_the_planned_bytes_are_held_at_the_peak(
     network, where = product("comfyui.core.job").network_of(model), torch.device("cpu")
     expected = product("plan.memory").memory(network, job, torch.float32, where, slice_tokens)
     assert KEPT.get(name, LEAST) <= expected / live.peak <= MOST, expected / live.peak
+
+
+@pytest.mark.parametrize("name", present())
+def test_the_host_is_told_what_slices_need_for_one_picture(
+    name, zoo_model, nodes, product, monkeypatch
+):
+    """In the host's own formula, at 4096 x 4096 tokens, where its estimate is the larger one."""
+    import comfy.model_management
+
+    monkeypatch.setattr(comfy.model_management, "pytorch_attention_flash_attention", lambda: True)
+    entry = ENTRIES[name]
+    local = nodes.CLEARAttention(zoo_model(name), 4, backend="tiled")
+    edge, frames = 4096 * entry.patch, (1,) if entry.frames else ()
+    shape = [1, entry.channels, *frames, edge, edge]
+    estimate = product("comfyui.memory.estimate")
+    settings = product("comfyui.core.patch").settings_of(local)
+    found = estimate.corrected_shape(local, shape, settings, 0)
+    told = local.model.memory_required(found.shape)
+    if found.why_not == "it is the smaller one":  # of pixels as wide as the small model's tokens
+        assert told == found.host == found.needed
+        return
+    assert found.why_not == "" and len(found.shape) == len(shape)
+    assert told == pytest.approx(found.needed, rel=1e-3)
+    needed = estimate.bytes_needed(local, shape, settings, 0)
+    assert found.needed == needed + estimate.FIXED < found.host
+    whole = product("plan.memory").memory(
+        product("comfyui.core.job").network_of(local),
+        product("comfyui.core.job").job_of(settings, estimate._layout(local, shape), 1),
+        torch.float32,
+        torch.device("cpu"),
+    )
+    assert needed <= whole
+
+
+def test_several_frames_keep_the_hosts_estimate(zoo_model, nodes, product):
+    local = nodes.CLEARAttention(zoo_model("qwen_image"), 4, backend="tiled")
+    settings = product("comfyui.core.patch").settings_of(local)
+    shape = [1, 16, 3, 512, 512]
+    found = product("comfyui.memory.estimate").corrected_shape(local, shape, settings, 0)
+    assert found.why_not == "latents of 3 frames are not known" and found.shape == shape

@@ -119,3 +119,16 @@ def test_an_mlp_that_another_node_changed_is_left_to_it(name, zoo_model, nodes):
         del mlp.forward
     assert (actual - expected).abs().max() <= 4e-6 * expected.abs().max()
     assert not torch.allclose(expected, run(model, entry), rtol=1e-3)
+
+
+def test_every_model_call_gets_the_same_function(zoo_model, nodes):
+    """Or torch.compile would compile again in every step."""
+    entry, model, seen = ENTRIES["qwen_image"], zoo_model("qwen_image"), []
+    mlp = model.model.diffusion_model.transformer_blocks[0].img_mlp
+    hook = mlp.register_forward_pre_hook(lambda module, _: seen.append(vars(module)["forward"]))
+    try:
+        for _ in range(2):
+            run(nodes.CLEARLowMemory(model, SLICE), entry)
+    finally:
+        hook.remove()
+    assert len(seen) >= 2 and all(one is seen[0] for one in seen)
