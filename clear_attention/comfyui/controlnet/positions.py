@@ -25,7 +25,10 @@ def theta_of(network: Any) -> float | None:
     family = family_of(network)
     if family is None or family.embedder is None:
         return None
-    return getattr(getattr(network, family.embedder.path, None), "theta", None)
+    try:
+        return getattr(family.embedder.of(network), "theta", None)
+    except ValueError:  # such a network has no positions of its own
+        return None
 
 
 @contextmanager
@@ -51,19 +54,22 @@ def rotary_positions(
         wrap_height: Whether the last row lies beside the first one.
         wrap_width: Whether the last column lies beside the first one.
     """
-    embedder: Any = getattr(network, where.path)
+    embedder: Any = where.of(network)
     scaled = copy.copy(embedder)
     scaled.theta = theta
     wraps = (wrap_height, wrap_width)
 
     def embed(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         ids = args[0]
-        if theta != embedder.theta or ids.dtype != torch.float32:
+        inexact = ids.dtype.itemsize < torch.float32.itemsize
+        if inexact:
             ids = exact_ids(ids, geometry, where.axes)
+        if inexact or theta != embedder.theta:
             out = scaled.forward(ids)  # past its hooks, which it has copied
         layout = geometry.layout(ids.shape[1])
-        assert layout is not None
-        return repeated(out, ids, layout, where.axes, wraps) if any(wraps) else out
+        if layout is None or not any(wraps):
+            return out
+        return repeated(out, ids, layout, where.axes, wraps, geometry.text(layout))
 
     handle = embedder.register_forward_hook(embed)
     try:

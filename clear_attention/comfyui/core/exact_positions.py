@@ -6,6 +6,7 @@ In bfloat16 integers above 256 collide: tokens beyond 4096 pixels would share th
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -16,15 +17,21 @@ from torch import Tensor, nn
 from ..families import Embedder, HostFamily, plain_module
 from .geometry import Geometry
 
-ProcessImage = Callable[..., tuple[Tensor, Tensor]]
+ProcessImage = Callable[..., tuple[Any, ...]]
 
 
 def make_positions_exact(model: ModelPatcher, embedder: Embedder) -> None:
     """Make a cloned model compute its position ids in float32, where the host does not.
 
-    Hosts before 0.3.72 do not for FLUX. Where ids come from within a forward, the embedder counts
-    them anew.
+    Hosts before 0.3.72 do not for FLUX, and none does for Qwen-Image. Where ids come from within a
+    forward, the embedder counts them anew.
+
+    Raises:
+        ValueError: The host has moved the embedder.
     """
+    embedder.of(plain_module(model.get_model_object("diffusion_model")))
+    if embedder.exact:
+        return
     if embedder.process is None:
         path = f"diffusion_model.{embedder.path}"
         current = model.get_model_object(path)
@@ -33,20 +40,29 @@ def make_positions_exact(model: ModelPatcher, embedder: Embedder) -> None:
         return
     path = f"diffusion_model.{embedder.process}"
     process = model.get_model_object(path)
-    if isinstance(process, functools.partial) or _is_exact(process):
+    if isinstance(process, functools.partial):
         return
-    model.add_object_patch(path, functools.partial(_exact, process))
+    if "dtype" in inspect.signature(process).parameters:
+        model.add_object_patch(path, functools.partial(_in_float32, process))
+    elif not _is_exact(process, embedder):
+        model.add_object_patch(path, functools.partial(_exact, process))
 
 
-def _is_exact(process: ProcessImage) -> bool:
-    _, ids = process(torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16))
-    return ids.dtype == torch.float32
+def _is_exact(process: ProcessImage, embedder: Embedder) -> bool:
+    """Return whether ids are the same in bfloat16, also of more rows than that can count."""
+    picture = torch.zeros(1, 1, *(1,) * embedder.frames, 1200, 2)
+    (_, exact, *_), (_, ids, *_) = process(picture), process(picture.bfloat16())
+    return ids.dtype == torch.float32 and torch.equal(ids, exact)
 
 
-def _exact(process: ProcessImage, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-    tokens, _ = process(x, *args, **kwargs)
-    _, ids = process(x.float(), *args, **kwargs)
-    return tokens, ids
+def _exact(process: ProcessImage, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+    tokens, _, *others = process(x, *args, **kwargs)
+    _, ids, *_ = process(x.float(), *args, **kwargs)
+    return tokens, ids, *others
+
+
+def _in_float32(encode: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    return encode(*args, **{**kwargs, "dtype": torch.float32})
 
 
 class ExactEmbedder(nn.Module):
@@ -108,7 +124,7 @@ def embedder_of(family: HostFamily, diffusion_model: nn.Module) -> ExactEmbedder
     """Return the positional embedder of a model if it is ours."""
     if family.embedder is None:
         return None
-    embedder = getattr(plain_module(diffusion_model), family.embedder.path, None)
+    embedder = family.embedder.of(plain_module(diffusion_model))
     return embedder if isinstance(embedder, ExactEmbedder) else None
 
 

@@ -57,6 +57,17 @@ class Geometry:
         )
         return TokenLayout(front, self.height, self.width, extra=behind)
 
+    def text(self, layout: TokenLayout) -> slice:
+        """Return where the text of a layout lies; references that are counted apart are none.
+
+        Args:
+            layout: Of this geometry.
+        """
+        if self.order.index("text") < self.order.index("image"):
+            return layout.text_slice
+        behind = layout.extra - self.references - -self.image % self.pads_to
+        return slice(layout.tokens - behind, layout.tokens)
+
     def queries(self, layout: TokenLayout, tokens: int) -> Queries | None:
         """Return which tokens of a layout a sequence of queries holds, or None.
 

@@ -9,7 +9,8 @@ from .aura_flow import AURA_FLOW
 from .boogu import BOOGU
 from .chroma import CHROMA
 from .cosmos_predict2 import COSMOS_PREDICT2
-from .family import Embedder, HostBlocks, HostFamily, tokens_of
+from .embedder import Embedder
+from .family import HostBlocks, HostFamily, tokens_of
 from .flux import FLUX
 from .flux2 import FLUX2
 from .hidream import HIDREAM

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...families.boogu import BOOGU as DATA
 from ...families.network import Held
+from .embedder import Embedder
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
 
@@ -45,4 +46,5 @@ BOOGU = HostFamily(
         image=(".x_embedder",),
     ),
     counts_by_mask=True,
+    embedder=Embedder("rope_embedder.rope_embedder", axes=(1, 2), exact=True),
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ...families.chroma import CHROMA as DATA
 from ..families import flux
-from .family import Embedder, HostFamily, of_class
+from .embedder import Embedder
+from .family import HostFamily, of_class
 
 CHROMA = HostFamily(
     data=DATA,

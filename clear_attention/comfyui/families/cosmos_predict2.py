@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...families.cosmos_predict2 import COSMOS_PREDICT2 as DATA
+from .embedder import Embedder
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
 
@@ -13,5 +14,12 @@ COSMOS_PREDICT2 = HostFamily(
     layers=Layers(
         text=(".blocks.cross_attn.k_proj", ".blocks.cross_attn.v_proj"),
         image=("x_embedder", "final_layer.linear"),
+    ),
+    embedder=Embedder(
+        "pos_embedder",
+        axes=(1, 2),
+        exact=True,
+        by_ids=False,
+        base=("h_ntk_factor", "w_ntk_factor", "t_ntk_factor"),
     ),
 )

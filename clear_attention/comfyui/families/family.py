@@ -14,6 +14,7 @@ from ...families.family import Family, Part
 from ...families.network import Held, Network
 from ..slicing.sliced import Sliced
 from .dimensions import dimensions as read_dimensions
+from .embedder import Embedder
 from .layers import Layers
 from .modules import plain_module
 
@@ -84,22 +85,6 @@ class HostBlocks:
 
 
 @dataclass(frozen=True)
-class Embedder:
-    """Where the host's model turns position ids into rotations.
-
-    Attributes:
-        path: Of the module that does, from ids ``[B, L, axes]`` to ``[B, 1, L, D / 2, 2, 2]``.
-        axes: Of the ids: the one that counts rows and the one that counts columns.
-        process: The method that makes a picture's tokens and ids, or None where ids come from
-            within the model's forward.
-    """
-
-    path: str
-    axes: tuple[int, int]
-    process: str | None = None
-
-
-@dataclass(frozen=True)
 class HostFamily:
     """A model family in the host.
 
@@ -111,6 +96,8 @@ class HostFamily:
             of `network.transformer`.
         layers: Which tokens the model's layers are applied to.
         embedder: Of rotary positions, or None where the pack cannot reach them.
+        theta: Path of the number that is the rotary base, where no module of its own makes rotations
+            of positions; empty where there is none.
         references: Argument of a model call that holds what lies behind the grid: the latents of
             reference pictures, or their tokens ``[B, tokens, C]``.
         references_if: Tells from a model and a call's arguments whether it looks at them.
@@ -137,6 +124,7 @@ class HostFamily:
     dimensions: Callable[[Any], Mapping[str, int]] | None = None
     layers: Layers = field(default_factory=Layers)
     embedder: Embedder | None = None
+    theta: str = ""
     references: str = ""
     references_if: Callable[[Any, Mapping[str, Any]], bool] = lambda model, arguments: True
     patch_path: str = ""
@@ -154,6 +142,11 @@ class HostFamily:
     def title(self) -> str:
         """What users call it."""
         return self.data.title
+
+    @property
+    def has_rotary_base(self) -> bool:
+        """Whether the pack can scale the base of rotary positions."""
+        return self.embedder is not None or bool(self.theta)
 
     def patch(self, model: nn.Module) -> int:
         """Return the edge of a token of a model in latent pixels."""

@@ -9,7 +9,8 @@ import comfy.ldm.flux.model
 
 from ...families.flux import FLUX as DATA
 from ..slicing import flux as slicing
-from .family import Embedder, HostBlocks, HostFamily
+from .embedder import Embedder
+from .family import HostBlocks, HostFamily
 
 DOUBLE = HostBlocks(
     "double", "double_blocks", "double_block", slicing.DOUBLE, block="DoubleStreamBlock"

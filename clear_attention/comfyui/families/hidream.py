@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from ...families.hidream import HIDREAM as DATA
+from .embedder import Embedder
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
 
@@ -33,6 +34,7 @@ HIDREAM = HostFamily(
             feed_forward=("block.ff_i",),
         ),
     ),
+    embedder=Embedder("pe_embedder", axes=(1, 2), exact=True),
     declines={
         "image_cond": "HiDream-E1 sets its reference picture beside each row of the grid, which "
         "CLEAR's window cannot tell apart"

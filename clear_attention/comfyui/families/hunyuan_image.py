@@ -7,6 +7,7 @@ from typing import Any
 from ...families.family import IMAGE_FIRST
 from ...families.hunyuan_image import HUNYUAN_IMAGE as DATA
 from ..slicing import hunyuan as slicing
+from .embedder import Embedder
 from .family import HostBlocks, HostFamily, of_class
 from .layers import MODULATION, Layers
 
@@ -31,6 +32,7 @@ HUNYUAN_IMAGE = HostFamily(
             "single", "single_blocks", "single_block", slicing.SINGLE, block="SingleStreamBlock"
         ),
     ),
+    embedder=Embedder("pe_embedder", axes=(0, 1)),  # its ids come from within its forward
     older=((0, 13), IMAGE_FIRST),
     layers=Layers(
         once=(*MODULATION, ".t_embedder", ".c_embedder"),

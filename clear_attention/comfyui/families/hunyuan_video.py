@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ...families.hunyuan_video import HUNYUAN_VIDEO as DATA
 from ..families import hunyuan_image
+from .embedder import Embedder
 from .wan import FURTHER
 
 HUNYUAN_VIDEO = replace(
@@ -13,4 +14,5 @@ HUNYUAN_VIDEO = replace(
     data=DATA,
     matches=hunyuan_image.is_hunyuan,
     declines={"ref_latent": FURTHER},
+    embedder=Embedder("pe_embedder", axes=(1, 2)),  # behind the axis of time
 )

@@ -20,4 +20,5 @@ IDEOGRAM4 = HostFamily(
         ),
     ),
     layers=Layers(text=("llm_cond_proj",), both=("input_proj", "final_layer.linear")),
+    theta="rope_theta",
 )

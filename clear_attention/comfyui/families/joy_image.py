@@ -20,4 +20,5 @@ JOY_IMAGE = HostFamily(
         ),
     ),
     layers=Layers(text=("txt_", "text_embedder"), image=("img_in", "proj_out")),
+    theta="theta",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...families.kandinsky5 import KANDINSKY5 as DATA
+from .embedder import Embedder
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
 
@@ -27,4 +28,5 @@ KANDINSKY5 = HostFamily(
         ),
         image=("visual_embeddings", "out_layer.out_layer"),
     ),
+    embedder=Embedder("rope_embedder_3d", axes=(1, 2), process="rope_encode_3d"),
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...families.krea2 import KREA2 as DATA
 from ...families.network import Held
+from .embedder import Embedder
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
 
@@ -25,6 +26,7 @@ KREA2 = HostFamily(
             "joint", "blocks", block="SingleStreamBlock", feed_forward=("mlp",), held=Held(inside=2)
         ),
     ),
+    embedder=Embedder("pe_embedder", axes=(1, 2), exact=True),
     references="ref_latents",
     references_if=_has_method,
     in_batch=True,

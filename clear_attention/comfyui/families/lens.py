@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...families.lens import LENS as DATA
+from .embedder import Embedder
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
 
@@ -18,4 +19,5 @@ LENS = HostFamily(
         ),
     ),
     layers=Layers(text=("txt_", "to_add_out"), image=("img_in", "proj_out")),
+    embedder=Embedder("pos_embed", axes=(1, 2), exact=True),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...families.lumina2 import LUMINA2 as DATA
 from ...families.network import Held
+from .embedder import Embedder
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
 
@@ -26,6 +27,7 @@ LUMINA2 = HostFamily(
             held=Held(attention=7, inside=4),
         ),
     ),
+    embedder=Embedder("rope_embedder", axes=(1, 2), exact=True),
     patch_path="patch_size",
     layers=Layers(
         text=("cap_embedder", "context_refiner"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...families.mage_flow import MAGE_FLOW as DATA
+from .embedder import Embedder
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
 
@@ -17,6 +18,7 @@ MAGE_FLOW = HostFamily(
             feed_forward=("img_mlp", "txt_mlp"),
         ),
     ),
+    embedder=Embedder("pe_embedder", axes=(1, 2), exact=True),
     references="ref_latents",
     layers=Layers(text=("txt_", "add_"), image=("img_in", "proj_out")),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...families.network import Held
 from ...families.omnigen2 import OMNIGEN2 as DATA
+from .embedder import Embedder
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
 
@@ -32,4 +33,5 @@ OMNIGEN2 = HostFamily(
         image=(".x_embedder",),
     ),
     counts_by_mask=True,
+    embedder=Embedder("rope_embedder.rope_embedder", axes=(1, 2), exact=True),
 )

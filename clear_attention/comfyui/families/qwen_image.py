@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...families.qwen_image import QWEN_IMAGE as DATA
+from .embedder import Embedder
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
 
@@ -17,6 +18,7 @@ QWEN_IMAGE = HostFamily(
             feed_forward=("img_mlp", "txt_mlp"),
         ),
     ),
+    embedder=Embedder("pe_embedder", axes=(1, 2), process="process_img", frames=True),
     references="ref_latents",
     layers=Layers(text=("txt_", "add_"), image=("img_in", "proj_out")),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ...families.wan import WAN as DATA
+from .embedder import Embedder
 from .family import HostBlocks, HostFamily
 from .layers import MODULATION, Layers
 
@@ -25,6 +26,7 @@ WAN = HostFamily(
             "self", "blocks", block="WanAttentionBlock", feed_forward=("ffn",), calls=("self",)
         ),
     ),
+    embedder=Embedder("rope_embedder", axes=(1, 2), process="rope_encode"),
     declines=dict.fromkeys(("reference_latent", "context_latents", "time_dim_concat"), FURTHER),
     layers=Layers(
         once=(*MODULATION, "k_img", "v_img"),

@@ -11,8 +11,8 @@ from torch import nn
 
 from ..core.exact_positions import ExactEmbedder
 from ..families import Embedder
-from .periodic import PeriodicEmbedder
-from .scaled import ScaledEmbedder, scaled_theta, uses_theta
+from .periodic import PeriodicEmbedder, PeriodicGrid
+from .scaled import ScaledEmbedder, uses_theta
 
 
 def scale_theta(model: ModelPatcher, embedder: Embedder, ntk_factor: float) -> None:
@@ -24,8 +24,7 @@ def scale_theta(model: ModelPatcher, embedder: Embedder, ntk_factor: float) -> N
         ValueError: The factor is not positive, the model has no rotary embedder, or the one of
             another node does not use its base.
     """
-    if ntk_factor <= 0:
-        raise ValueError(f"ntk_factor must be positive, got {ntk_factor}. 1 changes nothing.")
+    _require_positive(ntk_factor)
     # Another node may have put its own embedder there: scale that. Of two of ours the last wins.
     path = _path(embedder)
     outer = model.get_model_object(path)
@@ -33,14 +32,16 @@ def scale_theta(model: ModelPatcher, embedder: Embedder, ntk_factor: float) -> N
     unscaled = getattr(current, "clear_unscaled", current)
     if ntk_factor == 1 and unscaled is current:
         return
-    if not hasattr(unscaled, "theta"):
-        raise ValueError(
-            f"The positional embedder {type(unscaled).__name__} of this model has no theta to "
-            "scale. Set ntk_factor to 1."
-        )
     own = _own(model, path)
+    base = embedder.base if unscaled is own else ("theta",)
+    missing = [name for name in base if not hasattr(unscaled, name)]
+    if missing:
+        raise ValueError(
+            f"The positional embedder {type(unscaled).__name__} of this model has no {missing[0]} "
+            "to scale. Set ntk_factor to 1."
+        )
     if unscaled is own:
-        scaled = _scaled_copy(unscaled, ntk_factor)
+        scaled = _scaled_copy(unscaled, ntk_factor, base)
     else:
         _require_theta_used(unscaled, own)
         scaled = ScaledEmbedder(unscaled, ntk_factor)
@@ -55,10 +56,32 @@ def _own(model: ModelPatcher, path: str) -> Any:
     return backup[path] if path in backup else comfy.utils.get_attr(model.model, path)
 
 
-def _scaled_copy(own: nn.Module, ntk_factor: float) -> nn.Module:
+def scale_number(model: ModelPatcher, path: str, ntk_factor: float) -> None:
+    """Multiply the rotary base of a cloned model where it is a plain number; the last factor wins.
+
+    Args:
+        model: The clone.
+        path: Of the number in the diffusion model.
+        ntk_factor: See `scale_theta`.
+
+    Raises:
+        ValueError: The factor is not positive.
+    """
+    _require_positive(ntk_factor)
+    path = f"diffusion_model.{path}"
+    model.add_object_patch(path, _own(model, path) * ntk_factor)
+
+
+def _require_positive(ntk_factor: float) -> None:
+    if ntk_factor <= 0:
+        raise ValueError(f"ntk_factor must be positive, got {ntk_factor}. 1 changes nothing.")
+
+
+def _scaled_copy(own: nn.Module, ntk_factor: float, base: tuple[str, ...]) -> nn.Module:
     """Copy the model's own embedder: nobody else holds it, and torch.compile reads through it."""
     scaled: Any = copy.copy(own)
-    scaled.theta = scaled_theta(own, ntk_factor)
+    for name in base:
+        setattr(scaled, name, getattr(own, name) * ntk_factor)
     # Past torch's registry of submodules, which would list the unscaled one as a child.
     object.__setattr__(scaled, "clear_unscaled", own)
     return scaled
@@ -90,9 +113,9 @@ def make_periodic(
     path = _path(embedder)
     current = model.get_model_object(path)
     inner = current.inner if isinstance(current, ExactEmbedder) else current
+    kind = PeriodicEmbedder if embedder.by_ids else PeriodicGrid
     model.add_object_patch(
-        path,
-        PeriodicEmbedder(inner, embedder.axes, wrap_height=wrap_height, wrap_width=wrap_width),
+        path, kind(inner, embedder.axes, wrap_height=wrap_height, wrap_width=wrap_width)
     )
 
 

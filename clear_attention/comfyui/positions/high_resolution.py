@@ -6,7 +6,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ..core.patch import with_settings
 from ..families import require_family
-from .embedder import scale_theta
+from .embedder import scale_number, scale_theta
 from .ntk_report import follow_call
 
 
@@ -28,7 +28,7 @@ def for_high_resolution(
         ValueError: The model's positions are not rotary, and ntk_factor is not 1.
     """
     family = require_family(model)
-    if family.embedder is None and ntk_factor != 1:
+    if not family.has_rotary_base and ntk_factor != 1:
         why = "no rotary positions" if not family.data.is_rotary else "positions out of reach"
         raise ValueError(
             f"{family.title} models have {why}: ntk_factor would have no effect, "
@@ -43,4 +43,6 @@ def for_high_resolution(
     )
     if family.embedder is not None:
         scale_theta(model, family.embedder, ntk_factor)
+    elif family.theta:
+        scale_number(model, family.theta, ntk_factor)
     return model

@@ -17,7 +17,7 @@ def follow_call(call: ModelCall, latent: Tensor, diffusion_model: Any) -> None:
     factor = call.settings.ntk_factor
     if call.report is None or factor == 1 or family is None or family.embedder is None:
         return
-    embedder = getattr(plain_module(diffusion_model), family.embedder.path)
+    embedder = family.embedder.of(plain_module(diffusion_model))
     if not any(hasattr(one, "clear_unscaled") for one in _inside(embedder)):
         call.report.warn(
             "another node has replaced the positional embedding after CLEAR High Resolution, so "

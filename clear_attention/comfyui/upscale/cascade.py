@@ -152,7 +152,7 @@ class Cascade:
         """Return the model with a stage's positions, scale and guidance."""
         model, sampling = self.painting.model, self.sampling
         if sampling.scaled and self.family is not None:
-            ntk_factor = stage.ntk_factor if self.family.embedder else 1.0
+            ntk_factor = stage.ntk_factor if self.family.has_rotary_base else 1.0
             model = for_high_resolution(model, ntk_factor, stage.proportional)
         if sampling.guidance > 0:
             compression = self.painting.vae.spacial_compression_encode()
@@ -182,7 +182,8 @@ class Cascade:
             return "enlarged only"
         parts = [f"the last {stage.kept} of {stage.steps} steps"]
         if self.sampling.scaled and self.family is not None:
-            parts += [f"ntk_factor {stage.ntk_factor:.3g}"] if self.family.embedder else []
+            if self.family.has_rotary_base:
+                parts.append(f"ntk_factor {stage.ntk_factor:.3g}")
             parts.append(f"attention scale x {attention_factor(stage):.3f}")
         if self.sampling.guidance:
             parts.append(f"low frequencies held with {self.sampling.guidance:g}")
