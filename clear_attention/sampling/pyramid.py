@@ -45,6 +45,7 @@ class Stage:
         steps: Of the whole schedule.
         ntk_factor: Factor on the base of the rotary positions.
         proportional: Whether the softmax scale grows with the number of tokens.
+        token_px: Edge of a token in pixels.
     """
 
     width: int
@@ -53,6 +54,7 @@ class Stage:
     steps: int
     ntk_factor: float = 1.0
     proportional: bool = False
+    token_px: int = TOKEN_PX
 
     @property
     def kept(self) -> int:
@@ -88,6 +90,7 @@ def plan(
     via: Sequence[int] = (),
     multiple: int = TOKEN_PX,
     trained: int = 1024,
+    token_px: int = TOKEN_PX,
 ) -> CascadePlan:
     """Plan a cascade from a picture to a size.
 
@@ -101,6 +104,7 @@ def plan(
         multiple: What sides must be multiples of.
         trained: Longer side of the pictures that the model was trained on, 0 to leave its
             positions and scale as they are.
+        token_px: Edge of a token in pixels.
 
     Raises:
         PlanError: There is no such cascade; the message says why.
@@ -112,7 +116,7 @@ def plan(
     inside = [side for side in inside if source < side < target]
     longer = [*inside, target] if inside else longer_sides(source, target, multiple)
     stages = tuple(
-        _stage(*shape, strength, steps, trained)
+        _stage(*shape, strength, steps, trained, token_px)
         for shape, strength in zip(
             (_shape(width, height, side, multiple) for side in longer),
             _repeat_last(denoise, len(longer)),
@@ -178,16 +182,17 @@ def ntk_factor(longer: int, trained: int) -> float:
     return max(AUTHORS_NTK, (longer / trained) ** (ROTARY_DIM / (ROTARY_DIM - 2)))
 
 
-def tokens(width: int, height: int) -> int:
+def tokens(width: int, height: int, token_px: int = TOKEN_PX) -> int:
     """Return the length of the joint sequence of a picture and 512 tokens of text."""
-    return TEXT_TOKENS + math.ceil(width / TOKEN_PX) * math.ceil(height / TOKEN_PX)
+    return TEXT_TOKENS + math.ceil(width / token_px) * math.ceil(height / token_px)
 
 
 def attention_factor(stage: Stage) -> float:
     """Return what the softmax scale of a stage is multiplied by: sqrt(log_4608(tokens)) or 1."""
     if not stage.proportional:
         return 1.0
-    return proportional_scale(tokens(stage.width, stage.height), 1, TRAINED_TOKENS)
+    length = tokens(stage.width, stage.height, stage.token_px)
+    return proportional_scale(length, 1, TRAINED_TOKENS)
 
 
 def progress_at(sigma: float, sigmas: Sequence[float]) -> float:
@@ -241,15 +246,19 @@ def ceil_to(length: float, multiple: int) -> int:
     return math.ceil(length / multiple) * multiple
 
 
-def _stage(width: int, height: int, denoise: float, steps: int, trained: int) -> Stage:
+def _stage(
+    width: int, height: int, denoise: float, steps: int, trained: int, token_px: int
+) -> Stage:
     longer = max(width, height)
+    many = tokens(width, height, token_px) > TRAINED_TOKENS
     return Stage(
         width,
         height,
         first_step(steps, denoise),
         steps,
         ntk_factor(longer, trained) if trained else 1.0,
-        bool(trained) and longer > trained and tokens(width, height) > TRAINED_TOKENS,
+        bool(trained) and longer > trained and many,
+        token_px,
     )
 
 

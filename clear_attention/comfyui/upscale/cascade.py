@@ -129,6 +129,8 @@ class Cascade:
         if not stage.kept:
             return Finished(enlarged)
         latent = encode(painting.vae, enlarged, sampling.tile)
+        if painting.model.get_model_object("latent_format").latent_dimensions == 3:
+            latent = latent if latent.ndim == 5 else latent.unsqueeze(2)
         progress.encoded(at)
         painted = comfy.sample.sample(
             self._model(stage, latent, smaller),

@@ -24,7 +24,8 @@ def with_low_frequency_guidance(
 
     Args:
         model: A MODEL, left as it is.
-        latent: Of the enlarged smaller picture, as the VAE gives it, ``[B, C, H, W]``.
+        latent: Of the enlarged smaller picture, as the VAE gives it, ``[B, C, H, W]``, maybe with
+            a frame in front of the height.
         size: Height and width to which latents are reduced to read their low frequencies.
         strength: 1 replaces the low frequencies at the first step, 0 changes nothing.
         decay: How fast that falls to nothing over the steps; 0 keeps it.
@@ -52,9 +53,11 @@ def with_low_frequency_guidance(
 
 def _reduce(latent: Tensor, size: tuple[int, int]) -> Tensor:
     """Return means over areas."""
-    return functional.adaptive_avg_pool2d(latent, size)
+    means = functional.adaptive_avg_pool2d(latent.reshape(-1, *latent.shape[-3:]), size)
+    return means.reshape(*latent.shape[:-2], *size)
 
 
 def _enlarge(low: Tensor, like: Tensor) -> Tensor:
     """Return low frequencies in full size, without the steps between areas."""
-    return functional.interpolate(low, size=like.shape[-2:], mode="bilinear")
+    flat = low.reshape(-1, *low.shape[-3:])
+    return functional.interpolate(flat, size=like.shape[-2:], mode="bilinear").reshape(like.shape)

@@ -55,7 +55,11 @@ class CascadeProgress:
         longer = max(denoised.shape[-2:])
         if longer > PREVIEW_LATENT:
             size = [max(1, side * PREVIEW_LATENT // longer) for side in denoised.shape[-2:]]
-            denoised = functional.interpolate(denoised[:1], size=size, mode="area")
+            first = denoised[:1]
+            flat = first.reshape(-1, *first.shape[-3:])
+            denoised = functional.interpolate(flat, size=size, mode="area").reshape(
+                *first.shape[:-2], *size
+            )
         return self._previewer.decode_latent_to_preview_image("JPEG", denoised)
 
     def _move(self, value: int, preview: Any = None) -> None:

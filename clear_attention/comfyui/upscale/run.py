@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ...sampling.pyramid import Stage, plan
+from ...sampling.pyramid import TOKEN_PX, Stage, plan
 from ..core.report import tell
-from ..families import family_of
+from ..families import family_of, plain_module
 from ..vae.pixels import decode, encode
 from .cascade import Cascade, Painting, Sampling, SourcePicture
 
@@ -70,6 +70,7 @@ def upscale(
     """
     _check(painting, image, latent)
     source = _source(painting, image, latent, sampling.tile)
+    token_px = token_px_of(painting)
     planned = plan(
         source.image.shape[2],
         source.image.shape[1],
@@ -77,8 +78,9 @@ def upscale(
         denoise=read_numbers("denoise", size.denoise, "0.7, 0.5"),
         steps=size.steps,
         via=[int(side) for side in read_numbers("stages", size.stages, "2048, 4096")],
-        multiple=multiple_of(painting),
+        multiple=token_px or UNKNOWN_MULTIPLE,
         trained=size.trained,
+        token_px=token_px or TOKEN_PX,
     )
     cascade = Cascade(painting, sampling, source, planned.stages)
     notes = [*planned.notes]
@@ -95,13 +97,13 @@ def upscale(
     return finished.image, {"samples": painted}
 
 
-def multiple_of(painting: Painting) -> int:
-    """Return what the sides of a picture must be multiples of, in pixels."""
+def token_px_of(painting: Painting) -> int | None:
+    """Return the edge of a token in pixels, or None where CLEAR does not know the model."""
     network = painting.model.get_model_object("diffusion_model")
     family = family_of(network)
     if family is None:
-        return UNKNOWN_MULTIPLE
-    return painting.vae.spacial_compression_encode() * family.patch(network)
+        return None
+    return painting.vae.spacial_compression_encode() * family.patch(plain_module(network))
 
 
 def read_numbers(name: str, text: str, example: str) -> list[float]:
@@ -160,7 +162,8 @@ def _check(painting: Painting, image: Tensor | None, latent: dict[str, Any] | No
             f"{'neither' if image is None else 'both'}. Connect one of them."
         )
     form = painting.model.get_model_object("latent_format")
-    if form.latent_dimensions != 2:
+    known = family_of(painting.model.get_model_object("diffusion_model")) is not None
+    if form.latent_dimensions != 2 and not (known and form.latent_dimensions == 3):
         raise ValueError(
             "CLEAR Upscale enlarges pictures, got a model for latents of "
             f"{form.latent_dimensions} dimensions. Connect an image model such as FLUX or SD3."
@@ -175,4 +178,9 @@ def _check(painting: Painting, image: Tensor | None, latent: dict[str, Any] | No
         raise ValueError(
             f"The latent must have {channels} channels for this model, got "
             f"{latent['samples'].shape[1]}. Connect one that was made for the same model."
+        )
+    if latent is not None and latent["samples"].ndim == 5 and latent["samples"].shape[2] != 1:
+        raise ValueError(
+            f"CLEAR Upscale enlarges pictures, got a latent of {latent['samples'].shape[2]} frames. "
+            "Connect one of a single frame."
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
+import torch
 from torch import Tensor
 
 TILE_STEP = 64  # so that tiles and their overlaps are of whole latent pixels
@@ -39,37 +40,62 @@ def resize(image: Tensor, width: int, height: int, upscale_model: Any = None) ->
 
 
 def encode(vae: Any, image: Tensor, tile: int) -> Tensor:
-    """Return the latent of a picture, ``[B, C, H / 8, W / 8]``.
+    """Return the latent of a picture, ``[B, C, height, width]`` or, of VAEs for videos, with a frame.
 
     Args:
         vae: The host's VAE.
         image: ``[B, H, W, 3]``, sides of whole latent pixels.
         tile: Edge of a tile in pixels; 0 for the whole picture at once.
     """
-    if _fits(image.shape[1:3], tile):
-        return vae.encode(image)
-    return _in_tiles(
-        image.movedim(-1, 1),
-        lambda part: vae.encode(part.movedim(1, -1)),
-        _edge(tile),
-        1 / vae.spacial_compression_encode(),
-        vae.latent_channels,
-    )
+    if not _fits(image.shape[1:3], tile):
+        latent = _in_tiles(
+            image.movedim(-1, 1),
+            lambda part: _without_frame(_encode(vae, part.movedim(1, -1))),
+            _edge(tile),
+            1 / vae.spacial_compression_encode(),
+            vae.latent_channels,
+        )
+        return latent.unsqueeze(2) if _is_for_videos(vae) else latent
+    return _encode(vae, image)
 
 
 def decode(vae: Any, latent: Tensor, tile: int) -> Tensor:
     """Return the picture of a latent, ``[B, H, W, 3]``; see `encode`."""
     compression = vae.spacial_compression_decode()
     if _fits([side * compression for side in latent.shape[-2:]], tile):
-        return vae.decode(latent)
+        return _decode(vae, latent)
     tiles = _in_tiles(
-        latent,
-        lambda part: vae.decode(part).movedim(-1, 1),
+        _without_frame(latent),
+        lambda part: _decode(vae, part).movedim(-1, 1),
         _edge(tile) // compression,
         compression,
         3,
     )
     return tiles.movedim(1, -1)
+
+
+def _encode(vae: Any, image: Tensor) -> Tensor:
+    """Encode each picture by itself where the host would take several for frames of a video."""
+    if not _is_for_videos(vae):
+        return vae.encode(image)
+    return torch.cat([vae.encode(one) for one in image.split(1)])
+
+
+def _decode(vae: Any, latent: Tensor) -> Tensor:
+    """Decode pictures, whose latents may have a frame, or lack the one that the VAE asks for."""
+    latent = _without_frame(latent)
+    if not _is_for_videos(vae):
+        return vae.decode(latent)
+    return torch.cat([vae.decode(one)[:, 0] for one in latent.unsqueeze(2).split(1)])
+
+
+def _is_for_videos(vae: Any) -> bool:
+    return getattr(vae, "latent_dim", 2) == 3
+
+
+def _without_frame(latent: Tensor) -> Tensor:
+    """Return ``[B, C, height, width]`` of a latent whose frames, if it has any, are one."""
+    return latent.squeeze(2) if latent.ndim == 5 else latent
 
 
 def _fits(sides_px: Sequence[int], tile: int) -> bool:

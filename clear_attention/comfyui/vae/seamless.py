@@ -26,16 +26,19 @@ def decode_seamless(vae: Any, samples: Tensor, direction: str = "both", tile: in
 
     Args:
         vae: The host's VAE.
-        samples: ``[B, C, height, width]``.
+        samples: ``[B, C, height, width]``, or with one frame in front of the height.
         direction: One of `DIRECTIONS`.
         tile: Edge of a tile in pixels; 0 for the whole picture at once.
 
     Raises:
         ValueError: The latent is not that of a picture.
     """
+    given = list(samples.shape)
+    if samples.ndim == 5 and samples.shape[2] == 1:
+        samples = samples[:, :, 0]
     if samples.ndim != 4:
         raise ValueError(
-            f"samples must be pictures, [batch, channels, height, width], got {list(samples.shape)}"
+            f"samples must be pictures, [batch, channels, height, width], got {given}"
             ". Decode videos with VAE Decode."
         )
     wraps = DIRECTIONS[direction]
