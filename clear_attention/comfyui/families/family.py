@@ -96,8 +96,8 @@ class HostFamily:
             of `network.transformer`.
         layers: Which tokens the model's layers are applied to.
         embedder: Of rotary positions, or None where the pack cannot reach them.
-        theta: Path of the number that is the rotary base, where no module of its own makes rotations
-            of positions; empty where there is none.
+        theta: Path of the number that is the rotary base, where no module of its own makes
+            rotations of positions; empty where there is none.
         references: Argument of a model call that holds what lies behind the grid: the latents of
             reference pictures, or their tokens ``[B, tokens, C]``.
         references_if: Tells from a model and a call's arguments whether it looks at them.

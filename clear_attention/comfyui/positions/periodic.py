@@ -93,8 +93,8 @@ def repeated(
 
     Args:
         rotations: ``[B, 1, L, D / 2, 2, 2]``, of all tokens, or with its axes of 1 elsewhere.
-        ids: ``[B, L, axes]``, what they were made from. Where they do not hold the grid, as those of
-            a text that is as long, rotations stay as they are.
+        ids: ``[B, L, axes]``, what they were made from. Where they do not hold the grid, as those
+            of a text that is as long, rotations stay as they are.
         layout: Where the grid lies among the tokens.
         axes: Of the ids that count rows and columns.
         wraps: Whether the last row lies beside the first one, and the last column likewise.

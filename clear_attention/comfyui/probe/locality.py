@@ -10,17 +10,20 @@ import comfy.sample
 import comfy.samplers
 import comfy.utils
 import torch
+import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...families.block_text import format_blocks, parse_blocks
 from ...families.names import Block
+from ...layout import TokenLayout
 from ...locality.figure import draw
 from ...locality.measure import Locality, measure_locality
 from ...locality.report import LocalityReport
-from ..core.blocks import block_counts, running_block
+from ..core.blocks import BLOCK_KEY, RunningBlock, block_counts, is_pictures, running_block
+from ..core.geometry import Geometry
 from ..core.model_call import CALL_KEY, OVERRIDE_KEY, ModelCall, Override
-from ..core.override import read_call
+from ..core.override import HostCall, read_call
 from ..core.patch import settings_of, with_settings, with_window
 from ..core.pictures import figure_or_message
 from ..core.report import NOTHING_SEEN
@@ -147,26 +150,47 @@ def _recording(
 
     def record(func: Override, *args: Any, **kwargs: Any) -> Tensor:
         options = kwargs["transformer_options"]
-        call = read_call(*args, **kwargs)
         model_call: ModelCall = options[CALL_KEY]
-        layout = model_call.geometry.layout(call.q.shape[2])
-        block = running_block(options, model_call.family, layout)
-        if layout is not None and block is not None and call.k.shape == call.q.shape:
-            add(
-                block,
-                measure_locality(
-                    call.q,
-                    call.k,
-                    layout,
-                    scale=call.scale,
-                    mask=call.mask,
-                    queries=queries,
-                    seed=seed,
-                ),
-            )
+        if _is_pictures(options, model_call):
+            call = read_call(*args, **kwargs)
+            layout = model_call.geometry.layout(call.k.shape[2])
+            block = running_block(options, model_call.family, layout)
+            whole = None if layout is None else _whole(call, model_call.geometry, layout)
+            if layout is not None and block is not None and whole is not None:
+                given = dict(scale=call.scale, queries=queries, seed=seed)
+                q, k, mask = whole
+                add(block, measure_locality(q, k, layout, mask=mask, **given))
         return func(*args, **kwargs) if previous is None else previous(func, *args, **kwargs)
 
     return record
+
+
+def _is_pictures(options: Mapping[str, Any], model_call: ModelCall) -> bool:
+    """Return whether an attention call is the picture's; CLEAR's own override has counted it."""
+    running: RunningBlock | None = options.get(BLOCK_KEY)
+    if running is not None and model_call.acts:
+        return running.attention is not None
+    return is_pictures(options, model_call.family)
+
+
+def _whole(
+    call: HostCall, geometry: Geometry, layout: TokenLayout
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Return queries, keys and mask of a layout, or None where they are no joint self-attention.
+
+    Only the picture's queries are measured: in place of others that are missing stand zeros. Keys
+    that several heads share are repeated.
+    """
+    (batch, heads, rows, depth), k, mask = call.q.shape, call.k, call.mask
+    asked = geometry.queries(layout, rows)
+    if asked is None or (k.shape[0], k.shape[3]) != (batch, depth) or heads % k.shape[1]:
+        return None
+    missing = layout.tokens - rows
+    front, behind = (0, missing) if asked.first_text == 0 else (missing, 0)
+    if mask is not None and mask.shape[-2] == rows:
+        mask = F.pad(mask, (0, 0, front, behind))
+    q = F.pad(call.q, (0, 0, front, behind))
+    return q, k.repeat_interleave(heads // k.shape[1], dim=1), mask
 
 
 def _remarks(model: ModelPatcher, sample: Sample, queries: int) -> tuple[str, ...]:
