@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..clear_attention.comfyui.core.settings import DIRECTIONS
-from ..clear_attention.comfyui.probe.window_preview import NOWHERE, preview_window
+from ..clear_attention.comfyui.probe.window_preview import NOWHERE, TOKEN_PX, preview_window
 from .inputs import CATEGORY, radius_input
 
 
@@ -25,7 +25,7 @@ class CLEARWindowPreview(io.ComfyNode):
             ),
             inputs=[
                 radius_input(
-                    "Radius of the window in tokens of 16 pixels. One larger than the "
+                    "Radius of the window in tokens, see token_px. One larger than the "
                     "picture's diagonal sees everything."
                 ),
                 io.Int.Input(
@@ -79,6 +79,17 @@ class CLEARWindowPreview(io.ComfyNode):
                         "other side. none for pictures without it."
                     ),
                 ),
+                io.Int.Input(
+                    "token_px",
+                    default=TOKEN_PX,
+                    min=8,
+                    max=64,
+                    step=8,
+                    tooltip=(
+                        "Edge of a token in pixels. Nearly all models have 16; Hunyuan Image 2.1 "
+                        "and HiDream-O1 have 32."
+                    ),
+                ),
                 io.Image.Input(
                     "image",
                     optional=True,
@@ -103,6 +114,7 @@ class CLEARWindowPreview(io.ComfyNode):
         width: int = 1024,
         height: int = 1024,
         direction: str = NOWHERE,
+        token_px: int = TOKEN_PX,
         image: Any = None,
     ) -> io.NodeOutput:
         return io.NodeOutput(
@@ -114,5 +126,6 @@ class CLEARWindowPreview(io.ComfyNode):
                 x=x,
                 y=y,
                 wraps=direction,
+                token_px=token_px,
             )
         )

@@ -182,6 +182,8 @@ def _whole(
     that several heads share are repeated.
     """
     (batch, heads, rows, depth), k, mask = call.q.shape, call.k, call.mask
+    if geometry.keys not in (None, k.shape[2]):
+        return None
     asked = geometry.queries(layout, rows)
     if asked is None or (k.shape[0], k.shape[3]) != (batch, depth) or heads % k.shape[1]:
         return None

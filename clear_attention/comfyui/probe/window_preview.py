@@ -24,6 +24,7 @@ def preview_window(
     x: float,
     y: float,
     wraps: str = NOWHERE,
+    token_px: int = TOKEN_PX,
 ) -> tuple[Tensor, str]:
     """Draw the window of a token over a picture.
 
@@ -35,6 +36,7 @@ def preview_window(
         x: Share of the picture's width at which the token lies, 0 to 1.
         y: Share of its height.
         wraps: Where the picture goes on at its other edge: "none", or one of `DIRECTIONS`.
+        token_px: Edge of a token in pixels.
 
     Returns:
         ``[B, height_px, width_px, 3]``, and the numbers as text.
@@ -43,17 +45,19 @@ def preview_window(
         ValueError: Something that cannot be drawn was given; the message says what.
     """
     _check(image, size_px, pool_factor, x, y)
-    picture = blank(*size_px, TOKEN_PX) if image is None else _three_channels(image)
+    if token_px < 1:
+        raise ValueError(f"token_px must be at least 1, got {token_px}. Most models have 16.")
+    picture = blank(*size_px, token_px) if image is None else _three_channels(image)
     height_px, width_px = picture.shape[1:3]
     window = Window(radius, *((False, False) if wraps == NOWHERE else DIRECTIONS[wraps]))
     preview = Preview(
         height_px,
         width_px,
         window,
-        at=(token_at(y, height_px, TOKEN_PX), token_at(x, width_px, TOKEN_PX)),
+        at=(token_at(y, height_px, token_px), token_at(x, width_px, token_px)),
         tile=tile_size(window, comfy.model_management.get_torch_device()),
         pool_factor=pool_factor,
-        token_px=TOKEN_PX,
+        token_px=token_px,
     )
     return draw(preview, picture), preview.describe()
 

@@ -181,6 +181,6 @@ def _check(painting: Painting, image: Tensor | None, latent: dict[str, Any] | No
         )
     if latent is not None and latent["samples"].ndim == 5 and latent["samples"].shape[2] != 1:
         raise ValueError(
-            f"CLEAR Upscale enlarges pictures, got a latent of {latent['samples'].shape[2]} frames. "
-            "Connect one of a single frame."
+            f"CLEAR Upscale enlarges pictures, got a latent of {latent['samples'].shape[2]} "
+            "frames. Connect one of a single frame."
         )

@@ -40,7 +40,7 @@ def resize(image: Tensor, width: int, height: int, upscale_model: Any = None) ->
 
 
 def encode(vae: Any, image: Tensor, tile: int) -> Tensor:
-    """Return the latent of a picture, ``[B, C, height, width]`` or, of VAEs for videos, with a frame.
+    """Return the latent of a picture, ``[B, C, height, width]``; VAEs for videos add a frame.
 
     Args:
         vae: The host's VAE.

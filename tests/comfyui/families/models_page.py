@@ -45,8 +45,9 @@ FlexAttention or the tiled backend does.
 
 NODES = """
 ## Which node takes which model
-*Attention*, *Locality*, *Preview* and *Plan* take every model of this table. A number stands for
-what a node says in place of working, below.
+*Attention*, *Locality*, *Preview*, *Plan*, *Upscale* and *Seamless Decode* take every model of this
+table; models that paint pixels have ComfyUI's VAE *pixel_space*. A number stands for what a node
+says in place of working, below.
 """
 
 ASK = """
@@ -81,7 +82,7 @@ def page(data: Any, host: Any, unsupported: Any, configs: Any) -> str:
     lines += _table(
         (
             *("Family", "Loader, Extract, Distil", "High Resolution", "Seamless"),
-            *("Low Memory", "Upscale", "ControlNet"),
+            *("Low Memory", "ControlNet"),
         ),
         nodes,
     )
@@ -117,19 +118,19 @@ def _seen(family: Any, head_dims: Iterable[int]) -> list[str]:
 
 def _nodes(family: Any, number: Callable[[str], str]) -> list[str]:
     data, yes = family.data, "yes"
-    reach = yes
+    scaled = wrapped = yes
     if not data.is_rotary:
-        reach = number("A learned table of positions: they can be neither scaled nor wrapped")
+        scaled = wrapped = number("A learned table of positions: neither scaled nor wrapped")
     elif family.embedder is None:
-        reach = number("Positions are out of reach: they can be neither scaled nor wrapped")
-    pixels = data.latent_px == 1
+        wrapped = number("Positions are out of reach: the window wraps, a seam may stay")
+        if not family.theta:
+            scaled = number("Positions are out of reach: `ntk_factor` must be 1")
     return [
         data.title,
         yes if data.names else number("No names of weights are known"),
-        reach,
-        reach,
+        scaled,
+        wrapped,
         yes if sliced(family) else number("Its blocks cannot be computed in slices"),
-        number("It paints pixels, without a VAE, at the sizes that it knows") if pixels else yes,
         NETS.get(data.key, "-"),
     ]
 

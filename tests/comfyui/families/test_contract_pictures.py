@@ -135,7 +135,9 @@ def test_the_latent_of_a_seamless_picture_is_decoded_around_its_edges(
     _, vae, _, px = kit(name)
     given = picture(4 * px, 4 * px)
     samples = vae.encode(given)
-    (decoded,) = node_classes["CLEARSeamlessDecode"].execute({"samples": samples}, vae, "both", tile).args
+    (decoded,) = (
+        node_classes["CLEARSeamlessDecode"].execute({"samples": samples}, vae, "both", tile).args
+    )
     expected = vae.decode(samples)
     expected = expected[:, 0] if expected.ndim == 5 else expected
     assert decoded.shape == given.shape

@@ -46,6 +46,16 @@ def test_without_an_image_the_size_counts(node):
     assert "80 x 48 pixels are 5 x 3 tokens" in text
 
 
+def test_tokens_of_32_pixels_are_as_many_as_such_models_have(node, product):
+    sizes = {family.token_px for family in product("families").FAMILIES}
+    assert sizes == {16, 32}
+    for size in sizes:
+        picture, text = node(width=5 * size, height=3 * size, radius=2, token_px=size)
+        assert picture.shape == (1, 3 * size, 5 * size, 3)
+        assert f"are 5 x 3 tokens of {size} pixels" in text
+        assert f"a disc 3 tokens or {3 * size} pixels across" in text
+
+
 @pytest.mark.parametrize(("x", "y", "at"), [(0, 0, (0, 0)), (1, 1, (2, 4)), (0.99, 0.0, (0, 4))])
 def test_the_token_lies_where_it_was_asked_for(node, x, y, at):
     text = node(width=80, height=48, x=x, y=y)[1]
@@ -68,6 +78,7 @@ def test_with_a_direction_the_corner_sees_as_much_as_the_middle(node):
         ({"image": torch.rand(0, 4, 4, 3)}, r"^image must have pixels, got \[0, 4, 4, 3\]\.$"),
         ({"width": 0}, r"^width and height must be at least 1 pixel, got 0 x 1024\.$"),
         ({"radius": 0}, "positive integer, got 0"),
+        ({"token_px": 0}, r"^token_px must be at least 1, got 0\."),
         ({"pool_factor": -1}, "^pool_factor must be 0 or more, got -1"),
         ({"x": 1.5}, r"^x must be a share of the picture from 0 to 1, got 1\.5\.$"),
         ({"y": float("nan")}, "^y must be a share of the picture from 0 to 1, got nan"),
