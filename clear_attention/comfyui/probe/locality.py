@@ -157,9 +157,11 @@ def _recording(
             block = running_block(options, model_call.family, layout)
             whole = None if layout is None else _whole(call, model_call.geometry, layout)
             if layout is not None and block is not None and whole is not None:
-                given = dict(scale=call.scale, queries=queries, seed=seed)
                 q, k, mask = whole
-                add(block, measure_locality(q, k, layout, mask=mask, **given))
+                found = measure_locality(
+                    q, k, layout, scale=call.scale, mask=mask, queries=queries, seed=seed
+                )
+                add(block, found)
         return func(*args, **kwargs) if previous is None else previous(func, *args, **kwargs)
 
     return record

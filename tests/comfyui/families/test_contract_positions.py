@@ -168,7 +168,7 @@ def test_a_host_that_has_moved_its_positions_is_refused(
     moved = replace(family, embedder=replace(family.embedder, path="positions.moved"))
     rows = tuple(moved if one is family else one for one in families.FAMILIES)
     monkeypatch.setattr(families, "FAMILIES", rows)
-    with pytest.raises(ValueError, match=r"must find the positions of .* at positions\.moved, which"):
+    with pytest.raises(ValueError, match=r"find the positions of .* at positions\.moved, which"):
         getattr(nodes, node)(model, *([3] if node == "CLEARAttention" else []))
 
 
