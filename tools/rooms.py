@@ -13,6 +13,8 @@ from tools.host import ROOT
 
 PRODUCT = ("clear_attention", "nodes")
 MOST_FILES, MOST_LINES = 15, 300
+LISTS = ("clear_attention/families", "clear_attention/comfyui/families")
+"""Folders with a file for each entry of one ordered list, which may be as long as it gets."""
 
 
 def main() -> int:
@@ -26,9 +28,10 @@ def faults(product: Path) -> Iterator[str]:
     """Yield a sentence for each folder and each file that is too large."""
     for folder in sorted({path.parent for path in product.rglob("*.py")}):
         files = sorted(folder.glob("*.py"))
-        if len(files) > MOST_FILES:
+        name = folder.relative_to(product.parent).as_posix()
+        if len(files) > MOST_FILES and name not in LISTS:
             yield (
-                f"{folder.relative_to(product.parent)} must have at most {MOST_FILES} files, it "
+                f"{name} must have at most {MOST_FILES} files, it "
                 f"has {len(files)}: give one of its concepts a folder."
             )
         for path in files:

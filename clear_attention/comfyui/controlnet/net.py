@@ -12,10 +12,10 @@ from comfy.controlnet import ControlNet
 from torch import Tensor
 
 from ..core.blocks import tell_blocks
+from ..core.calls.model_call import CALL_KEY, OVERRIDE_KEY, ModelCall, geometry_of_call, why_dense
+from ..core.calls.part import settings_of_part
 from ..core.coverage import report_coverage
-from ..core.model_call import CALL_KEY, OVERRIDE_KEY, ModelCall, geometry_of_call, why_dense
 from ..core.override import override
-from ..core.part import settings_of_part
 from ..core.patch import REPORT_KEY, SETTINGS_KEY
 from ..core.report import ComputedPath, RunReport
 from ..core.settings import Settings, WindowSettings

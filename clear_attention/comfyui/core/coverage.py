@@ -8,7 +8,7 @@ from torch import nn
 
 from ...families.block_text import format_blocks
 from ..families import HostFamily, plain_module
-from .model_call import ModelCall
+from .calls.model_call import ModelCall
 
 
 def report_coverage(call: ModelCall, family: HostFamily, network: Any) -> None:

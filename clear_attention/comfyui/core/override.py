@@ -17,7 +17,7 @@ from ...pairs import all_pairs, visible_pairs
 from ...queries import Queries
 from ...scale import proportional_scale
 from .blocks import is_pictures, running_block
-from .model_call import CALL_KEY, ModelCall, Override
+from .calls.model_call import CALL_KEY, ModelCall, Override
 from .report import ComputedPath
 from .settings import Block
 

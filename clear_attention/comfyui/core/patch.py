@@ -14,11 +14,9 @@ from torch import Tensor
 from ...backends.lasting import pause_recordings_with
 from ..core import host
 from ..families import HostFamily, family_of, plain_module, require_family
-from .attached import attached_local
 from .blocks import block_counts, blocks_named
-from .coverage import report_coverage
-from .exact_positions import make_positions_exact, set_grid
-from .model_call import (
+from .calls.attached import attached_local
+from .calls.model_call import (
     CALL_KEY,
     OVERRIDE_KEY,
     RECORDER_KEY,
@@ -26,9 +24,11 @@ from .model_call import (
     geometry_of_call,
     why_dense,
 )
+from .calls.own_attention import own_attentions
+from .calls.part import PICTURE_KEY, settings_of_part, size_of
+from .coverage import report_coverage
+from .exact_positions import make_positions_exact, set_grid
 from .override import override
-from .own_attention import own_attentions
-from .part import PICTURE_KEY, settings_of_part, size_of
 from .report import ComputedPath, RunReport
 from .settings import Settings, WindowSettings
 

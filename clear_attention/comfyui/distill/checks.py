@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+from collections.abc import Sequence
+
+import comfy.ldm.flux.math
+import comfy.model_sampling
 import torch
 from comfy.model_patcher import ModelPatcher
+from torch import nn
 
 from ...distill.config import RunConfig
 from ...distill.tasks import compared_blocks
 from ...distill.updates.optimisers import make_optimiser
 from ...distill.workers.processes import Accelerator, require_divisible
 from ...distill.workers.sharding import require_even, sharded
+from ..core import host
 from ..core.blocks import block_counts
-from ..weights.base import table_and_size
-from .trainable import require_plain_weights, require_trainable
+from ..core.patch import settings_of
+from ..families import plain_module, require_family
+from ..weights.base import plain_weights, table_and_size
 
 
 def require_possible(model: ModelPatcher, config: RunConfig) -> None:
@@ -47,3 +56,56 @@ def require_shares(accelerator: Accelerator, model: ModelPatcher, config: RunCon
     shapes = table.shapes(size).values()
     rows = {rows for rows, _ in shapes} | {student.rank, student.pool_factor}
     require_even(accelerator, config.optimiser.name, rows)
+
+
+def require_trainable(model: ModelPatcher) -> None:
+    """Check what can be checked of a teacher before hours of painting.
+
+    Raises:
+        ValueError: CLEAR does not know its architecture, its attention is local already, or the
+            host cannot train it.
+    """
+    family = require_family(model)
+    table_and_size(model)
+    if not isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST):
+        raise ValueError(
+            "The model to distil must be a rectified flow, whose noisy latents are (1 - sigma) "
+            f"latent + sigma noise, and {family.title} models are none."
+        )
+    if settings_of(model).local is not None:
+        raise ValueError(
+            "The model to distil has a CLEAR window already, and would teach what it does not see: "
+            "connect the model from in front of the CLEAR node."
+        )
+    # Hosts from 0.8 to 0.18 do so whenever comfy-kitchen is installed; newer ones ask first.
+    fused = comfy.ldm.flux.math.apply_rope.__module__.startswith("comfy_kitchen")
+    if family.data.is_rotary and fused:
+        raise ValueError(
+            f"ComfyUI {host.HOST_VERSION} with comfy-kitchen cannot train {family.title}: its "
+            "fused rotary positions have no gradient. Update ComfyUI to 0.19 or newer."
+        )
+    if _always_fuses(family.blocks[0].of(plain_module(model.model.diffusion_model))):
+        raise ValueError(
+            f"ComfyUI {host.HOST_VERSION} cannot train {family.title} models: it normalises and "
+            "rotates their queries and keys in one operation, which has no gradient."
+        )
+
+
+def _always_fuses(blocks: Sequence[nn.Module]) -> bool:
+    """Return whether blocks call comfy-kitchen's fused operation even in training.
+
+    The others ask the host first. There is nothing to see on a module, so the code is read.
+    """
+    code = inspect.getsource(sys.modules[type(blocks[0]).__module__])
+    return "rms_rope" in code and "in_training" not in code
+
+
+def require_plain_weights(model: ModelPatcher) -> None:
+    """Check that a file of whole weights can be written: W + D needs a W that is not quantised.
+
+    Raises:
+        ValueError: The teacher's projections are quantised.
+    """
+    table, size = table_and_size(model)
+    otherwise = ", or set a rank, which works with quantised models too"
+    plain_weights(model, table.slices(size).values(), "The model to distil", otherwise)

@@ -19,14 +19,14 @@ from ...distill.data.shards import Samples
 from ...distill.denoiser import Local, Recorder
 from ...pooling import Pooling
 from ..core.blocks import begun_anew
-from ..core.model_call import RECORDER_KEY
+from ..core.calls.model_call import RECORDER_KEY
 from ..core.patch import SETTINGS_KEY, with_settings
 from ..core.settings import Settings, WindowSettings
 from ..families import plain_module, require_family
 from ..weights.base import table_and_size
+from .checks import require_trainable
 from .sampling import given
 from .teacher import fingerprint_of
-from .trainable import require_trainable
 
 
 class HostDenoiser:

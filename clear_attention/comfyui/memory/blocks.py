@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...plan.slices import slice_size
 from ..core.blocks import BLOCK_KEY, BlockReplace, RunningBlock, runs_foreign
-from ..core.model_call import RECORDER_KEY
+from ..core.calls.model_call import RECORDER_KEY
 from ..core.patch import REPORT_KEY, settings_of, with_settings
 from ..core.report import RunReport
 from ..families import HostBlocks, HostFamily, family_of, plain_module, require_family

@@ -14,7 +14,7 @@ from ...plan.figure import draw
 from ...plan.outcome import TimedCall, outcome
 from ...plan.report import Plan
 from ..core import host
-from ..core.model_call import geometry_of_call, why_dense
+from ..core.calls.model_call import geometry_of_call, why_dense
 from ..core.patch import SETTINGS_KEY
 from ..core.pictures import figure_or_message
 from ..core.report import RunReport

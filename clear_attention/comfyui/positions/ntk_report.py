@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core.model_call import ModelCall
+from ..core.calls.model_call import ModelCall
 from ..families import family_of, plain_module
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..core.calls.model_call import ModelCall
 from ..core.exact_positions import embedder_of
 from ..core.geometry import Geometry
-from ..core.model_call import ModelCall
 from ..core.report import RunReport
 from ..core.settings import Settings
 from ..families import HostFamily, family_of, plain_module

@@ -95,7 +95,7 @@ def test_both_attentions_of_a_joint_block_are_known(sd3_model, nodes, run, bring
     bring(model, [("joint", 0)], child="x_block")
     families = product("comfyui.families")
     network = model.model.diffusion_model
-    of = product("comfyui.core.own_attention").own_attentions(
+    of = product("comfyui.core.calls.own_attention").own_attentions(
         families.family_of(network), network, None
     )
     assert set(of) == {("joint", 0), ("image", 0)}
@@ -113,7 +113,7 @@ def test_blocks_whose_layers_do_not_agree_are_reported(flux_model, nodes, sample
 def test_a_host_without_it_is_not_searched(flux_model, product):
     network = flux_model("b").model.diffusion_model
     families = product("comfyui.families")
-    module = product("comfyui.core.own_attention")
+    module = product("comfyui.core.calls.own_attention")
     for block in network.double_blocks:
         block.comfy_attention = None
     assert module.own_attentions(families.family_of(network), network, None) == {}

@@ -35,7 +35,7 @@ def tensors(tokens: int, kv_heads: int = HEADS) -> tuple[Tensor, Tensor, Tensor]
 def attend(product: Any) -> Any:
     """Compute one call of the host in a model's call; return the result and the report."""
     override = product("comfyui.core.override").override
-    model_call, report = product("comfyui.core.model_call"), product("comfyui.core.report")
+    model_call, report = product("comfyui.core.calls.model_call"), product("comfyui.core.report")
     settings, geometry = product("comfyui.core.settings"), product("comfyui.core.geometry")
     families = {one.data.key: one for one in product("comfyui.families").FAMILIES}
 

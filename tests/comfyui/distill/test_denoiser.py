@@ -175,7 +175,7 @@ def test_a_model_with_a_window_is_no_teacher(teacher, nodes):
 def test_a_host_without_a_gradient_of_rotary_positions_is_named(flux_model, monkeypatch):
     import comfy.ldm.flux.math
 
-    from clear_attention.comfyui.distill.trainable import require_trainable
+    from clear_attention.comfyui.distill.checks import require_trainable
 
     def apply_rope(*_):
         raise AssertionError

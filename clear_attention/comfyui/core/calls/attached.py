@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from ..families import HostFamily, plain_module
-from ..families.nets import net_of
-from .blocks import tell_blocks
+from ...families import HostFamily, plain_module
+from ...families.nets import net_of
+from ..blocks import tell_blocks
+from ..override import override
+from ..report import RunReport
 from .model_call import CALL_KEY, OVERRIDE_KEY, ModelCall
-from .override import override
-from .report import RunReport
 
 NAME = "ControlNet"
 """How reports call a network in a model's patches, which has no node of ours."""

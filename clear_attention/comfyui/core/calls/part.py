@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .settings import Settings
+from ..settings import Settings
 
 PICTURE_KEY = "clear_attention_picture"
 """Where the latent height and width of the sampled picture lie in transformer_options."""

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ...masks import Mask
-from ..core import host
-from ..families import HostFamily, plain_module, tokens_of
-from .geometry import Geometry
-from .report import RunReport
-from .settings import Block, Settings, WindowSettings
+from ....masks import Mask
+from ...core import host
+from ...families import HostFamily, plain_module, tokens_of
+from ..geometry import Geometry
+from ..report import RunReport
+from ..settings import Block, Settings, WindowSettings
 
 CALL_KEY = "clear_attention_call"
 """Where a model call's `ModelCall` lies in transformer_options."""

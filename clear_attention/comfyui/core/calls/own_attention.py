@@ -11,10 +11,10 @@ from typing import Any
 import comfy.ldm.modules.attention
 from torch import nn
 
-from ..families import HostFamily, plain_module
+from ...families import HostFamily, plain_module
+from ..report import RunReport
+from ..settings import Block
 from .model_call import Override
-from .report import RunReport
-from .settings import Block
 
 MIXED = (
     "own attention of the checkpoint is left out where a call stays dense in blocks whose layers "

@@ -1,0 +1,1 @@
+"""One call of a model: its grid and settings, and what attends within it."""
