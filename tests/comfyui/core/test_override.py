@@ -221,7 +221,7 @@ def test_other_architectures_are_refused_in_one_sentence(flux_model, nodes):
     model.add_object_patch("diffusion_model", torch.nn.Linear(1, 1))
     with pytest.raises(
         ValueError,
-        match=r"families FLUX\.2, FLUX, .*, Wan, got Linear\. Remove .* models\.md",
+        match=r"families FLUX\.2, FLUX, .*, Wan, got Linear\. Remove .*docs/models\.md",
     ):
         nodes.CLEARAttention(model, RADIUS)
 
