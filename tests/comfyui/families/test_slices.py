@@ -89,11 +89,11 @@ def test_slices_leave_nothing_on_the_model(name, zoo_model, nodes):
 
 
 @pytest.mark.parametrize("name", present())
-def test_the_report_names_each_kind_of_block_and_its_slices(
+def test_the_report_of_a_window_names_each_kind_of_block_and_its_slices(
     name, zoo_model, nodes, reports, product
 ):
     entry = ENTRIES[name]
-    run(nodes.CLEARLowMemory(zoo_model(name), SLICE), entry)
+    run(nodes.CLEARLowMemory(nodes.CLEARAttention(zoo_model(name), 2), SLICE), entry)
     family = product("comfyui.families").family_of(zoo_model(name).model.diffusion_model)
     notes = [note for report in reports for note in report.notes]
     for kind in family.blocks:
