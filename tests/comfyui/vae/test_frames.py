@@ -1,0 +1,87 @@
+"""Pictures through the host's VAE for videos, which takes several of them for frames of one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ..vae_fixtures import picture
+
+WIDTH = 8
+
+
+@pytest.fixture(scope="module")
+def video_vae(host):
+    """Wan's VAE, which Qwen-Image has too, narrow and with random weights, by the host's loader."""
+    import comfy.ldm.wan.vae
+    import comfy.sd
+
+    torch.manual_seed(0)
+    network = comfy.ldm.wan.vae.WanVAE(
+        **dict(dim=WIDTH, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[]),
+        temperal_downsample=[False, True, True],
+    )
+    weights = {
+        name: torch.ones_like(weight) if name.endswith("gamma") else 0.1 * torch.randn_like(weight)
+        for name, weight in network.state_dict().items()
+    }
+    vae = comfy.sd.VAE(sd=weights, dtype=torch.float32)
+    vae.throw_exception_if_invalid()
+    return vae
+
+
+@pytest.fixture
+def pixels(product):
+    return product("comfyui.vae.pixels")
+
+
+def pictures():
+    one = picture(64, 96)
+    return torch.cat((one, one.flip(2), one.flip(1)))
+
+
+def test_each_picture_of_a_batch_is_one_of_its_own(video_vae, pixels):
+    with torch.inference_mode():
+        latent = pixels.encode(video_vae, pictures(), 0)
+        alone = [video_vae.encode(one) for one in pictures().split(1)]
+        assert latent.shape == (3, 16, 1, 8, 12)
+        assert all(one.equal(own[0]) for one, own in zip(latent, alone, strict=True))
+        assert video_vae.encode(pictures()).shape[:3] == (1, 16, 1)  # the host's own: three frames
+        decoded = pixels.decode(video_vae, latent, 0)
+        assert decoded.shape == (3, 64, 96, 3)
+        assert all(
+            one.equal(video_vae.decode(own)[0, 0]) for one, own in zip(decoded, alone, strict=True)
+        )
+
+
+def test_in_tiles_they_have_a_frame_too(video_vae, pixels):
+    image = torch.cat((picture(192, 256), picture(192, 256).flip(1)))
+    with torch.inference_mode():
+        latent = pixels.encode(video_vae, image, 128)
+        assert latent.shape == (2, 16, 1, 24, 32)
+        decoded = pixels.decode(video_vae, latent, 128)
+    assert decoded.shape == image.shape
+    assert decoded.isfinite().all()
+    assert not decoded[0].equal(decoded[1])
+
+
+def test_a_seamless_latent_with_a_frame_is_decoded_around_its_edges(
+    video_vae, pixels, node_classes
+):
+    generator = torch.Generator().manual_seed(1)
+    samples = torch.randn(1, 16, 1, 12, 16, generator=generator)
+    node = node_classes["CLEARSeamlessDecode"]
+    with torch.inference_mode():
+        (image,) = node.execute({"samples": samples}, video_vae).args
+        (moved,) = node.execute({"samples": samples.roll((3, 5), (3, 4))}, video_vae).args
+        plain = [video_vae.decode(one)[0] for one in (samples, samples.roll((3, 5), (3, 4)))]
+    assert image.shape == (1, 96, 128, 3)
+    error = (moved - image.roll((24, 40), (1, 2))).abs().mean()
+    assert error < 0.5 * (plain[1] - plain[0].roll((24, 40), (1, 2))).abs().mean()
+
+
+def test_videos_are_refused(video_vae, node_classes):
+    with pytest.raises(ValueError, match=r"samples must be pictures.*got \[1, 16, 2, 8, 8\]"):
+        node_classes["CLEARSeamlessDecode"].execute(
+            {"samples": torch.zeros(1, 16, 2, 8, 8)}, video_vae
+        )
