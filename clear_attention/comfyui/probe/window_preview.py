@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import comfy.model_management
+import torch
 from torch import Tensor
 
+from ...backends import Call, choose
 from ...backends.strips import tile_size
 from ...families import DEFAULT
+from ...layout import TokenLayout
+from ...pooling import Pooling
 from ...window import Window
 from ...window_preview import Preview, blank, draw, token_at
 from ..core.settings import DIRECTIONS
@@ -55,11 +59,29 @@ def preview_window(
         width_px,
         window,
         at=(token_at(y, height_px, token_px), token_at(x, width_px, token_px)),
-        tile=tile_size(window, comfy.model_management.get_torch_device()),
+        tile=tile_of(window, (-(-height_px // token_px), -(-width_px // token_px)), pool_factor),
         pool_factor=pool_factor,
         token_px=token_px,
     )
     return draw(preview, picture), preview.describe()
+
+
+def tile_of(window: Window, grid: tuple[int, int], pool_factor: int = 0) -> tuple[int, int]:
+    """Return the tile of the backend that "auto" takes for FLUX on this machine.
+
+    Args:
+        window: The disc.
+        grid: Rows and columns of tokens.
+        pool_factor: Edge of a pooled cell in tokens, 0 or 1 without pooling.
+    """
+    device = comfy.model_management.get_torch_device()
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    layout = TokenLayout(0, *grid)
+    pooling = Pooling(pool_factor) if pool_factor > 1 else None
+    call = Call(layout, window, pooling, scale=1.0)
+    q = torch.empty(1, device=device, dtype=dtype).expand(1, 1, layout.tokens, DEFAULT.head_dim)
+    tile = choose(q, call).footprint(q, call).tile
+    return tile or tile_size(window, device)  # small pictures are computed without tiles
 
 
 def _check(

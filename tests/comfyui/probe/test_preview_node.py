@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -87,3 +89,21 @@ def test_with_a_direction_the_corner_sees_as_much_as_the_middle(node):
 def test_what_cannot_be_drawn_is_refused_in_one_sentence(node, given, message):
     with pytest.raises(ValueError, match=message):
         node(**given)
+
+
+@pytest.mark.parametrize(("tile", "drawn"), [((8, 16), (8, 16)), (None, (4, 8))], ids=str)
+def test_the_tile_is_that_of_the_backend_which_runs_here(tile, drawn, product, monkeypatch):
+    module, asked = product("comfyui.probe.window_preview"), []
+
+    class Backend:
+        @staticmethod
+        def footprint(q, call):
+            return SimpleNamespace(tile=tile)
+
+    def choose(q, call):
+        asked.append((q.device.type, q.shape[2], call.layout.height, call.pooling.factor))
+        return Backend
+
+    monkeypatch.setattr(module, "choose", choose)
+    assert module.tile_of(product("window").Window(8), (6, 5), 4) == drawn
+    assert asked == [("cpu", 30, 6, 4)]
