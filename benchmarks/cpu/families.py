@@ -65,7 +65,7 @@ SHAPES = (
             patch_size=2,
             in_channels=16,
             dim=WIDTH,
-            n_layers=4,
+            n_layers=1,
             n_refiner_layers=1,
             n_heads=HEADS,
             n_kv_heads=HEADS,
@@ -83,7 +83,7 @@ SHAPES = (
         latent_px=8,
         frames=False,
         text=128,
-        blocks="1 refiner, 4 joint",
+        blocks="1 refiner, 1 joint",
     ),
     Shape(
         title="Qwen-Image",
@@ -91,7 +91,7 @@ SHAPES = (
         network=dict(
             image_model="qwen_image",
             in_channels=64,
-            num_layers=4,
+            num_layers=2,
             num_attention_heads=HEADS,
             joint_attention_dim=TEXT_WIDTH,
         ),
@@ -99,7 +99,7 @@ SHAPES = (
         latent_px=8,
         frames=True,
         text=256,
-        blocks="4 joint",
+        blocks="2 joint",
     ),
     Shape(
         title="FLUX.2",
@@ -114,7 +114,7 @@ SHAPES = (
             hidden_size=WIDTH,
             num_heads=HEADS,
             depth=1,
-            depth_single_blocks=4,
+            depth_single_blocks=1,
             mlp_ratio=3.0,
             axes_dim=[32] * 4,
             theta=2000,
@@ -131,7 +131,7 @@ SHAPES = (
         latent_px=16,
         frames=False,
         text=512,
-        blocks="1 double, 4 single",
+        blocks="1 double, 1 single",
     ),
 )
 
@@ -140,7 +140,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--cpu", action="store_true", help="even where there is a GPU")
     arguments.add_argument("--edges", type=int, nargs="+", default=EDGES_PX, metavar="PIXELS")
-    arguments.add_argument("--rounds", type=int, default=2)
+    arguments.add_argument("--rounds", type=int, default=1)
     arguments.add_argument("--threads", type=int, help="fewer are steadier on a busy machine")
     options = arguments.parse_args()
     host = reexec_in_venv()
