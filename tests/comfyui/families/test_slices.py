@@ -16,6 +16,9 @@ REST = {
     "ovis": "the host's MLP of these blocks is not that of FLUX",
 }
 
+HALVES = {"pixeldit": 2}
+"""How many parts the host itself cuts an MLP's input into."""
+
 
 def run(model, entry, batch=1):
     getattr(model.model.diffusion_model, "clear_kv_cache", lambda: None)()
@@ -66,7 +69,8 @@ def test_slices_give_the_result_of_the_whole(name, batch, zoo_model, nodes, rows
     assert (actual - expected).abs().max() <= 4e-6 * expected.abs().max()
     assert low.keys() == whole.keys()
     for kind in low:
-        assert low[kind] <= 2 * batch * SLICE < whole[kind] or name in REST
+        assert low[kind] <= 2 * batch * SLICE or name in REST
+        assert 2 * batch * SLICE < whole[kind] * HALVES.get(name, 1) or name in REST
 
 
 @pytest.mark.parametrize("name", present())
