@@ -28,11 +28,12 @@ OPTIONS = (
 FORGET = "localStorage.clear(); sessionStorage.clear()"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tab(server: Server) -> Iterator[Page]:
     """A tab of a Chromium that the system has; none is downloaded.
 
-    One for all tests: what a browser remembers of a page's scripts, it remembers for its tabs.
+    One for all tests of a file: what a browser remembers of a page's scripts, it remembers for its
+    tabs. It is closed behind them: while it is open, this process has a running event loop.
     """
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
