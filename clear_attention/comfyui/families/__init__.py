@@ -78,8 +78,13 @@ FAMILIES: tuple[HostFamily, ...] = (
 
 
 def family_of(diffusion_model: nn.Module) -> HostFamily | None:
-    """Return the family of a diffusion model, compiled or not, or None."""
+    """Return the family of a diffusion model, compiled or not, or None.
+
+    A refused class may derive from one that is taken, as NextDiTPixelSpace does from Lumina2's.
+    """
     plain = plain_module(diffusion_model)
+    if why_unsupported(plain) is not None:
+        return None
     return next((family for family in FAMILIES if family.matches(plain)), None)
 
 
