@@ -160,7 +160,7 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
         height, width = (side * family.data.latent_px for side in sides)
         raise ValueError(
             f"A ControlNet of this kind (XLabs, MistoLine) must have sides that are multiples of "
-            f"{family.token_px(network)} pixels, got {width} x {height}. Change the size of the "
+            f"{family.token_px} pixels, got {width} x {height}. Change the size of the "
             "picture, or take another ControlNet."
         )
 

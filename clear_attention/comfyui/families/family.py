@@ -150,7 +150,10 @@ class HostFamily:
 
     def patch(self, model: nn.Module) -> int:
         """Return the edge of a token of a model in latent pixels."""
-        return int(getattr(model, self.patch_path)) if self.patch_path else self.data.patch
+        if not self.patch_path:
+            return self.data.patch
+        edge = getattr(model, self.patch_path)
+        return int(edge if isinstance(edge, int) else edge[-1])  # of frames, rows and columns
 
     def order(self, version: tuple[int, ...]) -> tuple[Part, ...]:
         """Return the order of tokens in a version of the host."""
@@ -169,9 +172,10 @@ class HostFamily:
     def _is_folded(self, shape: tuple[int, ...]) -> bool:
         return self.in_batch and len(shape) == 5
 
-    def token_px(self, model: nn.Module) -> int:
-        """Return the edge of a token of a model in pixels."""
-        return self.patch(model) * self.data.latent_px
+    @property
+    def token_px(self) -> int:
+        """Edge of a token in pixels: larger tokens of a family have finer latents."""
+        return self.data.token_px
 
     def network(self, model: nn.Module) -> Network:
         """Return a model's dimensions.

@@ -34,6 +34,7 @@ HUNYUAN_IMAGE = HostFamily(
     ),
     embedder=Embedder("pe_embedder", axes=(0, 1)),  # its ids come from within its forward
     older=((0, 13), IMAGE_FIRST),
+    patch_path="patch_size",  # HunyuanVideo 1.5 has one latent pixel for a token, 1 has four
     layers=Layers(
         once=(*MODULATION, ".t_embedder", ".c_embedder"),
         text=("txt_",),

@@ -21,7 +21,7 @@ from ...plan.report import Budget, Plan, make_plan
 from ..core.job import dtype_of, job_of, network_of
 from ..core.patch import settings_of
 from ..core.settings import WindowSettings
-from ..families import plain_module, require_family
+from ..families import require_family
 from ..memory.blocks import MEMORY_KEY, LowMemory
 
 DEFAULT_RADIUS = 16
@@ -77,8 +77,7 @@ def plan_model(
 
 def token_px(model: ModelPatcher) -> int:
     """Return the edge of a token in pixels."""
-    module = plain_module(model.get_model_object("diffusion_model"))
-    return require_family(model).token_px(module)
+    return require_family(model).token_px
 
 
 def machine_of(model: ModelPatcher) -> Machine:

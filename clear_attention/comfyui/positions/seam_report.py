@@ -89,7 +89,7 @@ def _cut(settings: Settings, latent: Tensor, family: HostFamily, model: nn.Modul
     for wraps, axis, name in axes:
         if wraps and latent.shape[axis] % family.patch(model):
             return (
-                f"the picture's {name} is no multiple of {family.token_px(model)} pixels: its last "
+                f"the picture's {name} is no multiple of {family.token_px} pixels: its last "
                 "tokens are cut, and a seam stays"
             )
     return None

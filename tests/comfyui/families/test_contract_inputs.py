@@ -175,9 +175,10 @@ def test_a_sequence_that_is_too_short_for_its_grid_stays_dense_with_a_reason(
     entry = ENTRIES[name]
     noise, prompt = latent(entry, rows=32, columns=20), conditioning(entry, 9)
 
-    def first_row(executor, x, *args, **kwargs):
-        out = torch.zeros_like(x)
-        out[..., : entry.patch, :] = executor(x[..., : entry.patch, :], *args, **kwargs)
+    def first_row(executor, x, t, beside, *args, **kwargs):
+        first, out = slice(entry.patch), torch.zeros_like(x)
+        beside = None if beside is None else beside[..., first, :]
+        out[..., first, :] = executor(x[..., first, :], t, beside, *args, **kwargs)
         return out
 
     def cut(model):

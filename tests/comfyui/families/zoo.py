@@ -175,6 +175,10 @@ ENTRIES: dict[str, Entry] = {
         *("hunyuan_video", "HunyuanVideo", {**small.HUNYUAN, **small.HUNYUAN_VIDEO}, STREAMS),
         **dict(params=HUNYUAN_PARAMS, extras=pooled, frames=True, odd_since=NEVER),
     ),
+    "hunyuan_video15": Entry(
+        *("hunyuan_video", "HunyuanVideo15", {**small.HUNYUAN, **small.HUNYUAN_VIDEO15}, STREAMS),
+        **dict(params=HUNYUAN_PARAMS, extras=glyphs, frames=True, channels=32, patch=1),
+    ),
     "hidream": Entry(
         *("hidream", "HiDream", small.HIDREAM),
         {"double": "double_stream_blocks", "single": "single_stream_blocks"},

@@ -58,6 +58,10 @@ HUNYUAN_VIDEO = dict(
     **dict(in_channels=16, out_channels=16, patch_size=[1, 2, 2], vec_in_dim=POOLED, byt5=False),
     **dict(axes_dim=[16, 56, 56], guidance_embed=True),
 )
+HUNYUAN_VIDEO15 = dict(
+    **dict(in_channels=65, out_channels=32, patch_size=[1, 1, 1], axes_dim=[16, 56, 56]),
+    **dict(vision_in_dim=1152, use_cond_type_embedding=True),
+)
 WAN = dict(
     **dict(image_model="wan2.1", model_type="t2v", dim=128, num_heads=1, ffn_dim=128, num_layers=2),
     **dict(patch_size=(1, 2, 2), freq_dim=64, text_dim=TEXT, in_dim=16, out_dim=16),
