@@ -45,7 +45,7 @@ def require_blocks(blocks: Iterable[Block], counts: Mapping[str, int], what: str
     """
     unknown = [block for block in blocks if block[1] >= counts.get(block[0], 0)]
     if unknown:
-        has = ", ".join(f"{kind} 0-{count - 1}" for kind, count in counts.items())
+        has = ", ".join(f"{kind} 0-{count - 1}" for kind, count in counts.items() if count)
         raise ValueError(
             f"{what} must be blocks of the model, which has {has}, got "
             f"{' '.join(map(str, min(unknown)))}."

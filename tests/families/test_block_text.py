@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clear_attention.distill.tasks import compared_blocks
-from clear_attention.families.block_text import parse_blocks
+from clear_attention.families.block_text import parse_blocks, require_blocks
 
 COUNTS = {"double": 2, "single": 10}
 
@@ -41,3 +41,9 @@ def test_compared_blocks_are_those_of_the_text_or_every_fourth_of_the_last_kind(
 def test_compared_blocks_must_be_blocks_of_the_model(text: str):
     with pytest.raises(ValueError, match=r"which has double 0-1, single 0-9, got (single|joint) "):
         compared_blocks(text, COUNTS)
+
+
+def test_kinds_of_which_a_model_has_no_block_are_not_offered():
+    """HunyuanVideo 1.5 has no single blocks."""
+    with pytest.raises(ValueError, match=r"which has double 0-53, got single 0\.$"):
+        require_blocks({("single", 0)}, {"double": 54, "single": 0}, "Dense blocks")
