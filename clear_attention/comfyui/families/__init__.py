@@ -80,10 +80,11 @@ FAMILIES: tuple[HostFamily, ...] = (
 def family_of(diffusion_model: nn.Module) -> HostFamily | None:
     """Return the family of a diffusion model, compiled or not, or None.
 
-    A refused class may derive from one that is taken, as NextDiTPixelSpace does from Lumina2's.
+    A refused class may derive from one that is taken, as NextDiTPixelSpace does from Lumina2's, and
+    nunchaku's Qwen-Image from the host's.
     """
     plain = plain_module(diffusion_model)
-    if why_unsupported(plain) is not None:
+    if why_unsupported(plain) is not None or is_nunchaku(plain):
         return None
     return next((family for family in FAMILIES if family.matches(plain)), None)
 

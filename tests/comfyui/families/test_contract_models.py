@@ -52,13 +52,22 @@ def test_the_model_that_a_window_is_made_from_stays_as_it_is(name, zoo_model, wi
     assert sampled(model, noise, prompt).equal(before)
 
 
-def test_a_refused_class_that_derives_from_a_taken_one_is_refused(host, product, zoo_model):
-    """Lumina2's and Z-Image's class has one that paints pixels."""
-    lumina = type(zoo_model("z_image").model.diffusion_model)
-    pixels = type("NextDiTPixelSpace", (lumina,), {})
-    model = zoo_model("z_image").model.diffusion_model
-    families = product("comfyui.families")
-    derived = pixels.__new__(pixels)
-    derived.__dict__.update(model.__dict__)
-    assert families.family_of(model).title == "Z-Image"
-    assert families.family_of(derived) is None
+@pytest.mark.parametrize(
+    ("name", "refused", "sentence"),
+    [
+        ("z_image", "NextDiTPixelSpace", "they paint pixels in blocks that CLEAR does not know"),
+        ("qwen_image", "NunchakuQwenImageTransformer2DModel", "cannot be combined with nunchaku"),
+    ],
+)
+def test_a_refused_class_that_derives_from_a_taken_one_is_refused(
+    name, refused, sentence, zoo_model, windowed
+):
+    """The host's own for pictures of pixels, and nunchaku's."""
+    model = zoo_model(name)
+    network = model.model.diffusion_model
+    derived = type(refused, (type(network),), {})
+    other = derived.__new__(derived)
+    other.__dict__.update(network.__dict__)
+    model.add_object_patch("diffusion_model", other)
+    with pytest.raises(ValueError, match=sentence):
+        windowed(model, RADIUS)
