@@ -28,8 +28,9 @@ class CLEARAttention(ReportedNode):
             inputs=[
                 model_input(),
                 radius_input(
-                    "Radius of the window in tokens of 16 pixels. Smaller is faster, larger is "
-                    "closer to full attention; one larger than the picture changes nothing."
+                    "Radius of the window in tokens of 16 pixels (32 for HiDream-O1 and Hunyuan "
+                    "Image). Smaller is faster, larger is closer to full attention; one larger "
+                    "than the picture changes nothing."
                 ),
                 io.Int.Input(
                     "pool_factor",
@@ -68,7 +69,8 @@ class CLEARAttention(ReportedNode):
                     default="",
                     tooltip=(
                         'Transformer blocks that keep full attention, such as "double 0-3, '
-                        'single 37" for FLUX, "joint 0-3" for SD3. Empty means none.'
+                        'single 37" for FLUX, "joint 0-3" for Qwen-Image, Z-Image and SD3. A wrong '
+                        "name is answered with those that the model has. Empty means none."
                     ),
                 ),
                 io.Int.Input(
@@ -77,7 +79,7 @@ class CLEARAttention(ReportedNode):
                     min=0,
                     max=1 << 24,
                     tooltip=(
-                        "Pictures with fewer image tokens (width x height / 256) keep full "
+                        "Pictures with fewer image tokens (mostly width x height / 256) keep full "
                         "attention. 0 means none do; 4096 leaves pictures below 1024 x 1024 alone."
                     ),
                 ),

@@ -27,6 +27,7 @@ from .qwen_image21 import QWEN_IMAGE21
 from .radiance import RADIANCE
 from .sd3 import SD3
 from .wan import WAN
+from .wan_5b import WAN_5B
 from .z_image import Z_IMAGE
 
 FAMILIES: tuple[Family, ...] = (
@@ -54,6 +55,7 @@ FAMILIES: tuple[Family, ...] = (
     MAGE_FLOW,
     JOY_IMAGE,
     PIXELDIT,
+    WAN_5B,
     WAN,
 )
 """A checkpoint without a family in its metadata is taken for the first one that it fits."""

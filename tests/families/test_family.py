@@ -47,5 +47,6 @@ def test_a_token_of_every_family_is_16_or_32_pixels():
     assert {family.key for family in FAMILIES if family.token_px != 16} == {
         "hidream_o1",
         "hunyuan_image",
+        "wan_5b",
     }
     assert {family.token_px for family in FAMILIES} == {16, 32}

@@ -68,6 +68,19 @@ class Geometry:
         behind = layout.extra - self.references - -self.image % self.pads_to
         return slice(layout.tokens - behind, layout.tokens)
 
+    def behind(self, layout: TokenLayout) -> tuple[tuple[str, int], ...]:
+        """Return what lies behind the grid of a layout, by the name that users know, and how much.
+
+        Args:
+            layout: Of a sequence.
+        """
+        padding = -self.image % self.pads_to
+        lengths = {"padding": padding, "references": self.references}
+        lengths["text"] = layout.extra - padding - self.references
+        names = {"padding": "filling", "references": "reference", "text": "text"}
+        parts = self.order[self.order.index("image") + 1 :]
+        return tuple((names[part], lengths[part]) for part in parts if lengths[part])
+
     def queries(self, layout: TokenLayout, tokens: int) -> Queries | None:
         """Return which tokens of a layout a sequence of queries holds, or None.
 

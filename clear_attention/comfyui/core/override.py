@@ -163,7 +163,8 @@ def _local(
     if block is None and local.needs_block:
         why = "; ".join(filter(None, (UNNAMED, why)))
     if model_call.report is not None:
-        model_call.report.add(_local_path(backend, call, why))
+        behind = model_call.geometry.behind(layout)
+        model_call.report.add(_local_path(backend, call, why, behind))
     out = attention(
         q,
         host_call.k,
@@ -255,7 +256,9 @@ def _dense_path(layout: TokenLayout | None, why: str) -> ComputedPath:
     return ComputedPath("dense", layout, computed=pairs, possible=pairs, why=why)
 
 
-def _local_path(backend: str, call: Call, why: str) -> ComputedPath:
+def _local_path(
+    backend: str, call: Call, why: str, behind: tuple[tuple[str, int], ...]
+) -> ComputedPath:
     return ComputedPath(
         backend,
         call.layout,
@@ -265,4 +268,5 @@ def _local_path(backend: str, call: Call, why: str) -> ComputedPath:
         all_pairs(call.layout, call.queries),
         why,
         wrapped=call.window.wraps,
+        behind=behind,
     )

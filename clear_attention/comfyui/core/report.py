@@ -35,6 +35,7 @@ class ComputedPath:
         wrapped: Whether the window wraps around.
         whose: Whose attention it was, empty for the model's.
         whole: Whether whole calls of the model are counted, in place of single attention calls.
+        behind: What lies behind the grid, by name and number; references where nothing is said.
     """
 
     backend: str
@@ -47,6 +48,7 @@ class ComputedPath:
     wrapped: bool = False
     whose: str = ""
     whole: bool = False
+    behind: tuple[tuple[str, int], ...] = ()
 
     def describe(self, calls: int) -> str:
         """Return one line for people."""
@@ -56,7 +58,7 @@ class ComputedPath:
         if self.pool_factor:
             parts.append(f"pooled by {self.pool_factor}")
         if self.layout is not None:
-            parts.append(_tokens(self.layout))
+            parts.append(_tokens(self.layout, self.behind))
         if self.possible:
             share = 100 * self.computed / self.possible
             parts.append(f"{share:.1f} % of the pairs ({self.computed:,} of {self.possible:,})")
@@ -162,9 +164,13 @@ def _calls(number: int, of_what: str) -> str:
     return f"{number} {of_what} call{'s' if number != 1 else ''}"
 
 
-def _tokens(layout: TokenLayout) -> str:
-    extra = f" + {layout.extra} reference" if layout.extra else ""
-    return f"{layout.text} text + {layout.height} x {layout.width} image{extra} tokens"
+def _tokens(layout: TokenLayout, behind: tuple[tuple[str, int], ...]) -> str:
+    behind = behind or (("reference", layout.extra),)
+    has_text_behind = any(name == "text" and number for name, number in behind)
+    parts = [] if has_text_behind and not layout.text else [f"{layout.text} text"]
+    parts.append(f"{layout.height} x {layout.width} image")
+    parts += [f"{number} {name}" for name, number in behind if number]
+    return " + ".join(parts) + " tokens"
 
 
 def _show(text: str, node_id: str) -> None:

@@ -33,6 +33,7 @@ from .radiance import RADIANCE
 from .sd3 import SD3
 from .unsupported import NUNCHAKU, is_nunchaku, why_unsupported
 from .wan import WAN
+from .wan_5b import WAN_5B
 from .z_image import Z_IMAGE
 
 __all__ = [
@@ -72,6 +73,7 @@ FAMILIES: tuple[HostFamily, ...] = (
     MAGE_FLOW,
     JOY_IMAGE,
     PIXELDIT,
+    WAN_5B,  # in front of Wan, whose class it shares
     WAN,
 )
 """The families whose joint attention CLEAR knows; the first one that matches is taken."""

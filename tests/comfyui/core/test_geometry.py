@@ -7,6 +7,7 @@ import pytest
 from clear_attention import Queries
 from clear_attention.comfyui.core.geometry import Geometry
 from clear_attention.comfyui.families import tokens_of
+from clear_attention.families.family import IMAGE_FIRST, TEXT_FIRST
 from clear_attention.queries import ALL
 
 
@@ -44,6 +45,22 @@ def test_padding_lies_between_the_grid_and_what_follows():
     layout = Geometry(3, 5, references=7, pads_to=8).layout(40 + 15 + 1 + 7)
     assert (layout.text, layout.image, layout.extra) == (40, 15, 8)
     assert Geometry(4, 4, pads_to=8).layout(40 + 16).extra == 0
+
+
+@pytest.mark.parametrize(
+    ("order", "pads_to", "behind"),
+    [
+        (TEXT_FIRST, 1, (("reference", 7),)),
+        (TEXT_FIRST, 32, (("filling", 16), ("reference", 7))),
+        (IMAGE_FIRST, 1, (("reference", 7), ("text", 40))),
+        (("text", "references", "image", "padding"), 1, ()),
+    ],
+)
+def test_what_lies_behind_the_grid_is_named(order, pads_to, behind):
+    geometry = Geometry(4, 4, references=7, order=order, pads_to=pads_to)
+    layout = geometry.layout(40 + 16 + -16 % pads_to + 7)
+    assert geometry.behind(layout) == behind
+    assert sum(number for _, number in behind) == layout.extra
 
 
 @pytest.mark.parametrize(

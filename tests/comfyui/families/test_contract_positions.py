@@ -21,6 +21,7 @@ THETA = {
     "lumina2": ("rope_embedder", "theta"),
     "z_image": ("rope_embedder", "theta"),
     "wan": ("rope_embedder", "theta"),
+    "wan_5b": ("rope_embedder", "theta"),
     "joy_image": ("", "theta"),
     "ideogram4": ("", "rope_theta"),
 }

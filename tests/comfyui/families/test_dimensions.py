@@ -18,7 +18,7 @@ TEXT, MORE_TEXT = 32, 32
 """Multiples of what Z-Image fills the picture and the text up to."""
 
 PADDED = {"flux2": "the host makes each prompt as long as 512 tokens"}
-LATENT_PX = {3: 1, 32: 16, 64: 32, 128: 16}
+LATENT_PX = {3: 1, 32: 16, 48: 16, 64: 32, 128: 16}
 """Channels of a latent -> edge of one of its pixels in pixels, 8 for all others."""
 
 PER_WORD = {"hidream": 3}

@@ -18,7 +18,7 @@ from .zoo_models import COLUMNS, ROWS, build, conditioning, host_version, latent
 pytestmark = pytest.mark.long
 
 RADIUS, FACTOR, RANK = 3, 2, 2
-VIDEO = ("hunyuan_video", "wan")
+VIDEO = ("hunyuan_video", "wan", "wan_5b")
 """Families whose weights have no names so far: pictures are not what they are for."""
 NAMES = [name for name in present() if ENTRIES[name].family not in VIDEO]
 NOT_FOR_OTHER_LOADERS = {

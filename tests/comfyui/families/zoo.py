@@ -243,6 +243,10 @@ ENTRIES: dict[str, Entry] = {
         *("wan", "WAN21_T2V", small.WAN, SELF),
         **dict(frames=True, first_call=True),
     ),
+    "wan_5b": Entry(
+        *("wan_5b", "WAN22_T2V", {**small.WAN, **small.WAN_5B}, SELF, 48),
+        **dict(frames=True, first_call=True),
+    ),
 }
 
 UNSEEN = {"qwen_image21": "comfy.ldm.qwen_image21"}

@@ -67,6 +67,7 @@ WAN = dict(
     **dict(patch_size=(1, 2, 2), freq_dim=64, text_dim=TEXT, in_dim=16, out_dim=16),
     in_dim_ref_conv=16,
 )
+WAN_5B = dict(in_dim=48, out_dim=48, in_dim_ref_conv=48)
 COSMOS = dict(
     **dict(max_img_h=240, max_img_w=240, max_frames=128, in_channels=16, out_channels=16),
     **dict(patch_spatial=2, patch_temporal=1, model_channels=128, num_heads=1, num_blocks=2),
