@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .zoo import ENTRIES, MIDDLE, NEVER, NEW, OLD
+from .zoo_limits import UNTRAINABLE
 
 HOSTS = {OLD: "0.3.75", MIDDLE: "0.19.3", NEW: "0.33.0"}
 NETS = {
@@ -127,12 +128,19 @@ def _nodes(family: Any, number: Callable[[str], str]) -> list[str]:
             scaled = number("Positions are out of reach: `ntk_factor` must be 1")
     return [
         data.title,
-        yes if data.names else number("No names of weights are known"),
+        _weights(data, number),
         scaled,
         wrapped,
         yes if sliced(family) else number("Its blocks cannot be computed in slices"),
         NETS.get(data.key, "-"),
     ]
+
+
+def _weights(data: Any, number: Callable[[str], str]) -> str:
+    if not data.names:
+        return number("No names of weights are known")
+    limit = UNTRAINABLE.get(data.key)
+    return number(limit.note) if limit else "yes"
 
 
 def sliced(family: Any) -> bool:

@@ -13,6 +13,7 @@ from clear_attention.families.names import HOST_PREFIX
 from ..distil_fixtures import WordsCLIP
 from ..weights.test_patches import patched_weights
 from .zoo import ENTRIES
+from .zoo_limits import UNTRAINABLE
 from .zoo_models import COLUMNS, ROWS, build, conditioning, host_version, latent, present, sampled
 
 pytestmark = pytest.mark.long
@@ -25,17 +26,6 @@ NOT_FOR_OTHER_LOADERS = {
     *("lumina2", "newbie", "hunyuan_image", "ideogram4", "lens", "joy_image", "pixeldit")
 }
 """The host fuses layers that its own LoRA loader cannot take apart."""
-FUSED = ("normalises and rotates", (0, 33, 0))
-MORE = ("A prompt must be one text embedding and at most one pooled vector", (0, 0, 0))
-UNTRAINABLE = {
-    "hunyuan_image": MORE,
-    "hidream": MORE,
-    "hidream_o1": MORE,
-    "cosmos_predict2": ("must be a rectified flow", (0, 0, 0)),
-    "anima": FUSED,
-    "joy_image": FUSED,
-}
-"""What CLEAR Distil says of a model in place of working, and from which host on."""
 
 
 @pytest.fixture
@@ -270,5 +260,5 @@ def test_every_projection_of_a_student_learns_or_one_sentence_says_why_not(
 
 def sentence(name):
     """Return what CLEAR Distil says of a model on this host, or an empty string."""
-    why, since = UNTRAINABLE.get(name, ("", ()))
-    return why if why and host_version() >= since else ""
+    limit = UNTRAINABLE.get(name)
+    return limit.sentence if limit and host_version() >= limit.since else ""
