@@ -36,7 +36,8 @@ UNTRAINABLE = {
     "hidream": MORE,
     "hidream_o1": MORE,
     "cosmos_predict2": Limit(
-        "must be a rectified flow", "Not *Distil*: it is no rectified flow, as Anima is up to 0.19"
+        "must be a rectified flow",
+        "Not *Distil*: it is no rectified flow. Anima is one, and learns up to ComfyUI 0.19",
     ),
     "anima": FUSED,
     "joy_image": FUSED,
