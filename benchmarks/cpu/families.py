@@ -9,7 +9,6 @@ they are timed, and timed in turns.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Mapping
@@ -137,12 +136,7 @@ SHAPES = (
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--cpu", action="store_true", help="even where there is a GPU")
-    arguments.add_argument("--edges", type=int, nargs="+", default=EDGES_PX, metavar="PIXELS")
-    arguments.add_argument("--rounds", type=int, default=1)
-    arguments.add_argument("--threads", type=int, help="fewer are steadier on a busy machine")
-    options = arguments.parse_args()
+    options = flux.arguments(__doc__, EDGES_PX, rounds=1).parse_args()
     host = reexec_in_venv()
     flux.import_host(host, options.cpu, options.threads)
     from benchmarks.results_file import write

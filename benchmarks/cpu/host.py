@@ -61,17 +61,30 @@ class Row:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--cpu", action="store_true", help="even where there is a GPU")
-    arguments.add_argument("--edges", type=int, nargs="+", default=EDGES_PX, metavar="PIXELS")
-    arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--threads", type=int, help="fewer are steadier on a busy machine")
-    options = arguments.parse_args()
+    options = arguments(__doc__, EDGES_PX, rounds=3).parse_args()
     host = reexec_in_venv()
     import_host(host, options.cpu, options.threads)
     from benchmarks.results_file import write
 
     write("host", report(host, options.edges, options.rounds))
+
+
+def arguments(
+    description: str | None, edges: tuple[int, ...], rounds: int
+) -> argparse.ArgumentParser:
+    """Return what a benchmark of whole steps may be asked for.
+
+    Args:
+        description: Of the benchmark.
+        edges: Of its pictures, in pixels, if nobody asks for others.
+        rounds: In each of which all models run once, likewise.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
+    parser.add_argument("--edges", type=int, nargs="+", default=edges, metavar="PIXELS")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--threads", type=int, help="fewer are steadier on a busy machine")
+    return parser
 
 
 def import_host(host: Path, cpu: bool, threads: int | None) -> None:

@@ -39,17 +39,26 @@ class Geometry:
         """Tokens of the picture."""
         return self.frames * self.height * self.width
 
+    @property
+    def padding(self) -> int:
+        """Tokens that fill the picture up."""
+        return -self.image % self.pads_to
+
+    def are_own(self, keys: int) -> bool:
+        """Return whether so many keys are those of the picture's own calls, as far as is known."""
+        return self.keys in (None, keys)
+
     def layout(self, tokens: int) -> TokenLayout | None:
         """Return the layout of a sequence, or None when it cannot hold the grid as one picture.
 
         What the latents do not account for is text: prompts of any length, and the tokens that
         image prompts add in front.
         """
-        padding = -self.image % self.pads_to
-        text = tokens - self.image - padding - self.references
+        text = tokens - self.image - self.padding - self.references
         if text < 0 or self.frames > 1:
             return None
-        lengths = {"text": text, "image": 0, "padding": padding, "references": self.references}
+        lengths = {"text": text, "image": 0, "padding": self.padding}
+        lengths["references"] = self.references
         place = self.order.index("image")
         front, behind = (
             sum(lengths[part] for part in parts)
@@ -65,8 +74,7 @@ class Geometry:
         """
         if self.order.index("text") < self.order.index("image"):
             return layout.text_slice
-        behind = layout.extra - self.references - -self.image % self.pads_to
-        return slice(layout.tokens - behind, layout.tokens)
+        return slice(layout.tokens - dict(self.behind(layout)).get("text", 0), layout.tokens)
 
     def behind(self, layout: TokenLayout) -> tuple[tuple[str, int], ...]:
         """Return what lies behind the grid of a layout, by the name that users know, and how much.
@@ -74,9 +82,8 @@ class Geometry:
         Args:
             layout: Of a sequence.
         """
-        padding = -self.image % self.pads_to
-        lengths = {"padding": padding, "references": self.references}
-        lengths["text"] = layout.extra - padding - self.references
+        lengths = {"padding": self.padding, "references": self.references}
+        lengths["text"] = layout.extra - self.padding - self.references
         names = {"padding": "filling", "references": "reference", "text": "text"}
         parts = self.order[self.order.index("image") + 1 :]
         return tuple((names[part], lengths[part]) for part in parts if lengths[part])

@@ -50,6 +50,12 @@ class HostCall:
     mask: Tensor | None
     scale: float | None
 
+    @property
+    def fits(self) -> bool:
+        """Whether queries, keys and values differ in nothing but tokens and grouped heads."""
+        (batch, heads, _, depth), k = self.q.shape, self.k.shape
+        return k == self.v.shape and (k[0], k[3]) == (batch, depth) and not heads % k[1]
+
 
 @torch.compiler.disable
 def override(func: Override, *args: Any, **kwargs: Any) -> Tensor:
@@ -65,7 +71,7 @@ def override(func: Override, *args: Any, **kwargs: Any) -> Tensor:
         block = running_block(options, model_call.family)
         return _hand_on(model_call, _own_or(func, model_call, block), args, kwargs)
     host_call = read_call(*args, **kwargs)
-    if model_call.geometry.keys not in (None, host_call.k.shape[2]):
+    if not model_call.geometry.are_own(host_call.k.shape[2]):
         return _hand_on(model_call, func, args, kwargs)
     layout = model_call.geometry.layout(host_call.k.shape[2])
     block = running_block(options, model_call.family, layout)
@@ -130,7 +136,7 @@ def _why_dense(
         return model_call.why_dense
     if layout is None:
         return f"{host_call.k.shape[2]} tokens cannot hold the picture's grid"
-    if model_call.geometry.queries(layout, host_call.q.shape[2]) is None or not _fit(host_call):
+    if model_call.geometry.queries(layout, host_call.q.shape[2]) is None or not host_call.fits:
         return (
             f"keys {list(host_call.k.shape)} and queries {list(host_call.q.shape)} differ: "
             "no joint self-attention"
@@ -139,12 +145,6 @@ def _why_dense(
     if block is not None and local is not None and block in local.dense_blocks:
         return f"block {block[0]} {block[1]} is kept dense"
     return None
-
-
-def _fit(call: HostCall) -> bool:
-    """Return whether queries, keys and values differ in nothing but tokens and grouped heads."""
-    (batch, heads, _, depth), k = call.q.shape, call.k.shape
-    return k == call.v.shape and (k[0], k[3]) == (batch, depth) and not heads % k[1]
 
 
 def _local(

@@ -183,11 +183,9 @@ def _whole(
     Only the picture's queries are measured: in place of others that are missing stand zeros. Keys
     that several heads share are repeated.
     """
-    (batch, heads, rows, depth), k, mask = call.q.shape, call.k, call.mask
-    if geometry.keys not in (None, k.shape[2]):
-        return None
+    (_, heads, rows, _), k, mask = call.q.shape, call.k, call.mask
     asked = geometry.queries(layout, rows)
-    if asked is None or (k.shape[0], k.shape[3]) != (batch, depth) or heads % k.shape[1]:
+    if not geometry.are_own(k.shape[2]) or asked is None or not call.fits:
         return None
     missing = layout.tokens - rows
     front, behind = (0, missing) if asked.first_text == 0 else (missing, 0)
