@@ -10,6 +10,7 @@ from .high_resolution import CLEARHighRes
 from .loader import CLEARLoader
 from .locality import CLEARLocality
 from .low_memory import CLEARLowMemory
+from .parallel import CLEARParallel
 from .plan import CLEARPlan
 from .seamless import CLEARSeamless, CLEARSeamlessDecode
 from .upscale import CLEARUpscale
@@ -29,6 +30,7 @@ class CLEARExtension(ComfyExtension):
             CLEARControlNet,
             CLEARUpscale,
             CLEARLowMemory,
+            CLEARParallel,
             CLEARPlan,
             CLEARWindowPreview,
             CLEARLocality,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ...families.family import TEXT_FIRST, Part
 from ...layout import TokenLayout
+from ...parallel.attention import Seat
 from ...queries import ALL, Queries
 
 
@@ -44,6 +45,19 @@ class Geometry:
         """Tokens that fill the picture up."""
         return -self.image % self.pads_to
 
+    @property
+    def counted(self) -> int:
+        """Tokens of a sequence that are not text."""
+        return self.image + self.padding + self.references
+
+    def of_rank(self, seat: Seat) -> BandGeometry:
+        """Return the geometry of a rank's sequences.
+
+        Args:
+            seat: Of the rank.
+        """
+        return BandGeometry(**vars(self), seat=seat)
+
     def are_own(self, keys: int) -> bool:
         """Return whether so many keys are those of the picture's own calls, as far as is known."""
         return self.keys in (None, keys)
@@ -54,7 +68,7 @@ class Geometry:
         What the latents do not account for is text: prompts of any length, and the tokens that
         image prompts add in front.
         """
-        text = tokens - self.image - self.padding - self.references
+        text = tokens - self.counted
         if text < 0 or self.frames > 1:
             return None
         lengths = {"text": text, "image": 0, "padding": self.padding}
@@ -103,3 +117,24 @@ class Geometry:
         if self.cached == "text" and 0 < missing <= layout.text:
             return Queries(first_text=missing)
         return None
+
+
+@dataclass(frozen=True)
+class BandGeometry(Geometry):
+    """The grid of a model call of which this rank computes a band; layouts are of the whole.
+
+    Attributes:
+        seat: Of the rank.
+    """
+
+    seat: Seat = field(kw_only=True)
+
+    @property
+    def counted(self) -> int:
+        partition, rank = self.seat.partition, self.seat.rank
+        elsewhere = len(partition.all_shared) - len(partition.shared(rank))
+        return partition.image(rank) + self.padding + self.references - elsewhere
+
+    def queries(self, layout: TokenLayout, tokens: int) -> Queries | None:
+        held = self.seat.partition.tokens(self.seat.rank, layout)
+        return ALL if tokens == held else None

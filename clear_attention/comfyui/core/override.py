@@ -14,8 +14,11 @@ from ...backends.call import wants_gradients
 from ...layout import TokenLayout
 from ...masks import Mask, read_mask
 from ...pairs import all_pairs, visible_pairs
+from ...parallel.attention import Seat, attend, call_of
+from ...pooling import Pooling
 from ...queries import Queries
 from ...scale import proportional_scale
+from ...window import Window
 from .blocks import is_pictures, running_block
 from .calls.model_call import CALL_KEY, ModelCall, Override
 from .report import ComputedPath
@@ -24,6 +27,11 @@ from .settings import Block
 UNNAMED = (
     "another node does not say which block is running, so that none is kept dense, "
     "and pooling takes the mean"
+)
+
+MASKED = (
+    "Several devices cannot share an attention with a mask, which another node gives. Remove CLEAR "
+    "Parallel, or that node."
 )
 
 UNNAMED_OWN = (
@@ -79,14 +87,17 @@ def override(func: Override, *args: Any, **kwargs: Any) -> Tensor:
         model_call.attended.append(block)
     why_dense = _why_dense(model_call, host_call, layout, block)
     if why_dense is None and layout is not None:
-        out = _local(model_call, host_call, layout, block)
-        # [B, H, M, D] -> what the caller wants
-        out = out if kwargs.get("skip_output_reshape") else out.transpose(1, 2).flatten(2)
+        ours = _local(model_call, host_call, layout, block)
     else:
         if model_call.report is not None and model_call.settings.local is not None:
             model_call.report.add(_dense_path(layout, why_dense or ""))
+        ours = _full_of_ranks(model_call, host_call, layout)
+    if ours is None:
         func = _own_or(func, model_call, block)
         out = _dense(model_call, host_call, layout, func, args, kwargs)
+    else:
+        # [B, H, M, D] -> what the caller wants
+        out = ours if kwargs.get("skip_output_reshape") else ours.transpose(1, 2).flatten(2)
     if model_call.recorder is not None:
         model_call.recorder.add(block, out)
     return out
@@ -159,12 +170,18 @@ def _local(
     mask = _read_once(model_call, host_call.mask, layout, asked)
     groups = q.shape[1] // host_call.k.shape[1]
     call = Call(layout, window, pooling, scale, mask, trained, asked, groups)
-    backend, why = _backend(q, call, local.backend)
+    seat = model_call.seat
+    computed = call
+    if seat is not None:
+        computed = call_of(q, host_call.k, seat, layout, window, pooling, scale)
+    backend, why = _backend(q, computed, local.backend)
     if block is None and local.needs_block:
         why = "; ".join(filter(None, (UNNAMED, why)))
     if model_call.report is not None:
         behind = model_call.geometry.behind(layout)
         model_call.report.add(_local_path(backend, call, why, behind))
+    if seat is not None:
+        return _of_ranks(host_call, seat, layout, window, pooling, scale, backend)
     out = attention(
         q,
         host_call.k,
@@ -179,6 +196,34 @@ def _local(
     )
     assert isinstance(out, Tensor)
     return out
+
+
+def _full_of_ranks(
+    model_call: ModelCall, host_call: HostCall, layout: TokenLayout | None
+) -> Tensor | None:
+    """Return full attention of the picture's tokens, which several ranks hold; else None."""
+    seat = model_call.seat
+    if seat is None or layout is None or not host_call.fits:
+        return None
+    if model_call.geometry.queries(layout, host_call.q.shape[2]) is None:
+        return None
+    scale = _scale(model_call, host_call, layout, pooled=False)
+    return _of_ranks(host_call, seat, layout, None, None, scale, "auto")
+
+
+def _of_ranks(
+    host_call: HostCall,
+    seat: Seat,
+    layout: TokenLayout,
+    window: Window | None,
+    pooling: Pooling | None,
+    scale: float,
+    backend: str,
+) -> Tensor:
+    if host_call.mask is not None:
+        raise ValueError(MASKED)
+    q, k, v = host_call.q, host_call.k, host_call.v
+    return attend(q, k, v, seat, layout, window, pooling=pooling, scale=scale, backend=backend)
 
 
 def _read_once(

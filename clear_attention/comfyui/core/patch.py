@@ -20,6 +20,7 @@ from .calls.model_call import (
     CALL_KEY,
     OVERRIDE_KEY,
     RECORDER_KEY,
+    SEAT_KEY,
     ModelCall,
     geometry_of_call,
     why_dense,
@@ -196,12 +197,13 @@ def direct_attention(
     family = family_of(model.diffusion_model)
     if settings is None or family is None or options.get(OVERRIDE_KEY) is override:
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    seat = options.get(SEAT_KEY)
     geometry = geometry_of_call(family, model.diffusion_model, x, kwargs, c_crossattn)
     call = options[CALL_KEY] = ModelCall(
         family=family,
         settings=settings_of_part(settings, x, options),
         asked=settings,
-        geometry=geometry,
+        geometry=geometry if seat is None else geometry.of_rank(seat),
         why_dense=why_dense(
             settings.local, geometry, t, model.model_sampling, family.why_declined(kwargs)
         ),
@@ -209,6 +211,7 @@ def direct_attention(
         report=options.get(REPORT_KEY),
         recorder=options.get(RECORDER_KEY),
         own_attention=own_attentions(family, model.diffusion_model, options.get(REPORT_KEY)),
+        seat=seat,
     )
     wraps = (call.settings.wrap_height, call.settings.wrap_width)
     set_grid(family, model.diffusion_model, geometry, wraps)

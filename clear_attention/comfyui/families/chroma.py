@@ -15,6 +15,7 @@ CHROMA = HostFamily(
     embedder=Embedder("pe_embedder", axes=(1, 2)),  # its ids come from within its forward
     by_length=True,
     patch_path="patch_size",
+    cut=flux.CUT,
     runner="forward_orig",
     names_blocks_since=(0, 3, 75),
 )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...families.family import Family, Part
 from ...families.network import Held, Network
 from ..slicing.sliced import Sliced
+from .cut import Cut
 from .dimensions import dimensions as read_dimensions
 from .embedder import Embedder
 from .layers import Layers
@@ -113,6 +114,7 @@ class HostFamily:
         counts_by_mask: Whether the host counts the text's tokens by a mask, which must be there.
         forgets: Name of the method by which a model forgets what it keeps for a next run, which may
             have other weights.
+        cut: Where several devices may share the tokens, or None where that is not known.
         runner: The method that runs the blocks, which other nodes are known to replace.
         names_blocks_since: The first host version that tells the attention which block is running,
             in the words of `blocks`, or None.
@@ -135,6 +137,7 @@ class HostFamily:
     by_length: bool = False
     counts_by_mask: bool = False
     forgets: str = ""
+    cut: Cut | None = None
     runner: str | None = None
     names_blocks_since: tuple[int, ...] | None = None
 

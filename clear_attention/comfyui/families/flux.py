@@ -9,6 +9,7 @@ import comfy.ldm.flux.model
 
 from ...families.flux import FLUX as DATA
 from ..slicing import flux as slicing
+from .cut import Cut
 from .embedder import Embedder
 from .family import HostBlocks, HostFamily
 
@@ -21,6 +22,14 @@ SINGLE = HostBlocks(
 
 GATED = ("mlp_silu_act", "yak_mlp")
 """Parameters of MLPs that multiply two halves: FLUX.2's, and Ovis-Image's on newer hosts."""
+
+CUT = Cut(
+    joined="final_layer",
+    method="forward_orig",
+    arguments={"img": 1},
+    outputs={"pe_embedder": 2},
+    places=("timestep_zero_index",),
+)
 
 
 def dimensions(model: Any) -> Mapping[str, int]:
@@ -49,6 +58,7 @@ FLUX = HostFamily(
     references="ref_latents",
     by_length=True,
     patch_path="patch_size",
+    cut=CUT,
     runner="forward_orig",
     names_blocks_since=(0, 3, 75),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...families.qwen_image import QWEN_IMAGE as DATA
+from .cut import Cut
 from .embedder import Embedder
 from .family import HostBlocks, HostFamily, of_class
 from .layers import Layers
@@ -20,5 +21,10 @@ QWEN_IMAGE = HostFamily(
     ),
     embedder=Embedder("pe_embedder", axes=(1, 2), process="process_img", frames=True),
     references="ref_latents",
+    cut=Cut(
+        joined="proj_out",
+        outputs={"img_in": 1, "pe_embedder": 2},
+        places=("timestep_zero_index",),
+    ),
     layers=Layers(text=("txt_", "add_"), image=("img_in", "proj_out")),
 )

@@ -23,4 +23,5 @@ RADIANCE = replace(
     dimensions=None,
     layers=LAYERS,
     by_length=False,
+    cut=None,
 )

@@ -9,6 +9,7 @@ import comfy.ldm.modules.diffusionmodules.mmdit
 
 from ...families.sd3 import SD3 as DATA
 from ..slicing import sd3 as slicing
+from .cut import Cut
 from .family import HostBlocks, HostFamily
 
 
@@ -54,5 +55,6 @@ SD3 = HostFamily(
     dimensions=_dimensions,
     by_length=True,
     patch_path="patch_size",
+    cut=Cut(joined="final_layer", method="forward_core_with_concat", arguments={"x": 1}),
     runner="forward_core_with_concat",
 )

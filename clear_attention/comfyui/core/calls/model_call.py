@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ....masks import Mask
+from ....parallel.attention import Seat
 from ...core import host
 from ...families import HostFamily, plain_module, tokens_of
 from ..geometry import Geometry
@@ -23,6 +24,9 @@ OVERRIDE_KEY = "optimized_attention_override"
 
 RECORDER_KEY = "clear_attention_recorder"
 """Key of the optional recorder that receives each block's attention output."""
+
+SEAT_KEY = "clear_attention_seat"
+"""Where a rank's `Seat` lies in the transformer_options of a call that several ranks compute."""
 
 Override = Callable[..., Tensor]
 
@@ -51,6 +55,7 @@ class ModelCall:
         own_attention: The attention that the checkpoint brings for a block.
         attended: The block of each attention so far, None where nobody names it.
         masks: The mask that was read last, by its identity, with the host's tensor.
+        seat: This rank's place, where several compute the call, or None.
     """
 
     family: HostFamily
@@ -64,6 +69,7 @@ class ModelCall:
     own_attention: Mapping[Block, Override] = field(default_factory=dict)
     attended: list[Block | None] = field(default_factory=list)
     masks: dict[tuple[object, ...], tuple[Tensor, Mask | None]] = field(default_factory=dict)
+    seat: Seat | None = None
 
     @property
     def acts(self) -> bool:
@@ -72,7 +78,8 @@ class ModelCall:
         The slot of a call that is not keeps what others have put there: hosts leave a checkpoint's
         own attention out as soon as there is any override.
         """
-        return self.why_dense is None or self.settings.proportional or self.recorder is not None
+        asked = self.settings.proportional or self.recorder is not None or self.seat is not None
+        return self.why_dense is None or asked
 
     @property
     def needs_block(self) -> bool:

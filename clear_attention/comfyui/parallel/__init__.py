@@ -1,0 +1,1 @@
+"""CLEAR Parallel: one picture on several devices of this machine, or on several machines."""

@@ -1,0 +1,220 @@
+"""Cut a model call's tokens down to a rank's, and put its result together again.
+
+Everything happens in hooks on the rank's own copy of the network, for the time of one call.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...layout import TokenLayout
+from ...parallel.attention import Seat
+from ...parallel.transport import Expected
+from ..core.geometry import Geometry
+from ..families import HostFamily, plain_module
+from ..families.cut import Cut
+
+Arguments = dict[str, Any]
+
+
+class Sharing:
+    """One model call on one rank: which tokens it takes, and how its result is put together.
+
+    Args:
+        geometry: Of the whole picture.
+        seat: Of the rank.
+    """
+
+    def __init__(self, geometry: Geometry, seat: Seat) -> None:
+        self.geometry = geometry
+        self.seat = seat
+
+    def take(self, tokens: Tensor, dim: int) -> Tensor:
+        """Select the rank's tokens of a whole sequence along a dimension."""
+        layout = self._layout(tokens.shape[dim])
+        return self.seat.partition.of(tokens, layout, self.seat.rank, dim)
+
+    def take_arguments(self, arguments: Arguments, cut: Mapping[str, int], names: Any) -> None:
+        """Select the rank's tokens in arguments, and count places in the sequence anew.
+
+        Args:
+            arguments: Changed.
+            cut: Name -> dimension of the tokens.
+            names: Of the arguments that are places.
+        """
+        lengths = [arguments[name].shape[dim] for name, dim in cut.items()]
+        counted = self.geometry.counted
+        layout = self._layout(lengths[0] if lengths else counted)
+        for name, dim in cut.items():
+            arguments[name] = self.take(arguments[name], dim)
+        for name in names:
+            if arguments.get(name) is not None:
+                arguments[name] = self._places(arguments[name], layout)
+
+    def join(self, tokens: Tensor) -> Tensor:
+        """Return the whole sequence ``[B, tokens, C]`` on rank 0, and zeros elsewhere.
+
+        Shared extra tokens of other ranks are zero: nobody reads them.
+        """
+        seat, partition = self.seat, self.seat.partition
+        layout = self.geometry.of_rank(seat).layout(tokens.shape[1])
+        if layout is None:
+            raise ValueError(f"A rank must hold its part of the grid, got {tokens.shape[1]} tokens")
+        start = layout.text
+        own = tokens[:, start : start + partition.image(seat.rank)].contiguous()
+        shape = (tokens.shape[0], layout.tokens, tokens.shape[2])
+        if seat.rank:
+            seat.transport.exchange({0: [own]}, {}).wait()
+            return tokens.new_zeros(1, 1, 1).expand(shape)
+        awaited = {
+            rank: [Expected((shape[0], partition.image(rank), shape[2]), tokens.dtype)]
+            for rank in seat.others
+        }
+        bands = seat.transport.exchange({}, awaited).wait() | {0: [own]}
+        whole = tokens.new_zeros(shape)
+        whole[:, :start] = tokens[:, :start]
+        whole[:, layout.image_slice] = partition.join(
+            [bands[rank][0] for rank in range(partition.size)]
+        )
+        held = start + own.shape[1]
+        for part in partition.own_extra(0, layout.extra):
+            at = layout.extra_slice.start + part.start
+            whole[:, at : at + len(part)] = tokens[:, held : held + len(part)]
+            held += len(part)
+        return whole
+
+    def _layout(self, tokens: int) -> TokenLayout:
+        layout = self.geometry.layout(tokens)
+        if layout is None:
+            raise ValueError(
+                f"{tokens} tokens must hold the picture's grid of {self.geometry.height} x "
+                f"{self.geometry.width}. Remove CLEAR Parallel from this model, and report it."
+            )
+        return layout
+
+    def _places(self, places: Any, layout: TokenLayout) -> Any:
+        if isinstance(places, int):
+            return self.seat.partition.kept_before(places, layout, self.seat.rank)
+        return type(places)(self._places(place, layout) for place in places)
+
+
+@contextmanager
+def tokens_cut(
+    family: HostFamily, network: nn.Module, geometry: Geometry, seat: Seat
+) -> Generator[None]:
+    """Let a rank's copy of a network compute the rank's tokens only, in the calls that follow.
+
+    Args:
+        family: Of the network; it has a `Cut`.
+        network: Of the rank, compiled or not.
+        geometry: Of the call.
+        seat: Of the rank.
+    """
+    cut, module = family.cut, plain_module(network)
+    assert cut is not None
+    sharing = Sharing(geometry, seat)
+    with ExitStack() as hooks:
+        if cut.method:
+            hooks.enter_context(_method_cut(module, cut, sharing))
+        for path, dim in cut.outputs.items():
+            take = functools.partial(sharing.take, dim=dim)
+            hooks.enter_context(_output_changed(module.get_submodule(path), take))
+        for index, block in enumerate(_blocks(family, module)):
+            named = {**(cut.first if index == 0 else {}), **cut.blocks}
+            places = () if cut.method else cut.places
+            if named or places:
+                hooks.enter_context(_arguments_changed(block, named, places, sharing))
+        hooks.enter_context(_output_changed(module.get_submodule(cut.joined), sharing.join))
+        yield
+
+
+def _blocks(family: HostFamily, module: nn.Module) -> list[nn.Module]:
+    return [block for kind in family.blocks for block in kind.of(module)]
+
+
+@contextmanager
+def _method_cut(module: nn.Module, cut: Cut, sharing: Sharing) -> Generator[None]:
+    """Cut the arguments of the method that runs the blocks."""
+    original: Callable[..., Any] = getattr(module, cut.method)
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)  # so that others still see whose it is
+    def method(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        sharing.take_arguments(bound.arguments, cut.arguments, cut.places)
+        return original(*bound.args, **bound.kwargs)
+
+    setattr(module, cut.method, method)
+    try:
+        yield
+    finally:
+        delattr(module, cut.method)
+
+
+@contextmanager
+def _output_changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Generator[None]:
+    def changed(_module: nn.Module, _args: Any, output: Any) -> Any:
+        return change(output)
+
+    hook = module.register_forward_hook(changed)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _arguments_changed(
+    block: nn.Module, named: Mapping[str, int], places: tuple[str, ...], sharing: Sharing
+) -> Generator[None]:
+    signature = inspect.signature(plain_module(block).forward)
+
+    def change(
+        _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        bound = signature.bind(*args, **kwargs)
+        known = [name for name in places if name in signature.parameters]
+        sharing.take_arguments(bound.arguments, named, known)
+        return bound.args, bound.kwargs
+
+    hook = block.register_forward_pre_hook(change, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def residuals_cut(control: Mapping[str, Any] | None, seat: Seat) -> dict[str, Any] | None:
+    """Select a rank's rows of a ControlNet's residuals, ``[B, image tokens, C]`` each.
+
+    Args:
+        control: Of a model call: lists of residuals, or None.
+        seat: Of the rank.
+    """
+    if control is None:
+        return None
+    partition = seat.partition
+    grid = TokenLayout(0, partition.height, partition.width)
+
+    def own(residual: Tensor | None) -> Tensor | None:
+        return None if residual is None else partition.of(residual, grid, seat.rank, 1)
+
+    return {name: [own(one) for one in residuals] for name, residuals in control.items()}
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Return a value with the tensors in its lists, tuples and dicts on another device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if type(value) in (list, tuple):
+        return type(value)(moved(one, device) for one in value)
+    if type(value) is dict:
+        return {key: moved(one, device) for key, one in value.items()}
+    return value

@@ -1,0 +1,232 @@
+"""Make a clone of a model share each of its calls among devices, through the host's wrappers."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from torch import Tensor, nn
+
+from ...parallel.local import corrupting_pairs
+from ...parallel.partition import Partition, share_out
+from ..core.calls.model_call import SEAT_KEY, geometry_of_call
+from ..core.geometry import Geometry
+from ..core.patch import REPORT_KEY, SETTINGS_KEY, settings_of, with_settings
+from ..core.report import RunReport
+from ..core.settings import Settings
+from ..families import HostFamily, family_of, plain_module, require_family
+from .copies import COPIES, register_hooks
+from .devices import name_of
+from .one_device import why_not_call, why_one_device
+from .team import CallArguments, Rank, Team
+from .threads import Crew
+
+PARALLEL_KEY = "clear_parallel"
+"""Where `Parallel` lies in a model's transformer_options, and the copies in a run's models."""
+
+TEAM_KEY = "clear_parallel_team"
+"""Where the `Team` of a sampling run lies."""
+
+_Shares = dict[tuple[torch.device, ...], tuple[float, ...]]
+_MEASURED: weakref.WeakKeyDictionary[nn.Module, _Shares] = weakref.WeakKeyDictionary()
+"""Model -> devices -> the shares that were measured, so that a repeated run is the same."""
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """What the node asks for.
+
+    Attributes:
+        devices: That share a picture; the first is replaced by the one that the host samples on.
+        shares: Of each device, or None where they are measured.
+    """
+
+    devices: tuple[torch.device, ...]
+    shares: tuple[float, ...] | None = None
+
+
+def with_parallel(
+    model: ModelPatcher,
+    devices: tuple[torch.device, ...],
+    shares: tuple[float, ...] | None = None,
+    node_id: str | None = None,
+) -> ModelPatcher:
+    """Return a clone of the model that several devices compute together.
+
+    Args:
+        model: A MODEL, left as it is.
+        devices: That share a picture. One alone changes nothing.
+        shares: Of each device, or None to measure them where the devices differ.
+        node_id: The node that shows the report.
+
+    Raises:
+        ValueError: The model's architecture is not supported.
+    """
+    require_family(model)
+    model = with_settings(model, node_id=node_id)
+    options = model.model_options["transformer_options"]
+    if PARALLEL_KEY not in options:
+        for kind, wrapper in (
+            (WrappersMP.OUTER_SAMPLE, share_run),
+            (WrappersMP.PREPARE_SAMPLING, prepare),
+            (WrappersMP.APPLY_MODEL, share_call),
+        ):
+            add_wrapper_with_key(
+                kind, PARALLEL_KEY, wrapper, model.model_options, is_model_options=True
+            )
+            if kind != WrappersMP.OUTER_SAMPLE:
+                _put_first(options["wrappers"][kind])
+    options[PARALLEL_KEY] = Parallel(devices, shares)
+    return model
+
+
+def _put_first(wrappers: dict[str, Any]) -> None:
+    """Put our wrapper around all others: each rank runs these."""
+    others = {key: wrappers.pop(key) for key in list(wrappers) if key != PARALLEL_KEY}
+    wrappers.update(others)
+
+
+def share_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    """Make copies and threads for one sampling run, and end them with it."""
+    guider = executor.class_obj
+    model: ModelPatcher = guider.model_patcher
+    options = guider.model_options["transformer_options"]
+    asked: Parallel = options[PARALLEL_KEY]
+    devices = [model.load_device, *asked.devices[1:]]
+    why = why_one_device(model, options)
+    if why is None and len(devices) < 2:
+        why = "there is one device"
+    if why is not None:
+        _note(options, f"parallel: one device computes everything: {why}")
+        return executor(*args, **kwargs)
+    copies = COPIES.of(model, devices[1:])
+    register_hooks(copies, guider.conds, guider.model_options)
+    model.set_additional_models(PARALLEL_KEY, copies)
+    try:
+        with _team(model, copies, devices, asked) as team:
+            options[TEAM_KEY] = team
+            try:
+                return executor(*args, **kwargs)
+            finally:
+                del options[TEAM_KEY]
+                if team.calls:
+                    _note(options, team.describe())
+    finally:
+        model.remove_additional_models(PARALLEL_KEY)
+        for one in copies:
+            one.restore_hook_patches()
+
+
+@contextmanager
+def _team(
+    model: ModelPatcher, copies: list[ModelPatcher], devices: list[torch.device], asked: Parallel
+) -> Generator[Team]:
+    broken = corrupting_pairs(list(dict.fromkeys(devices)))
+    ranks = [
+        Rank(one, device, frozenset(by for by, to in broken if to == device))
+        for one, device in zip((model, *copies), devices, strict=True)
+    ]
+    known = _MEASURED.setdefault(model.model, {})
+    shares = asked.shares or known.get(tuple(devices)) or (1.0,) * len(devices)
+    alike = len({name_of(device) for device in devices}) == 1
+    measured = asked.shares is not None or alike or tuple(devices) in known
+    team = Team(ranks, Crew(devices[1:]), shares, measured)
+    try:
+        yield team
+        if not alike and asked.shares is None:
+            known[tuple(devices)] = team.shares
+    finally:
+        team.crew.stop()
+
+
+def share_call(
+    executor: Any,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Tensor | None = None,
+    c_crossattn: Tensor | None = None,
+    control: Any = None,
+    transformer_options: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """Compute one model call on all ranks of the run's team."""
+    options = dict(transformer_options or {})
+    team: Team | None = options.get(TEAM_KEY)
+    network = executor.class_obj.diffusion_model
+    family = family_of(network)
+    arguments = CallArguments((x, t, c_concat, c_crossattn), control, options, kwargs)
+    if team is None or family is None or SEAT_KEY in options:
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    geometry = geometry_of_call(family, network, x, kwargs, c_crossattn)
+    partition = _partition(family, geometry, team, arguments)
+    if isinstance(partition, str):
+        _note(options, f"parallel: one device computes a call: {partition}")
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    return team.compute(executor, family, geometry, partition, arguments)
+
+
+def _partition(
+    family: HostFamily, geometry: Geometry, team: Team, arguments: CallArguments
+) -> Partition | str:
+    """Return who computes what, or why one device computes all of it."""
+    why = why_not_call(family, arguments.others, arguments.control, geometry.image)
+    if why is None and geometry.frames > 1:
+        why = f"{geometry.frames} frames"
+    if why is not None:
+        return why
+    settings: Settings = arguments.options[SETTINGS_KEY]
+    multiple = max(1, settings.local.pool_factor) if settings.local is not None else 1
+    references = range(0)
+    if geometry.references:
+        references = range(geometry.padding, geometry.padding + geometry.references)
+    try:
+        return share_out(
+            geometry.height, geometry.width, team.shares, multiple=multiple, extra=references
+        )
+    except ValueError as error:
+        return str(error)
+
+
+def prepare(
+    executor: Any, model: ModelPatcher, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Load the models with an estimate for the largest band and its halo, not for the picture."""
+    given = kwargs.get("model_options") or model.model_options
+    options = given.get("transformer_options", {})
+    team: Team | None = options.get(TEAM_KEY)
+    if team is not None:
+        noise_shape = band_shape(model, noise_shape, settings_of(model), team.shares)
+    return executor(model, noise_shape, conds, *args, **kwargs)
+
+
+def band_shape(
+    model: ModelPatcher, shape: Sequence[int], settings: Settings, shares: Sequence[float]
+) -> list[int]:
+    """Return the shape of the largest band of a latent, with its halo.
+
+    Args:
+        model: The MODEL.
+        shape: Of the latents, ``[..., height, width]``.
+        settings: What CLEAR's nodes ask for; full attention needs the keys of the whole picture.
+        shares: Of the ranks.
+    """
+    *others, height, width = shape
+    patch = require_family(model).patch(plain_module(model.get_model_object("diffusion_model")))
+    window = settings.window
+    halo = 2 * window.reach * patch if window is not None else 0
+    longer = max(height, width)
+    band = min(longer, math.ceil(longer * max(shares) / sum(shares)) + halo)
+    return [*others, band, width] if height >= width else [*others, height, band]
+
+
+def _note(options: dict[str, Any], text: str) -> None:
+    report: RunReport | None = options.get(REPORT_KEY)
+    if report is not None:
+        report.note(text)

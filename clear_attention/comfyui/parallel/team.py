@@ -1,0 +1,227 @@
+"""Team: the ranks of one sampling run, and how they compute a model call together."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor
+from torch import Tensor
+
+from ...parallel.attention import Seat
+from ...parallel.local import Board, LocalTransport
+from ...parallel.partition import Partition
+from ...parallel.transport import Aborted
+from ..core.calls.model_call import SEAT_KEY
+from ..core.geometry import Geometry
+from ..core.patch import REPORT_KEY, SETTINGS_KEY
+from ..families import HostFamily
+from .copies import follow_hooks
+from .cut import moved, residuals_cut, tokens_cut
+from .threads import Crew
+
+
+@dataclass
+class Rank:
+    """One device of a team, and what it did so far.
+
+    Attributes:
+        model: The MODEL that it computes with.
+        device: Where it computes.
+        through_host: Devices whose copies to this one go through main memory.
+        lines: Rows or columns of the last call.
+        received: Bytes in all calls.
+        waited: Seconds, likewise.
+        busy: Seconds in which it did not wait, likewise.
+    """
+
+    model: ModelPatcher
+    device: torch.device
+    through_host: frozenset[torch.device] = frozenset()
+    lines: int = 0
+    received: int = 0
+    waited: float = 0.0
+    busy: float = 0.0
+
+
+@dataclass(frozen=True)
+class CallArguments:
+    """What the host calls a model with.
+
+    Attributes:
+        tensors: Latent, timestep and what is concatenated or attended to, in the host's order.
+        control: Residuals of ControlNets.
+        options: The transformer_options.
+        others: Further arguments.
+    """
+
+    tensors: tuple[Any, ...]
+    control: Any
+    options: Mapping[str, Any]
+    others: Mapping[str, Any]
+
+    def of(self, rank: Rank, seat: Seat) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments with which a rank calls its model."""
+        options = {**self.options, SEAT_KEY: seat}
+        if seat.rank:
+            # What is reported and what follows a run is rank 0's.
+            options.pop(REPORT_KEY, None)
+            settings = options[SETTINGS_KEY]
+            options[SETTINGS_KEY] = dataclasses.replace(settings, observers=())
+        control = residuals_cut(self.control, seat)
+        positional = [*self.tensors, control, options]
+        return moved(positional, rank.device), moved(dict(self.others), rank.device)
+
+
+@dataclass
+class Team:
+    """Ranks that share each model call of a run.
+
+    Attributes:
+        ranks: The first is the host's own thread.
+        crew: Threads of the others.
+        shares: Of each rank.
+        measured: Whether the shares are final.
+        calls: How many model calls they have computed.
+    """
+
+    ranks: list[Rank]
+    crew: Crew
+    shares: tuple[float, ...]
+    measured: bool = True
+    calls: int = 0
+    _first_error: BaseException | None = field(default=None, repr=False)
+
+    def compute(
+        self,
+        executor: Any,
+        family: HostFamily,
+        geometry: Geometry,
+        partition: Partition,
+        arguments: CallArguments,
+    ) -> Tensor:
+        """Compute one model call on all ranks.
+
+        Args:
+            executor: Of the host, at our wrapper.
+            family: Of the model.
+            geometry: Of the call.
+            partition: Who computes what.
+            arguments: Of the call.
+
+        Raises:
+            BaseException: The first error of any rank, once all have stopped.
+        """
+        board = Board(poll=comfy.model_management.throw_exception_if_processing_interrupted)
+        transports = [
+            LocalTransport(board, index, len(self.ranks), rank.device, rank.through_host)
+            for index, rank in enumerate(self.ranks)
+        ]
+        seats = [Seat(partition, transport) for transport in transports]
+        errors = _Errors()
+
+        def run(index: int) -> Tensor:
+            rank, seat = self.ranks[index], seats[index]
+            begun = time.perf_counter()
+            try:
+                out = _model_call(executor, family, geometry, rank, seat, arguments)
+            except BaseException as error:
+                errors.add(_told(error, rank, len(partition.band(index)), partition))
+                board.abort(error)
+                raise
+            taken = time.perf_counter() - begun
+            transport = transports[index]
+            rank.lines = len(partition.band(index))
+            rank.received += transport.received
+            rank.waited += transport.waited
+            rank.busy += taken - transport.waited
+            return out
+
+        original = self.ranks[0].model
+        for rank in self.ranks[1:]:
+            follow_hooks(rank.model, original)
+        futures: list[Future[Any]] = []
+        for index in range(1, len(self.ranks)):
+            futures.append(self.crew.submit(index - 1, lambda index=index: run(index)))
+        out: Tensor | None = None
+        try:
+            out = run(0)
+        except BaseException:
+            if errors.first is None:
+                raise
+        for future in futures:
+            future.exception()  # waits
+        if errors.first is not None:
+            raise errors.first
+        assert out is not None
+        self.calls += 1
+        self._measure()
+        return out
+
+    def _measure(self) -> None:
+        """Share out the next call by the speed of the first one."""
+        if self.measured:
+            return
+        self.measured = True
+        self.shares = tuple(rank.lines / max(rank.busy, 1e-9) for rank in self.ranks)
+
+    def describe(self) -> str:
+        """Return a line for people about what the ranks did."""
+        calls = max(1, self.calls)
+        parts = [
+            f"{rank.device}: {rank.lines} lines, {rank.received / calls / 1e6:.3g} MB received "
+            f"and {1000 * rank.waited / calls:.3g} ms waited"
+            for rank in self.ranks
+        ]
+        return f"parallel, each of {self.calls} model calls: {'; '.join(parts)}"
+
+
+class _Errors:
+    """The first error of all ranks that is not the consequence of another's."""
+
+    def __init__(self) -> None:
+        self.first: BaseException | None = None
+        self._lock = threading.Lock()
+
+    def add(self, error: BaseException) -> None:
+        with self._lock:
+            if not isinstance(error, Aborted) and self.first is None:
+                self.first = error
+
+
+def _model_call(
+    executor: Any,
+    family: HostFamily,
+    geometry: Geometry,
+    rank: Rank,
+    seat: Seat,
+    arguments: CallArguments,
+) -> Tensor:
+    model: Any = rank.model.model
+    positional, named = arguments.of(rank, seat)
+    following = WrapperExecutor.new_class_executor(
+        model._apply_model, model, executor.wrappers, executor.idx + 1
+    )
+    with tokens_cut(family, model.diffusion_model, geometry, seat):
+        return following.execute(*positional, **named)
+
+
+def _told(error: BaseException, rank: Rank, lines: int, partition: Partition) -> BaseException:
+    """Return an error of too little memory with the device's name and a way out."""
+    if not isinstance(error, torch.OutOfMemoryError):
+        return error
+    what = "columns" if partition.columns else "rows"
+    told = type(error)(
+        f"CLEAR Parallel: {rank.device} ran out of memory with {lines} of {partition.lines} {what} "
+        f"of tokens. Give it fewer by shares, such as 2:1, or add CLEAR Low Memory. ({error})"
+    )
+    told.__cause__ = error
+    return told
