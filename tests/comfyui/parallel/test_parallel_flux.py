@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from ..flux_runs import conditioning
 
 LIMIT = 1e-6
 
