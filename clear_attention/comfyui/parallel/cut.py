@@ -182,7 +182,7 @@ def _arguments_changed(
         bound = signature.bind(*args, **kwargs)
         known = [name for name in places if name in signature.parameters]
         sharing.take_arguments(bound.arguments, named, known)
-        return bound.args, bound.kwargs
+        return (), dict(bound.arguments)
 
     hook = block.register_forward_pre_hook(change, with_kwargs=True)
     try:
