@@ -6,6 +6,7 @@ from itertools import zip_longest
 
 from torch import Tensor
 
+from ..core.calls.shared_nets import Residuals, SharedResiduals
 from .reuse import Control
 
 
@@ -16,6 +17,13 @@ def added(own: Control | None, previous: Control | None) -> Control | None:
     """
     if own is None or previous is None:
         return own or previous
+    if isinstance(own, SharedResiduals) and isinstance(previous, SharedResiduals):
+        pairs = zip(own.parts, previous.parts, strict=True)
+        return SharedResiduals(own.partition, [_sum(*pair) for pair in pairs])
+    return _sum(own, previous)
+
+
+def _sum(own: Residuals, previous: Residuals) -> dict[str, list[Tensor | None]]:
     sums: dict[tuple[int, int], Tensor] = {}
 
     def total(a: Tensor | None, b: Tensor | None) -> Tensor | None:

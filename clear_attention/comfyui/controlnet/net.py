@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from comfy.controlnet import ControlNet
-from torch import Tensor
+from torch import Tensor, nn
 
+from ...parallel.attention import Seat
 from ..core.blocks import tell_blocks
 from ..core.calls.model_call import CALL_KEY, OVERRIDE_KEY, ModelCall, geometry_of_call, why_dense
 from ..core.calls.part import settings_of_part
@@ -19,11 +21,12 @@ from ..core.override import override
 from ..core.patch import REPORT_KEY, SETTINGS_KEY
 from ..core.report import ComputedPath, RunReport
 from ..core.settings import Settings, WindowSettings
-from ..families import plain_module
+from ..families import HostFamily, plain_module
 from .chain import added
 from .keyframes import RefusesKeyframes
 from .positions import rotary_positions, theta_of
 from .reuse import Control, Pace, key_of
+from .shared import shared_run
 from .supported import family_of_net
 
 NO_WINDOW = (
@@ -96,6 +99,13 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
         other.copy_to(same)
         return same
 
+    @property
+    def family(self) -> HostFamily:
+        """The family of the network, by which its blocks are known."""
+        family = family_of_net(plain_module(self.control_model))
+        assert family is not None
+        return family
+
     def copy(self) -> LocalControlNet:
         """Return a copy for another conditioning, with a run of its own."""
         return type(self).like(self, self.clear_settings, self._report)
@@ -140,11 +150,35 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
         own = self._pace.recall(key, level, self.cond_hint)
         if own is None:
             self._check_sides(x_noisy)
-            with self._alone(), self._local(x_noisy, t, transformer_options):
-                own = super().get_control(x_noisy, t, cond, batched_number, transformer_options)
+            with self._alone():
+                own = self._compute(x_noisy, t, cond, batched_number, transformer_options)
             self._pace.keep(key, own, self.cond_hint)
         self._tell_pace(transformer_options)
         return added(own, of_previous)
+
+    def _compute(
+        self, x_noisy: Tensor, t: Tensor, cond: Any, batched_number: int, options: dict[str, Any]
+    ) -> Any:
+        """Return this net's residuals, from one device or from those that share the picture."""
+        network = plain_module(self.control_model)
+        shared = shared_run(network, x_noisy, options)
+        if shared is None:
+            with self._local(x_noisy, t, options, network):
+                return super().get_control(x_noisy, t, cond, batched_number, options)
+        local = functools.partial(self._local, x_noisy, t, options)
+        with shared.on_all_ranks(local):
+            self._merge_later = True
+            try:
+                super().get_control(x_noisy, t, cond, batched_number, options)
+            finally:
+                self._merge_later = False
+        return shared.merged(lambda part: self.control_merge(part, None, None))
+
+    def control_merge(self, control: Any, control_prev: Any, output_dtype: Any) -> Any:
+        """Scale and add residuals as the host does; those of several ranks once all are there."""
+        if self._merge_later:
+            return control
+        return super().control_merge(control, control_prev, output_dtype)
 
     def _check_sides(self, x_noisy: Tensor) -> None:
         """Refuse sides at which the host's own code fails, in a sentence.
@@ -152,8 +186,7 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
         Nets that are shown pictures cut them into tokens without filling up the last ones.
         """
         network = plain_module(self.control_model)
-        family = family_of_net(network)
-        assert family is not None
+        family = self.family
         patch, sides = family.patch(network), x_noisy.shape[-2:]
         if getattr(network, "latent_input", True) or not any(side % patch for side in sides):
             return
@@ -165,6 +198,7 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
         )
 
     def _start(self) -> None:
+        self._merge_later = False
         self._pace = Pace(self.clear_settings.every)
         self._theta_of_model: float | None = None
 
@@ -186,11 +220,14 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
 
     @contextmanager
     def _local(
-        self, x_noisy: Tensor, t: Tensor, transformer_options: dict[str, Any]
+        self,
+        x_noisy: Tensor,
+        t: Tensor,
+        transformer_options: dict[str, Any],
+        network: nn.Module,
+        seat: Seat | None = None,
     ) -> Generator[None]:
-        network = plain_module(self.control_model)
-        family = family_of_net(network)
-        assert family is not None
+        family = self.family
         of_model = settings_of_part(
             transformer_options.get(SETTINGS_KEY, Settings()), x_noisy, transformer_options
         )
@@ -199,10 +236,11 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
         call = ModelCall(
             family=family,
             settings=settings,
-            geometry=geometry,
+            geometry=geometry if seat is None else geometry.of_rank(seat),
             why_dense=why_dense(settings.local, geometry, t, self.model_sampling_current),
             previous=None,
             report=RunReport(),
+            seat=seat,
         )
         assert call.report is not None
         with ExitStack() as hooks:
@@ -225,7 +263,8 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
                 call.report.add(ComputedPath("dense", why=call.why_dense or "", whole=True))
             yield
         report_coverage(call, family, network)
-        self._tell(call, transformer_options)
+        if seat is None or seat.rank == 0:
+            self._tell(call, transformer_options)
 
     def _theta(self, network: Any) -> float | None:
         """Return the rotary base of a call, or None where positions are not made from one."""

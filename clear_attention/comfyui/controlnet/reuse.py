@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Control = dict[str, list[Tensor | None]]
+from ..core.calls.shared_nets import Residuals
+
+Control = Residuals
 """Residuals of a model's blocks, as the host names them."""
 
 ASKED_TWICE = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from ...queries import Queries
 from ...scale import proportional_scale
 from ...window import Window
 from .blocks import is_pictures, running_block
+from .calls.host_call import HostCall, read_call
 from .calls.model_call import CALL_KEY, ModelCall, Override
 from .report import ComputedPath
 from .settings import Block
@@ -38,31 +38,6 @@ UNNAMED_OWN = (
     "another node does not say which block is running, so that calls that stay dense leave out the "
     "checkpoint's own attention"
 )
-
-
-@dataclass(frozen=True, eq=False)
-class HostCall:
-    """The arguments of one host attention call, in one form for all host versions.
-
-    Attributes:
-        q: ``[B, H, M, D]``.
-        k: ``[B, Hkv, L, D]``, Hkv a divisor of H, M at most L where keys come from a cache.
-        v: Likewise.
-        mask: ``[B or 1, H or 1, M, L]``, additive or boolean, or None.
-        scale: Factor on the scores, None for the default.
-    """
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    mask: Tensor | None
-    scale: float | None
-
-    @property
-    def fits(self) -> bool:
-        """Whether queries, keys and values differ in nothing but tokens and grouped heads."""
-        (batch, heads, _, depth), k = self.q.shape, self.k.shape
-        return k == self.v.shape and (k[0], k[3]) == (batch, depth) and not heads % k[1]
 
 
 @torch.compiler.disable
@@ -101,40 +76,6 @@ def override(func: Override, *args: Any, **kwargs: Any) -> Tensor:
     if model_call.recorder is not None:
         model_call.recorder.add(block, out)
     return out
-
-
-def read_call(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    heads: int,
-    mask: Tensor | None = None,
-    attn_precision: torch.dtype | None = None,
-    skip_reshape: bool = False,
-    skip_output_reshape: bool = False,
-    *,
-    scale: float | None = None,
-    **_: object,
-) -> HostCall:
-    """Read the arguments that a host gives to an override."""
-
-    def split(x: Tensor) -> Tensor:
-        if skip_reshape:
-            return x
-        # Fewer heads of keys are as wide as those of the queries.
-        own = heads if x is q or x.ndim > 3 else x.shape[-1] * heads // q.shape[-1]
-        return x.reshape(*x.shape[:2], own, -1).transpose(1, 2)
-
-    return HostCall(split(q), split(k), split(v), _four_dimensional(mask), scale)
-
-
-def _four_dimensional(mask: Tensor | None) -> Tensor | None:
-    """Return ``[B or 1, H or 1, M, L]``: the host's 3-D masks are per batch, not per head."""
-    if mask is None:
-        return None
-    if mask.ndim == 3:
-        return mask.unsqueeze(1)
-    return mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
 
 
 def _why_dense(

@@ -14,7 +14,8 @@ class Cut:
     of the tokens.
 
     Attributes:
-        joined: Path of the module whose output, ``[B, tokens, C]``, is put together.
+        joined: Path of the module whose output, ``[B, tokens, C]``, is put together; empty where
+            the result stays with the ranks.
         method: Name of the method that runs the blocks; empty where modules are enough.
         arguments: Argument of that method that holds the picture's tokens -> dimension.
         outputs: Path of a module, run once in each call, whose output is cut -> dimension.

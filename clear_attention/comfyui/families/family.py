@@ -115,6 +115,7 @@ class HostFamily:
         forgets: Name of the method by which a model forgets what it keeps for a next run, which may
             have other weights.
         cut: Where several devices may share the tokens, or None where that is not known.
+        net_cut: Likewise in a ControlNet of its class, whose residuals stay with the ranks.
         runner: The method that runs the blocks, which other nodes are known to replace.
         names_blocks_since: The first host version that tells the attention which block is running,
             in the words of `blocks`, or None.
@@ -138,6 +139,7 @@ class HostFamily:
     counts_by_mask: bool = False
     forgets: str = ""
     cut: Cut | None = None
+    net_cut: Cut | None = None
     runner: str | None = None
     names_blocks_since: tuple[int, ...] | None = None
 

@@ -31,6 +31,13 @@ CUT = Cut(
     places=("timestep_zero_index",),
 )
 
+NET_CUT = Cut(
+    joined="",
+    method="forward_orig",
+    arguments={"img": 1, "controlnet_cond": 1},
+    outputs={"pe_embedder": 2},
+)
+
 
 def dimensions(model: Any) -> Mapping[str, int]:
     """Return the arguments of `network.flux`."""
@@ -59,6 +66,7 @@ FLUX = HostFamily(
     by_length=True,
     patch_path="patch_size",
     cut=CUT,
+    net_cut=NET_CUT,
     runner="forward_orig",
     names_blocks_since=(0, 3, 75),
 )

@@ -83,7 +83,9 @@ def _copied(model: ModelPatcher, device: torch.device) -> ModelPatcher:
         _require_memory(model)
         _unload(model)
         made = model.clone()
-        made.model = copy.deepcopy(model.model)
+        # Of newer hosts, a configuration cannot be copied; nothing changes it.
+        config: Any = getattr(model.model, "model_config", None)
+        made.model = copy.deepcopy(model.model, {id(config): config})
         made.load_device = device
         if hasattr(made, "register_load_device"):
             made.register_load_device(device)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...layout import TokenLayout
 from ...parallel.attention import Seat
 from ...parallel.transport import Expected
+from ..core.calls.shared_nets import Residuals, SharedResiduals, rows_of
 from ..core.geometry import Geometry
 from ..families import HostFamily, plain_module
 from ..families.cut import Cut
@@ -107,18 +108,18 @@ class Sharing:
 
 @contextmanager
 def tokens_cut(
-    family: HostFamily, network: nn.Module, geometry: Geometry, seat: Seat
+    cut: Cut, family: HostFamily, network: nn.Module, geometry: Geometry, seat: Seat
 ) -> Generator[None]:
     """Let a rank's copy of a network compute the rank's tokens only, in the calls that follow.
 
     Args:
-        family: Of the network; it has a `Cut`.
+        cut: Of the network.
+        family: Of the network.
         network: Of the rank, compiled or not.
         geometry: Of the call.
         seat: Of the rank.
     """
-    cut, module = family.cut, plain_module(network)
-    assert cut is not None
+    module = plain_module(network)
     sharing = Sharing(geometry, seat)
     with ExitStack() as hooks:
         if cut.method:
@@ -131,7 +132,8 @@ def tokens_cut(
             places = () if cut.method else cut.places
             if named or places:
                 hooks.enter_context(_arguments_changed(block, named, places, sharing))
-        hooks.enter_context(_output_changed(module.get_submodule(cut.joined), sharing.join))
+        if cut.joined:
+            hooks.enter_context(_output_changed(module.get_submodule(cut.joined), sharing.join))
         yield
 
 
@@ -191,22 +193,16 @@ def _arguments_changed(
         hook.remove()
 
 
-def residuals_cut(control: Mapping[str, Any] | None, seat: Seat) -> dict[str, Any] | None:
-    """Select a rank's rows of a ControlNet's residuals, ``[B, image tokens, C]`` each.
+def residuals_cut(control: Residuals | None, seat: Seat) -> Residuals | None:
+    """Select a rank's rows of the residuals of ControlNets.
 
     Args:
-        control: Of a model call: lists of residuals, or None.
+        control: Of a model call, or None.
         seat: Of the rank.
     """
-    if control is None:
-        return None
-    partition = seat.partition
-    grid = TokenLayout(0, partition.height, partition.width)
-
-    def own(residual: Tensor | None) -> Tensor | None:
-        return None if residual is None else partition.of(residual, grid, seat.rank, 1)
-
-    return {name: [own(one) for one in residuals] for name, residuals in control.items()}
+    if isinstance(control, SharedResiduals):
+        return control.of(seat)
+    return None if control is None else rows_of(control, seat)
 
 
 def moved(value: Any, device: torch.device) -> Any:

@@ -15,16 +15,17 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor, nn
 
 from ...parallel.local import corrupting_pairs
-from ...parallel.partition import Partition, share_out
 from ..core.calls.model_call import SEAT_KEY, geometry_of_call
-from ..core.geometry import Geometry
-from ..core.patch import REPORT_KEY, SETTINGS_KEY, settings_of, with_settings
+from ..core.calls.shared_nets import NETS_KEY
+from ..core.patch import REPORT_KEY, settings_of, with_settings
 from ..core.report import RunReport
 from ..core.settings import Settings
-from ..families import HostFamily, family_of, plain_module, require_family
+from ..families import family_of, plain_module, require_family
 from .copies import COPIES, register_hooks
 from .devices import name_of
+from .nets import TeamNets, copied_nets
 from .one_device import why_not_call, why_one_device
+from .partition import partition_of
 from .team import CallArguments, Rank, Team
 from .threads import Crew
 
@@ -108,14 +109,16 @@ def share_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
         return executor(*args, **kwargs)
     copies = COPIES.of(model, devices[1:])
     register_hooks(copies, guider.conds, guider.model_options)
-    model.set_additional_models(PARALLEL_KEY, copies)
+    nets, networks = copied_nets(guider.conds, devices[1:])
+    model.set_additional_models(PARALLEL_KEY, [*copies, *nets])
     try:
         with _team(model, copies, devices, asked) as team:
             options[TEAM_KEY] = team
+            options[NETS_KEY] = TeamNets(team, networks)
             try:
                 return executor(*args, **kwargs)
             finally:
-                del options[TEAM_KEY]
+                del options[TEAM_KEY], options[NETS_KEY]
                 if team.calls:
                     _note(options, team.describe())
     finally:
@@ -165,33 +168,13 @@ def share_call(
     if team is None or family is None or SEAT_KEY in options:
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
     geometry = geometry_of_call(family, network, x, kwargs, c_crossattn)
-    partition = _partition(family, geometry, team, arguments)
-    if isinstance(partition, str):
-        _note(options, f"parallel: one device computes a call: {partition}")
+    partition = partition_of(geometry, team.shares, options)
+    why = partition if isinstance(partition, str) else None
+    why = why or why_not_call(family, kwargs, control, geometry.image)
+    if why is not None or isinstance(partition, str):
+        _note(options, f"parallel: one device computes a call: {why}")
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
     return team.compute(executor, family, geometry, partition, arguments)
-
-
-def _partition(
-    family: HostFamily, geometry: Geometry, team: Team, arguments: CallArguments
-) -> Partition | str:
-    """Return who computes what, or why one device computes all of it."""
-    why = why_not_call(family, arguments.others, arguments.control, geometry.image)
-    if why is None and geometry.frames > 1:
-        why = f"{geometry.frames} frames"
-    if why is not None:
-        return why
-    settings: Settings = arguments.options[SETTINGS_KEY]
-    multiple = max(1, settings.local.pool_factor) if settings.local is not None else 1
-    references = range(0)
-    if geometry.references:
-        references = range(geometry.padding, geometry.padding + geometry.references)
-    try:
-        return share_out(
-            geometry.height, geometry.width, team.shares, multiple=multiple, extra=references
-        )
-    except ValueError as error:
-        return str(error)
 
 
 def prepare(

@@ -13,6 +13,7 @@ from torch import nn
 from ..core.blocks import runs_foreign
 from ..core.calls.attached import attached_networks
 from ..core.calls.model_call import OVERRIDE_KEY, RECORDER_KEY
+from ..core.calls.shared_nets import SharedResiduals
 from ..core.override import override
 from ..families import HostFamily, family_of, plain_module
 
@@ -99,7 +100,9 @@ def why_not_call(
         return "gradients are computed"
     if arguments.get("attention_mask") is not None:
         return "the prompt comes with an attention mask"
-    for residuals in (control or {}).values():
+    # What ranks hold already is not put together to be looked at.
+    looked_at = {} if isinstance(control, SharedResiduals) else control or {}
+    for residuals in looked_at.values():
         for one in residuals:
             if one is not None and (one.ndim != 3 or one.shape[1] != tokens):
                 return f"a ControlNet gives {list(one.shape)} for {tokens} image tokens"

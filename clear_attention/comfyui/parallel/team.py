@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
@@ -98,7 +99,6 @@ class Team:
     shares: tuple[float, ...]
     measured: bool = True
     calls: int = 0
-    _first_error: BaseException | None = field(default=None, repr=False)
 
     def compute(
         self,
@@ -120,51 +120,62 @@ class Team:
         Raises:
             BaseException: The first error of any rank, once all have stopped.
         """
+        original = self.ranks[0].model
+        for rank in self.ranks[1:]:
+            follow_hooks(rank.model, original)
+
+        def run(rank: Rank, seat: Seat) -> Tensor:
+            return _model_call(executor, family, geometry, rank, seat, arguments)
+
+        out = self.together(partition, run)[0]
+        self.calls += 1
+        self._measure()
+        return out
+
+    def together(self, partition: Partition, run: Callable[[Rank, Seat], Any]) -> list[Any]:
+        """Run a function on all ranks at once, and return what each returns.
+
+        Args:
+            partition: Who computes what.
+            run: Is given a rank and its seat.
+
+        Raises:
+            BaseException: The first error of any rank, once all have stopped.
+        """
         board = Board(poll=comfy.model_management.throw_exception_if_processing_interrupted)
-        transports = [
-            LocalTransport(board, index, len(self.ranks), rank.device, rank.through_host)
-            for index, rank in enumerate(self.ranks)
-        ]
-        seats = [Seat(partition, transport) for transport in transports]
         errors = _Errors()
 
-        def run(index: int) -> Tensor:
-            rank, seat = self.ranks[index], seats[index]
+        def on(index: int) -> Any:
+            rank, lines = self.ranks[index], len(partition.band(index))
+            transport = LocalTransport(
+                board, index, len(self.ranks), rank.device, rank.through_host
+            )
             begun = time.perf_counter()
             try:
-                out = _model_call(executor, family, geometry, rank, seat, arguments)
+                out = run(rank, Seat(partition, transport))
             except BaseException as error:
-                errors.add(_told(error, rank, len(partition.band(index)), partition))
+                errors.add(_told(error, rank, lines, partition))
                 board.abort(error)
                 raise
             taken = time.perf_counter() - begun
-            transport = transports[index]
-            rank.lines = len(partition.band(index))
+            rank.lines = lines
             rank.received += transport.received
             rank.waited += transport.waited
             rank.busy += taken - transport.waited
             return out
 
-        original = self.ranks[0].model
-        for rank in self.ranks[1:]:
-            follow_hooks(rank.model, original)
-        futures: list[Future[Any]] = []
-        for index in range(1, len(self.ranks)):
-            futures.append(self.crew.submit(index - 1, lambda index=index: run(index)))
-        out: Tensor | None = None
-        try:
-            out = run(0)
-        except BaseException:
-            if errors.first is None:
-                raise
+        futures = [
+            self.crew.submit(index - 1, functools.partial(on, index))
+            for index in range(1, len(self.ranks))
+        ]
+        first = None
+        with contextlib.suppress(BaseException):  # which is among the errors
+            first = on(0)
         for future in futures:
             future.exception()  # waits
         if errors.first is not None:
             raise errors.first
-        assert out is not None
-        self.calls += 1
-        self._measure()
-        return out
+        return [first, *(future.result() for future in futures)]
 
     def _measure(self) -> None:
         """Share out the next call by the speed of the first one."""
@@ -210,7 +221,8 @@ def _model_call(
     following = WrapperExecutor.new_class_executor(
         model._apply_model, model, executor.wrappers, executor.idx + 1
     )
-    with tokens_cut(family, model.diffusion_model, geometry, seat):
+    assert family.cut is not None
+    with tokens_cut(family.cut, family, model.diffusion_model, geometry, seat):
         return following.execute(*positional, **named)
 
 

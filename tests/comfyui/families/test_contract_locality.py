@@ -90,7 +90,7 @@ def test_the_node_lists_every_block_and_names_those_to_keep_dense(
 
 def test_keys_that_heads_share_and_queries_that_are_a_part_are_measured_as_wholes(product):
     adapter = product("comfyui.probe.locality")
-    call_of = product("comfyui.core.override").HostCall
+    call_of = product("comfyui.core.calls.host_call").HostCall
     geometry = product("comfyui.core.geometry").Geometry(3, 4, cached="text")
     layout = geometry.layout(17)
     q, k = torch.randn(2, 4, 17, 8), torch.randn(2, 2, 17, 8)

@@ -179,7 +179,7 @@ def image_alone(product):
     Text and what is filled up lie at one place, from which a roll of the picture would be seen.
     """
     model_call = product("comfyui.core.calls.model_call")
-    read_call = product("comfyui.core.override").read_call
+    read_call = product("comfyui.core.calls.host_call").read_call
 
     def override(func, *args, **kwargs):
         call = read_call(*args, **kwargs)

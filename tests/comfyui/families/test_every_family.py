@@ -270,13 +270,13 @@ def test_the_row_of_a_changed_latent_cell_lies_where_the_family_says(key, kit):
     """In the first attention's queries, which no token has reached another through yet."""
     kit = kit(key)
     family = kit.product("comfyui.families").require_family(kit.model)
-    model_call, override = (
-        kit.product(f"comfyui.core.{x}") for x in ("calls.model_call", "override")
+    model_call, host_call = (
+        kit.product(f"comfyui.core.calls.{x}") for x in ("model_call", "host_call")
     )
     seen = []
 
     def record(func, *args, **kwargs):
-        seen.append(override.read_call(*args, **kwargs).q)
+        seen.append(host_call.read_call(*args, **kwargs).q)
         return func(*args, **kwargs)
 
     def first_queries(noise):

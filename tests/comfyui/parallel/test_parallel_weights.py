@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
@@ -74,3 +76,35 @@ def test_a_controlnet_s_residuals_are_shared_out(
     assert compared(model, "cpu,cpu,cpu", paint=lambda m: controlled(m, one)) < LIMIT
     local = nodes.CLEARControlNet(one, 0)
     assert compared(model, "cpu,cpu,cpu", paint=lambda m: controlled(m, local, one)) < LIMIT
+
+
+def test_a_clear_controlnet_runs_on_every_device(
+    compared, controlled, flux_model, make_control_net, nodes, product, monkeypatch
+):
+    runs = []
+    nets = product("comfyui.parallel.nets").TeamNets
+    run = nets.run
+
+    def counted(self, network, *args, **kwargs):
+        runs.append(network)
+        return run(self, network, *args, **kwargs)
+
+    monkeypatch.setattr(nets, "run", counted)
+    model = nodes.CLEARAttention(flux_model("b"), radius=3)
+    first, second = (
+        nodes.CLEARControlNet(make_control_net(name), radius)
+        for name, radius in (("instantx", 0), ("union", 4))
+    )
+    paint = functools.partial(controlled, size=(21, 27))
+    assert compared(model, "cpu,cpu,cpu", paint=lambda m: paint(m, first, second)) < LIMIT
+    assert len(runs) == 2 * 4, "two nets in two steps of two prompts"
+    bare = compared(model, "cpu,cpu", paint=lambda m: paint(m, first, make_control_net("union")))
+    assert bare < LIMIT
+
+
+def test_a_clear_controlnet_of_every_second_step_is_shared(
+    compared, controlled, flux_model, make_control_net, nodes
+):
+    net = nodes.CLEARControlNet(make_control_net("instantx"), 3, 2)
+    model = nodes.CLEARAttention(flux_model("b"), radius=3, start_percent=0.4)
+    assert compared(model, paint=lambda m: controlled(m, net, steps=3)) < LIMIT
