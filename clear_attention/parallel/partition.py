@@ -129,6 +129,28 @@ class Partition:
         text = tokens.narrow(dim, 0, layout.text)
         return torch.cat([text, own.flatten(dim, dim + 1), *extra], dim)
 
+    def put(self, own: Tensor, whole: Tensor, layout: TokenLayout, rank: int) -> Tensor:
+        """Write a rank's tokens to their places in a whole sequence, and return it.
+
+        Args:
+            own: ``[B, tokens, ...]``, as `of` returns them.
+            whole: ``[B, layout.tokens, ...]``, changed.
+            layout: Of the whole sequence.
+            rank: Whose tokens.
+        """
+        band, behind = self.band(rank), layout.text + self.image(rank)
+        whole[:, : layout.text] = own[:, : layout.text]
+        lines = own[:, layout.text : behind].unflatten(1, (-1, self.line))
+        grid = whole[:, layout.image_slice].unflatten(1, (self.height, self.width))
+        if self.columns:
+            grid = grid.transpose(1, 2)
+        grid[:, band.start : band.stop] = lines
+        for part in self.own_extra(rank, layout.extra):
+            at = layout.extra_slice.start + part.start
+            whole[:, at : at + len(part)] = own[:, behind : behind + len(part)]
+            behind += len(part)
+        return whole
+
     def kept_before(self, token: int, layout: TokenLayout, rank: int) -> int:
         """Count a rank's tokens in front of a token that lies at an end of one of the parts.
 

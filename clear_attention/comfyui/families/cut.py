@@ -19,10 +19,11 @@ class Cut:
         method: Name of the method that runs the blocks; empty where modules are enough.
         arguments: Argument of that method that holds the picture's tokens -> dimension.
         outputs: Path of a module, run once in each call, whose output is cut -> dimension.
-        first: Argument of the first block that is cut -> dimension.
+        first: Argument of the first block of each kind that is cut -> dimension. Between two kinds
+            tokens are as many as without a cut: the host counts them there.
         blocks: Argument of all blocks that is cut -> dimension.
-        places: Arguments of the method, or of blocks, that are places in the sequence: numbers, in
-            lists or not.
+        places: Arguments of the method, or of blocks and of what is put together, that are places
+            in the sequence: numbers, in lists or not.
     """
 
     joined: str

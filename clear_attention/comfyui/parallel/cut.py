@@ -59,15 +59,36 @@ class Sharing:
             if arguments.get(name) is not None:
                 arguments[name] = self._places(arguments[name], layout)
 
+    def take_places(self, arguments: Arguments, names: Any) -> None:
+        """Count places in the sequence anew for the module whose output is put together.
+
+        Args:
+            arguments: Of the module, tokens first; changed.
+            names: Of the arguments that are places.
+        """
+        tokens = next(iter(arguments.values())).shape[1]
+        layout = self._layout_of_own(tokens)
+        for name in names:
+            if arguments.get(name) is not None:
+                arguments[name] = self._places(arguments[name], layout)
+
+    def spread(self, tokens: Tensor) -> Tensor:
+        """Return a whole sequence ``[B, tokens, C]``, zero where the rank's tokens are not.
+
+        Args:
+            tokens: ``[B, tokens, C]`` of the rank.
+        """
+        layout = self._layout_of_own(tokens.shape[1])
+        whole = tokens.new_zeros(tokens.shape[0], layout.tokens, tokens.shape[2])
+        return self.seat.partition.put(tokens, whole, layout, self.seat.rank)
+
     def join(self, tokens: Tensor) -> Tensor:
         """Return the whole sequence ``[B, tokens, C]`` on rank 0, and zeros elsewhere.
 
         Shared extra tokens of other ranks are zero: nobody reads them.
         """
         seat, partition = self.seat, self.seat.partition
-        layout = self.geometry.of_rank(seat).layout(tokens.shape[1])
-        if layout is None:
-            raise ValueError(f"A rank must hold its part of the grid, got {tokens.shape[1]} tokens")
+        layout = self._layout_of_own(tokens.shape[1])
         start = layout.text
         own = tokens[:, start : start + partition.image(seat.rank)].contiguous()
         shape = (tokens.shape[0], layout.tokens, tokens.shape[2])
@@ -79,20 +100,19 @@ class Sharing:
             for rank in seat.others
         }
         bands = seat.transport.exchange({}, awaited).wait() | {0: [own]}
-        whole = tokens.new_zeros(shape)
-        whole[:, :start] = tokens[:, :start]
+        whole = partition.put(tokens, tokens.new_zeros(shape), layout, seat.rank)
         whole[:, layout.image_slice] = partition.join(
             [bands[rank][0] for rank in range(partition.size)]
         )
-        held = start + own.shape[1]
-        for part in partition.own_extra(0, layout.extra):
-            at = layout.extra_slice.start + part.start
-            whole[:, at : at + len(part)] = tokens[:, held : held + len(part)]
-            held += len(part)
         return whole
 
+    def _layout_of_own(self, tokens: int) -> TokenLayout:
+        return self._checked(self.geometry.of_rank(self.seat).layout(tokens), tokens)
+
     def _layout(self, tokens: int) -> TokenLayout:
-        layout = self.geometry.layout(tokens)
+        return self._checked(self.geometry.layout(tokens), tokens)
+
+    def _checked(self, layout: TokenLayout | None, tokens: int) -> TokenLayout:
         if layout is None:
             raise ValueError(
                 f"{tokens} tokens must hold the picture's grid of {self.geometry.height} x "
@@ -127,18 +147,30 @@ def tokens_cut(
         for path, dim in cut.outputs.items():
             take = functools.partial(sharing.take, dim=dim)
             hooks.enter_context(_output_changed(module.get_submodule(path), take))
-        for index, block in enumerate(_blocks(family, module)):
-            named = {**(cut.first if index == 0 else {}), **cut.blocks}
-            places = () if cut.method else cut.places
-            if named or places:
-                hooks.enter_context(_arguments_changed(block, named, places, sharing))
+        if not cut.method:
+            _cut_blocks(cut, family, module, sharing, hooks)
         if cut.joined:
-            hooks.enter_context(_output_changed(module.get_submodule(cut.joined), sharing.join))
+            last = module.get_submodule(cut.joined)
+            known = inspect.signature(plain_module(last).forward).parameters
+            if known.keys() & set(cut.places):
+                take = functools.partial(sharing.take_places, names=cut.places)
+                hooks.enter_context(_arguments_changed(last, take))
+            hooks.enter_context(_output_changed(last, sharing.join))
         yield
 
 
-def _blocks(family: HostFamily, module: nn.Module) -> list[nn.Module]:
-    return [block for kind in family.blocks for block in kind.of(module)]
+def _cut_blocks(
+    cut: Cut, family: HostFamily, module: nn.Module, sharing: Sharing, hooks: ExitStack
+) -> None:
+    """Cut the arguments of blocks, and make sequences whole between two kinds."""
+    kinds = [blocks for kind in family.blocks if (blocks := kind.of(module))]
+    for blocks in kinds:
+        for block in blocks:
+            named = {**(cut.first if block is blocks[0] else {}), **cut.blocks}
+            take = functools.partial(sharing.take_arguments, cut=named, names=cut.places)
+            hooks.enter_context(_arguments_changed(block, take))
+        if cut.first and blocks is not kinds[-1]:
+            hooks.enter_context(_output_changed(blocks[-1], sharing.spread))
 
 
 @contextmanager
@@ -173,20 +205,17 @@ def _output_changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Ge
 
 
 @contextmanager
-def _arguments_changed(
-    block: nn.Module, named: Mapping[str, int], places: tuple[str, ...], sharing: Sharing
-) -> Generator[None]:
-    signature = inspect.signature(plain_module(block).forward)
+def _arguments_changed(module: nn.Module, change: Callable[[Arguments], None]) -> Generator[None]:
+    signature = inspect.signature(plain_module(module).forward)
 
-    def change(
+    def changed(
         _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         bound = signature.bind(*args, **kwargs)
-        known = [name for name in places if name in signature.parameters]
-        sharing.take_arguments(bound.arguments, named, known)
+        change(bound.arguments)
         return (), dict(bound.arguments)
 
-    hook = block.register_forward_pre_hook(change, with_kwargs=True)
+    hook = module.register_forward_pre_hook(changed, with_kwargs=True)
     try:
         yield
     finally:

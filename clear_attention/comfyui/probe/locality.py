@@ -21,9 +21,9 @@ from ...locality.figure import draw
 from ...locality.measure import Locality, measure_locality
 from ...locality.report import LocalityReport
 from ..core.blocks import BLOCK_KEY, RunningBlock, block_counts, is_pictures, running_block
+from ..core.calls.host_call import HostCall, read_call
 from ..core.calls.model_call import CALL_KEY, OVERRIDE_KEY, ModelCall, Override
 from ..core.geometry import Geometry
-from ..core.calls.host_call import HostCall, read_call
 from ..core.patch import settings_of, with_settings, with_window
 from ..core.pictures import figure_or_message
 from ..core.report import NOTHING_SEEN
