@@ -125,8 +125,11 @@ class LocalTransport:
 
     def _brought(self, tensor: Tensor, ready: torch.cuda.Event | None) -> Tensor:
         if ready is not None:
-            # torch orders a copy between devices after both of this thread's current streams.
-            torch.cuda.current_stream(tensor.device).wait_event(ready)
+            # A copy between devices runs on this thread's stream of the sender's device, a tensor
+            # of the same device is read by it; the sender may free it meanwhile.
+            stream = torch.cuda.current_stream(tensor.device)
+            stream.wait_event(ready)
+            tensor.record_stream(stream)
         if tensor.device in self._through_host:
             tensor = tensor.cpu()
         return tensor.to(self.device)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
@@ -60,10 +61,30 @@ def _work(tasks: queue.SimpleQueue[tuple[Task, Future[Any]] | None], device: tor
         set_device(device)
     elif device.type == "cuda":
         torch.cuda.set_device(device)
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     while (item := tasks.get()) is not None:
         task, future = item
         try:
-            future.set_result(task())
+            with _on(stream):
+                future.set_result(task())
         except BaseException as error:  # an interrupt of the host is none of Exception's
             future.set_exception(error)
         del item, task, future
+
+
+@contextmanager
+def _on(stream: torch.cuda.Stream | None) -> Generator[None]:
+    """Compute on a stream of the thread's own, between what the host does before and after.
+
+    Two ranks on one device then compute side by side.
+    """
+    if stream is None:
+        yield
+        return
+    hosts = torch.cuda.default_stream(stream.device)
+    stream.wait_stream(hosts)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        hosts.wait_stream(stream)
