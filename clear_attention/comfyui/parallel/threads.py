@@ -66,7 +66,9 @@ def _work(tasks: queue.SimpleQueue[tuple[Task, Future[Any]] | None], device: tor
         task, future = item
         try:
             with _on(stream):
-                future.set_result(task())
+                result = task()
+            future.set_result(result)
+            del result
         except BaseException as error:  # an interrupt of the host is none of Exception's
             future.set_exception(error)
         del item, task, future
