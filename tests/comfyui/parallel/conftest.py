@@ -18,6 +18,8 @@ def compared(sample, nodes, lines):
     """
 
     def compare(model, devices="cpu,cpu", shares="auto", paint=sample, behind=None, **kwargs):
+        if paint is sample:
+            kwargs = {"steps": 1, **kwargs}
         before = sum(line.startswith("parallel") for line in lines())
         several = nodes.CLEARParallel(model, devices, shares)
         if behind is not None:

@@ -49,16 +49,48 @@ def test_an_error_of_one_device_ends_the_run_and_the_next_is_right(
     rank, path, sample, flux_model, nodes, product, monkeypatch
 ):
     model = nodes.CLEARParallel(nodes.CLEARAttention(flux_model("b"), radius=3), "cpu,cpu,cpu")
-    expected = sample(model)
+    expected = sample(model, steps=1)
     with monkeypatch.context() as patch:
         failing(rank, path, Broken("of a layer"), product, patch)
         begun = time.monotonic()
         with pytest.raises(Broken, match="of a layer"):
-            sample(model)
+            sample(model, steps=1)
         assert time.monotonic() - begun < SECONDS
     assert no_thread_is_left()
     assert not model.additional_models
-    assert torch.equal(sample(model), expected)
+    assert torch.equal(sample(model, steps=1), expected)
+
+
+EXCHANGES = {"lines": 1, "parts": 2, "lines of the last block": -3, "the result": -1}
+"""An exchange of the first model call, counted from its begin or its end."""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("number", EXCHANGES.values(), ids=list(EXCHANGES))
+@pytest.mark.parametrize("error", [Broken("lost"), torch.OutOfMemoryError("no bytes")], ids=type)
+def test_an_error_at_an_exchange_ends_the_run_and_the_next_is_right(
+    error, number, rank, sample, flux_model, nodes, product, monkeypatch
+):
+    transport = product("parallel.local").LocalTransport
+    original = transport.exchange
+    model = nodes.CLEARParallel(nodes.CLEARAttention(flux_model("b"), radius=3), "cpu,cpu,cpu")
+    calls = 2 * 5 + 1  # two exchanges in each of five blocks, and the result
+
+    def exchange(self, sent, awaited):
+        self.number = getattr(self, "number", 0) + 1
+        if self.rank == rank and self.number == number % (calls + 1):
+            raise error
+        return original(self, sent, awaited)
+
+    expected = sample(model, steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(transport, "exchange", exchange)
+        begun = time.monotonic()
+        with pytest.raises(type(error), match=str(error)):
+            sample(model, steps=1)
+        assert time.monotonic() - begun < SECONDS
+    assert no_thread_is_left()
+    assert torch.equal(sample(model, steps=1), expected)
 
 
 def test_too_little_memory_names_the_device_and_a_way_out(
@@ -69,7 +101,7 @@ def test_too_little_memory_names_the_device_and_a_way_out(
     model = nodes.CLEARParallel(nodes.CLEARAttention(flux_model("b"), radius=3), "cpu,cpu")
     failing(1, "single_blocks.0", torch.OutOfMemoryError("no bytes"), product, monkeypatch)
     with pytest.raises(comfy.model_management.OOM_EXCEPTION, match="no bytes") as caught:
-        sample(model)
+        sample(model, steps=1)
     assert "cpu ran out of memory with 7 of 13 rows" in str(caught.value)
     assert no_thread_is_left()
 
@@ -78,11 +110,8 @@ def test_too_little_memory_names_the_device_and_a_way_out(
 def test_an_interrupt_stops_every_device(rank, sample, flux_model, nodes, product, monkeypatch):
     import comfy.model_management as management
 
-    class Interrupt(Exception):
-        pass
-
     model = nodes.CLEARParallel(nodes.CLEARAttention(flux_model("b"), radius=3), "cpu,cpu")
-    expected = sample(model)
+    expected = sample(model, steps=1)
     team = product("comfyui.parallel.team")
     original = team._model_call
 
@@ -96,9 +125,9 @@ def test_an_interrupt_stops_every_device(rank, sample, flux_model, nodes, produc
         patch.setattr(team, "_model_call", call)
         try:
             with pytest.raises(management.InterruptProcessingException):
-                sample(model)
+                sample(model, steps=1)
         finally:
             management.interrupt_current_processing(False)
     assert time.monotonic() - begun < SECONDS
     assert no_thread_is_left()
-    assert torch.equal(sample(model), expected)
+    assert torch.equal(sample(model, steps=1), expected)

@@ -31,7 +31,7 @@ def test_several_devices_paint_the_picture_of_one(name, devices, compared, zoo_m
 
     def paint(one):
         # Guidance enlarges every rounding, on one device as on several.
-        return sampled(one, noise, *prompts, steps=2, cfg=2.0)
+        return sampled(one, noise, *prompts, steps=1, cfg=2.0)
 
     assert compared(model, devices, paint=paint) < LIMIT
 
@@ -43,7 +43,7 @@ def test_reference_pictures_are_shared_out(name, method, compared, zoo_model, no
     model = nodes.CLEARAttention(zoo_model(name), radius=2)
 
     def paint(one):
-        return sampled(one, latent(entry), prompt, steps=2)
+        return sampled(one, latent(entry), prompt, steps=1)
 
     assert compared(model, "cpu,cpu,cpu", paint=paint) < LIMIT
 
