@@ -136,3 +136,13 @@ def test_each_device_computes_its_own_weights(sample, flux_model, nodes, product
     assert len({id(one) for one in (model.model.diffusion_model, *networks)}) == 3
     pointers = {one.img_in.weight.data_ptr() for one in (model.model.diffusion_model, *networks)}
     assert len(pointers) == 3
+
+
+def test_a_cascade_is_painted_by_several_devices(upscale, demo, nodes, lines):
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(3))
+    model = nodes.CLEARAttention(demo.model, radius=3)
+    _, expected = upscale(image, 160, stages="112", model=model)
+    _, actual = upscale(image, 160, stages="112", model=nodes.CLEARParallel(model, "cpu,cpu"))
+    difference = (actual["samples"] - expected["samples"]).norm() / expected["samples"].norm()
+    assert difference < 1e-5  # four steps in two stages, and a VAE between them
+    assert sum("parallel, each of" in line for line in lines()) == 2
