@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ..weights.test_lora_hooks import file, hook, painted  # noqa: F401 - file is a fixture
+from .conftest import relative
 
 LIMIT = 1e-6
 QKV = "diffusion_model.double_blocks.0.img_attn.qkv.weight"
@@ -39,7 +40,9 @@ def test_a_lora_that_is_taken_off_again_is_off_on_every_device(sample, flux_mode
     model = nodes.CLEARAttention(flux_model("b"), radius=3)
     several = nodes.CLEARParallel(model, "cpu,cpu")
     before = sample(several)
-    assert not torch.allclose(sample(with_lora(several)), before, atol=1e-2)
+    changed = sample(with_lora(several))
+    assert not torch.allclose(changed, before, atol=1e-2)
+    assert relative(changed, sample(with_lora(model))) < LIMIT
     assert torch.equal(sample(several), before)
 
 
@@ -90,6 +93,14 @@ def test_a_clear_controlnet_runs_on_every_device(
         return run(self, network, *args, **kwargs)
 
     monkeypatch.setattr(nets, "run", counted)
+    residuals, whole = product("comfyui.core.calls.shared_nets").SharedResiduals, []
+    join = residuals._whole
+
+    def joined(self, rows):
+        whole.append(rows)
+        return join(self, rows)
+
+    monkeypatch.setattr(residuals, "_whole", joined)
     model = nodes.CLEARAttention(flux_model("b"), radius=3)
     first, second = (
         nodes.CLEARControlNet(make_control_net(name), radius)
@@ -98,8 +109,10 @@ def test_a_clear_controlnet_runs_on_every_device(
     paint = functools.partial(controlled, size=(21, 27))
     assert compared(model, "cpu,cpu,cpu", paint=lambda m: paint(m, first, second)) < LIMIT
     assert len(runs) == 2 * 4, "two nets in two steps of two prompts"
+    assert not whole, "residuals stay where they were made"
     bare = compared(model, "cpu,cpu", paint=lambda m: paint(m, first, make_control_net("union")))
     assert bare < LIMIT
+    assert whole, "another net adds to them"
 
 
 def test_a_clear_controlnet_of_every_second_step_is_shared(
