@@ -188,7 +188,7 @@ def received_bytes(
         head_dim: Width of a head.
         itemsize: Bytes of a value.
     """
-    pooling = Pooling(pool_factor) if pool_factor > 1 else None
+    pooling = Pooling(pool_factor) if pool_factor else None
     if partition.columns:
         layout, window, pooling = turned(layout, window, pooling)
     key_heads = heads if key_heads is None else key_heads

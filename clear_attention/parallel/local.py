@@ -42,8 +42,12 @@ class Board:
         Args:
             key: Number of the exchange, sender, receiver.
             parcel: Of the tensors.
+
+        Raises:
+            Aborted: A rank has failed: nobody would take them off.
         """
         with self._changed:
+            self._require_all()
             self._parcels[key] = parcel
             self._changed.notify_all()
 
@@ -57,8 +61,7 @@ class Board:
             with self._changed:
                 if self.error is None and key not in self._parcels:
                     self._changed.wait(POLL_SECONDS)
-                if self.error is not None:
-                    raise Aborted("Another rank has failed.") from self.error
+                self._require_all()
                 if key in self._parcels:
                     return self._parcels.pop(key)
             self.poll()
@@ -69,6 +72,10 @@ class Board:
             self.error = self.error or error
             self._parcels.clear()
             self._changed.notify_all()
+
+    def _require_all(self) -> None:
+        if self.error is not None:
+            raise Aborted("Another rank has failed.") from self.error
 
     @property
     def is_empty(self) -> bool:

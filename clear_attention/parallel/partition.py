@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -48,9 +49,10 @@ class Partition:
                 f"{self.cuts}."
             )
         ascending = all(one <= other for one, other in pairwise(self.extra))
-        if self.extra and (len(self.extra) != len(self.cuts) or not ascending):
+        if self.extra and (len(self.extra) != len(self.cuts) or self.extra[0] < 0 or not ascending):
             raise ValueError(
-                f"Partition.extra must ascend in {len(self.cuts)} numbers, got {self.extra}."
+                f"Partition.extra must ascend in {len(self.cuts)} numbers of at least 0, got "
+                f"{self.extra}."
             )
 
     @property
@@ -113,13 +115,7 @@ class Partition:
             rank: Whose tokens.
             dim: Dimension of the tokens, not negative.
         """
-        grid = tokens.narrow(dim, layout.text, layout.image).unflatten(
-            dim, (self.height, self.width)
-        )
-        band = self.band(rank)
-        own = grid.narrow(dim + self.columns, band.start, len(band))
-        if self.columns:
-            own = own.transpose(dim, dim + 1)
+        own = self.of_grid(tokens.narrow(dim, layout.text, layout.image), rank, dim)
         behind = layout.text + layout.image
         extra = [
             tokens.narrow(dim, behind + part.start, len(part))
@@ -127,7 +123,22 @@ class Partition:
             if len(part)
         ]
         text = tokens.narrow(dim, 0, layout.text)
-        return torch.cat([text, own.flatten(dim, dim + 1), *extra], dim)
+        return torch.cat([text, own, *extra], dim)
+
+    def of_grid(self, tokens: Tensor, rank: int, dim: int = 1) -> Tensor:
+        """Select a rank's image tokens out of the grid's, in the order in which it holds them.
+
+        Args:
+            tokens: A row for each token of the grid along `dim`.
+            rank: Whose tokens.
+            dim: Dimension of the tokens, not negative.
+        """
+        band = self.band(rank)
+        grid = tokens.unflatten(dim, (self.height, self.width))
+        own = grid.narrow(dim + self.columns, band.start, len(band))
+        if self.columns:
+            own = own.transpose(dim, dim + 1)
+        return own.flatten(dim, dim + 1)
 
     def put(self, own: Tensor, whole: Tensor, layout: TokenLayout, rank: int) -> Tensor:
         """Write a rank's tokens to their places in a whole sequence, and return it.
@@ -206,7 +217,7 @@ def share_out(
     Raises:
         ValueError: A share is not positive, or a rank would have nothing to do.
     """
-    if not shares or min(shares) <= 0:
+    if not shares or not all(0 < share < math.inf for share in shares):
         raise ValueError(f"shares must be positive numbers, got {list(shares)}.")
     columns = width > height
     lines = width if columns else height

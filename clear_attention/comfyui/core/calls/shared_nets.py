@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from ....layout import TokenLayout
 from ....parallel.attention import Seat
 from ....parallel.partition import Partition
 from ...families import HostFamily
@@ -97,15 +96,13 @@ def rows_of(residuals: Residuals, seat: Seat) -> Residuals:
         residuals: Of the whole picture; a tensor that occurs often is cut once.
         seat: Of the rank.
     """
-    partition = seat.partition
-    grid = TokenLayout(0, partition.height, partition.width)
     cut: dict[int, Tensor] = {}
 
     def own(residual: Tensor | None) -> Tensor | None:
         if residual is None:
             return None
         if id(residual) not in cut:
-            cut[id(residual)] = partition.of(residual, grid, seat.rank, 1)
+            cut[id(residual)] = seat.partition.of_grid(residual, seat.rank)
         return cut[id(residual)]
 
     return {name: [own(one) for one in each] for name, each in residuals.items()}
