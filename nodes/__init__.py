@@ -11,6 +11,7 @@ from .loader import CLEARLoader
 from .locality import CLEARLocality
 from .low_memory import CLEARLowMemory
 from .parallel import CLEARParallel
+from .parallel_decode import CLEARParallelDecode
 from .plan import CLEARPlan
 from .seamless import CLEARSeamless, CLEARSeamlessDecode
 from .upscale import CLEARUpscale
@@ -31,6 +32,7 @@ class CLEARExtension(ComfyExtension):
             CLEARUpscale,
             CLEARLowMemory,
             CLEARParallel,
+            CLEARParallelDecode,
             CLEARPlan,
             CLEARWindowPreview,
             CLEARLocality,

@@ -23,6 +23,7 @@ NODES = (
     "CLEARControlNet",
     "CLEARUpscale",
     "CLEARLowMemory",
+    "CLEARParallelDecode",
     "CLEARPlan",
     "CLEARWindowPreview",
     "CLEARLocality",

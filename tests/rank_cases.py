@@ -55,9 +55,7 @@ class Runs:
     seconds: float = 0.0
 
 
-def run_ranks(
-    board: Board, transports: Sequence[LocalTransport], work: Callable[[LocalTransport], Any]
-) -> Runs:
+def run_ranks(transports: Sequence[LocalTransport], work: Callable[[LocalTransport], Any]) -> Runs:
     """Run a function in a thread for each rank, as the host's part does, and wait for all."""
     runs, failed = Runs({}, {}), []
 
@@ -73,7 +71,7 @@ def run_ranks(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=30)
         assert not thread.is_alive(), "a rank waits for ever"
     runs.seconds = time.perf_counter() - failed[0] if failed else 0.0
     return runs
@@ -135,7 +133,7 @@ class Shared:
         """Compute all parts, each in a thread."""
         board = Board()
         transports = self.transports(board)
-        runs = run_ranks(board, transports, lambda one: self.attend(one, backend))
+        runs = run_ranks(transports, lambda one: self.attend(one, backend))
         for error in runs.errors.values():
             if not isinstance(error, Aborted):
                 raise error

@@ -67,7 +67,7 @@ def failing_runs(step, failing, moment, error):
     transports = [
         Failing(board, rank, 3, step if rank == failing else -1, moment, error) for rank in range(3)
     ]
-    return board, run_ranks(board, transports, joined)
+    return board, run_ranks(transports, joined)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), KeyboardInterrupt()], ids=repr)
@@ -153,9 +153,10 @@ def test_a_user_can_stop_ranks_that_wait():
     one = LocalTransport(board, 0, 2, CPU)
     threading.Thread(target=lambda: (begun.wait(), time.sleep(0.1), pressed.set())).start()
     start = time.perf_counter()
-    with pytest.raises(Stopped):
-        one.exchange({}, {1: [Expected((2,), torch.float32)]}).wait()
+    awaited = {1: [Expected((2,), torch.float32)]}
+    runs = run_ranks([one], lambda rank: rank.exchange({}, awaited).wait())
     assert time.perf_counter() - start < SECONDS
+    assert isinstance(runs.errors[0], Stopped)
     with pytest.raises(Stopped):
         one.exchange({1: [torch.zeros(2)]}, {})
     assert board.is_empty
