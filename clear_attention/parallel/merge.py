@@ -11,7 +11,11 @@ from ..partial import Part, merge_parts
 def merge_all(parts: Sequence[Part]) -> Part:
     """Merge attention over disjoint key sets into attention over their union.
 
+    The output is rounded to the dtype of the parts once, at the end.
+
     Args:
         parts: In the order of ranks; ``out [B, H, M, D]`` and ``lse [B, H, M]`` each.
     """
-    return reduce(merge_parts, parts)
+    dtype = parts[0].out.dtype
+    merged = reduce(merge_parts, [Part(part.out.to(part.lse.dtype), part.lse) for part in parts])
+    return merged._replace(out=merged.out.to(dtype))

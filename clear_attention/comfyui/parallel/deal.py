@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -72,7 +72,7 @@ class Deal:
         self._stopped = False
         self._error: BaseException | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Deal:
         for thread, decoder in enumerate(self._decoders):
             self._crew.submit(thread, lambda decoder=decoder: self._work(decoder))
         return self
