@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import comfy.model_management
 import torch
 
@@ -74,7 +76,7 @@ def parse_shares(text: str, devices: tuple[torch.device, ...]) -> tuple[float, .
         shares = tuple(float(one) for one in text.split(":"))
     except ValueError:
         shares = ()
-    if len(shares) != len(devices) or min(shares) <= 0:
+    if len(shares) != len(devices) or not all(0 < share < math.inf for share in shares):
         raise ValueError(
             f'shares must be "auto" or {len(devices)} positive numbers such as '
             f'"{":".join("21"[: len(devices)] or "1")}", one for each device, got {text!r}.'
