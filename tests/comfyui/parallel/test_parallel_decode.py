@@ -74,6 +74,11 @@ def latent(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
+def enlarged(tile):
+    """Return what a network without layers might make of a tile."""
+    return tile[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+
 def ranks():
     return [one for one in threading.enumerate() if one.name.startswith("CLEAR rank")]
 
@@ -225,6 +230,25 @@ def test_an_interrupt_is_the_hosts_own_and_ends_all(vae, plain, dealt, watched):
     assert torch.equal(dealt(vae, samples, 64, 32), plain(vae, samples, 64, 32))
 
 
+def test_between_tiles_a_vae_of_other_layers_than_the_hosts_is_interrupted_too(
+    vae, dealt, monkeypatch
+):
+    import comfy.model_management
+
+    decoded = []
+
+    def decode(self, tile):
+        decoded.append(tile)
+        if len(decoded) == 3:
+            comfy.model_management.interrupt_current_processing()
+        return enlarged(tile)
+
+    monkeypatch.setattr(type(vae.first_stage_model), "decode", decode)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        dealt(vae, latent(1, 16, 60, 60), 64, 32)
+    assert len(decoded) < 9
+
+
 def test_tiles_that_were_not_expected_are_decoded_nevertheless(
     vae, plain, dealt, product, monkeypatch, ahead
 ):
@@ -241,17 +265,20 @@ def test_tiles_that_were_not_expected_are_decoded_nevertheless(
 
 def test_only_a_few_tiles_wait_in_memory(vae, dealt, product, monkeypatch):
     deal = product("comfyui.parallel.deal")
-    decode, most = deal.Deal.decode, []
+    decode, waiting = deal.Deal.decode, []
 
-    def slow(self, tile):
-        time.sleep(0.02)
-        most.append(len(self._decoded))
+    def late(self, tile):
+        while len(waiting) == 0 and len(self._decoded) < 2 * deal.AHEAD:
+            time.sleep(0.01)
+        time.sleep(0.2 if not waiting else 0)
+        waiting.append(len(self._decoded))
         return decode(self, tile)
 
-    monkeypatch.setattr(deal.Deal, "decode", slow)
-    dealt(vae, latent(1, 16, 12, 12), 64, 32, "cpu,cpu")
-    assert len(most) > 8
-    assert max(most) <= 2 * deal.AHEAD
+    monkeypatch.setattr(deal.Deal, "decode", late)
+    monkeypatch.setattr(type(vae.first_stage_model), "decode", lambda _, tile: enlarged(tile))
+    dealt(vae, latent(1, 16, 24, 24), 64, 32, "cpu,cpu")
+    assert len(waiting) > 20
+    assert max(waiting) == 2 * deal.AHEAD
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 100), (1, 8, 1, 1, 4, 4)])
