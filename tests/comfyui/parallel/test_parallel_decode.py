@@ -91,20 +91,20 @@ def no_thread_is_left():
 
 @pytest.fixture
 def watched(vae, monkeypatch):
-    """Call a function in each decode of the VAE's class, of copies too; return the threads."""
-    threads = []
+    """Call a function in each decode of the VAE's class; return the threads and networks."""
+    decodes = []
 
     def watch(function=lambda number: None):
         kind = type(vae.first_stage_model)
         decode = kind.decode
 
         def seen(self, *args, **kwargs):
-            threads.append(threading.current_thread().name)
-            function(len(threads))
+            decodes.append((threading.current_thread().name, id(self)))
+            function(len(decodes))
             return decode(self, *args, **kwargs)
 
         monkeypatch.setattr(kind, "decode", seen)
-        return threads
+        return decodes
 
     return watch
 
@@ -136,22 +136,23 @@ def test_a_video_has_the_bits_of_the_hosts(video_vae, plain, dealt, ahead):
 
 
 def test_each_tile_is_decoded_once_and_every_device_takes_some(vae, plain, dealt, watched, ahead):
-    threads = watched(lambda number: time.sleep(0.02))
+    decodes = watched(lambda number: time.sleep(0.02))
     samples = latent(1, 16, 12, 12)
     plain(vae, samples, 64, 16)
-    alone = len(threads)
-    del threads[:]
+    alone = len(decodes)
+    del decodes[:]
     dealt(vae, samples, 64, 16)
-    assert len(threads) == alone == ahead()[0][0]
-    assert {*threads} == {"CLEAR rank 1", "CLEAR rank 2", "CLEAR rank 3"}
+    assert len(decodes) == alone == ahead()[0][0]
+    assert {thread for thread, _ in decodes} == {f"CLEAR rank {number}" for number in (1, 2, 3)}
+    assert len({network for _, network in decodes}) == len({*decodes}) == 3  # each has its own
 
 
 def test_one_device_decodes_as_the_host_does(vae, plain, dealt, watched, ahead):
     samples = latent(1, 16, 9, 9)
     expected = plain(vae, samples, 64, 16)
-    threads = watched()
+    decodes = watched()
     assert torch.equal(dealt(vae, samples, 64, 16, "cpu"), expected)
-    assert {*threads} == {threading.current_thread().name}
+    assert {*decodes} == {(threading.current_thread().name, id(vae.first_stage_model))}
     assert ahead() == []
 
 
@@ -193,12 +194,12 @@ def test_an_error_on_one_device_ends_all(failing, vae, dealt, watched):
             raise RuntimeError("broken")
         time.sleep(0.01)
 
-    threads = watched(fail)
+    decodes = watched(fail)
     start = time.perf_counter()
     with pytest.raises(RuntimeError, match="broken"):
         dealt(vae, latent(1, 16, 40, 40), 64, 32)
     assert time.perf_counter() - start < SECONDS
-    assert len(threads) < failing + 6  # each finishes its tile
+    assert len(decodes) < failing + 6  # each finishes its tile
 
 
 def test_too_little_memory_is_the_hosts_own_error_and_names_the_device(vae, dealt, watched):
@@ -221,10 +222,10 @@ def test_an_interrupt_is_the_hosts_own_and_ends_all(vae, plain, dealt, watched):
         if number == 3:
             comfy.model_management.interrupt_current_processing()
 
-    threads = watched(press)
+    decodes = watched(press)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         dealt(vae, latent(1, 16, 40, 40), 64, 32)
-    assert len(threads) < 9
+    assert len(decodes) < 9
     comfy.model_management.interrupt_current_processing(False)
     samples = latent(1, 16, 9, 9)
     assert torch.equal(dealt(vae, samples, 64, 32), plain(vae, samples, 64, 32))
