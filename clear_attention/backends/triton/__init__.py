@@ -22,6 +22,7 @@ from ..call import About, Call, Footprint, wants_gradients, why_not_mask
 from ..global_tokens import attend_everywhere, shared_keys
 from ..sizes import hidden_bytes, output_bytes, shared_bytes, shared_pairs, window_pairs
 from . import configs, lists
+from .grid import Grid
 
 __all__ = ["ABOUT", "attend", "footprint", "is_trained", "why_not", "why_not_auto"]
 
@@ -43,7 +44,8 @@ def _constant(function: Callable[..., str | None]) -> Callable[..., str | None]:
 
 
 def why_not(q: Tensor, call: Call, rounded: bool = False) -> str | None:
-    if objection := why_not_mask(call) or _why_not_bias(call) or _why_not_queries(call):
+    objection = why_not_mask(call) or _why_not_bias(call) or _why_not_queries(call, rounded)
+    if objection:
         return objection
     if q.device.type not in DEVICES:
         return f"Triton's kernels do not run on {q.device.type}"
@@ -105,10 +107,11 @@ def _why_not_bias(call: Call) -> str | None:
     return "of masks over text it takes those only that hide the same tokens from all sequences"
 
 
-def _why_not_queries(call: Call) -> str | None:
-    if len(call.queries.band(call.layout)) == call.layout.height:
-        return None
-    return "its queries are all rows of the picture, not some of them"
+def _why_not_queries(call: Call, rounded: bool) -> str | None:
+    rows = len(call.queries.band(call.layout))
+    if rounded and rows < call.layout.height:
+        return "its queries are all rows of the picture, not some of them"
+    return None if rows else "its queries are rows of the picture, with or without text, not none"
 
 
 @_constant
@@ -134,15 +137,23 @@ def _why_not_shape(q: Tensor, call: Call) -> str | None:
     if window.radius > lists.LARGEST_RADIUS:
         return f"above a radius of {lists.LARGEST_RADIUS} its arithmetic would not be exact"
     seen = window.radius, window.wrap_height, window.wrap_width
-    return _why_not_listed(layout.height, layout.width, *seen)
+    band = call.queries.band(layout)
+    return _why_not_listed(layout.height, layout.width, *seen, band.start, band.stop)
 
 
 @_constant
 def _why_not_listed(
-    height: int, width: int, radius: int, wrap_height: bool, wrap_width: bool
+    height: int,
+    width: int,
+    radius: int,
+    wrap_height: bool,
+    wrap_width: bool,
+    first_row: int,
+    stop_row: int,
 ) -> str | None:
     window = Window(radius, wrap_height, wrap_width)
-    size = lists.table_bytes(window, height, width, configs.WIDE)
+    grid = Grid(height, width, window, range(first_row, stop_row), range(height))
+    size = max(lists.table_bytes(one, configs.WIDE) for one in (grid, grid.exchanged))
     if size > lists.LARGEST_TABLE:
         return f"its lists of keys would take {size / 2**20:.0f} MiB at radius {radius}"
     return lists.why_not(window, height, width)

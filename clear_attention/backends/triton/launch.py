@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
-from ...window import Window
 from ..lasting import first_use
 from ..triton import kernels
 from .configs import Config, configs_for, width_of
+from .grid import Grid
 from .lists import ALIGNED, Lists, make_lists
 
 logger = logging.getLogger(__name__)
@@ -24,20 +24,6 @@ LEAST_BLOCKS = 8  # per split: shorter ones spend their time on writing parts
 ROWS_PER_PROGRAM = 64  # of `round_rows`
 
 Result = TypeVar("Result")
-
-
-class Grid(NamedTuple):
-    """A grid of tokens with a window.
-
-    Attributes:
-        height: Rows, in tokens.
-        width: Columns, in tokens.
-        window: Who sees whom.
-    """
-
-    height: int
-    width: int
-    window: Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +37,7 @@ class Work:
         numbers: What it takes by name, contiguous.
         shared_count: Tokens of the other side that all see.
         scale: Factor on the scores.
-        grid: The grid of both sides; None where there is no window.
+        grid: The grid of both sides, its own rows those of `own`; None where there is no window.
         rounded: Whether queries and keys are 8-bit integers.
     """
 
@@ -80,9 +66,8 @@ def start(config: Config, work: Work, splits: int = 1) -> None:
         height, width, radius = _cdiv(tokens, shape.columns), shape.columns, 1
         lists = dict.fromkeys(Lists._fields, work.own)  # not read
     else:
-        height, width, radius = grid.height, grid.width, grid.window.radius
-        dtype = work.tensors["v"].dtype
-        lists = make_lists(grid.window, height, width, shape, dtype, work.own.device)._asdict()
+        height, width, radius = len(grid.own), grid.width, grid.window.radius
+        lists = make_lists(grid, shape, work.tensors["v"].dtype, work.own.device)._asdict()
     tiles = _cdiv(height, shape.rows) * _cdiv(width, shape.columns)
     kernel: Any = getattr(kernels, work.kernel)
     device, dtypes = work.own.device, tuple(x.dtype for x in work.tensors.values())

@@ -1,9 +1,10 @@
 """Which keys each tile of queries visits: exactly those that one of its tokens sees.
 
-The grid is cut into tiles of a few rows and columns. The window is symmetric, so that the same
-lists tell a tile of keys which queries see it. Tiles at the same distances to the four borders,
-as far as the window reaches, share one list. Where the window wraps around, what lies beyond a
-border is a token behind the opposite one: its coordinates go on, and its offset leads there.
+The grid, or a band of its rows, is cut into tiles of a few rows and columns. The window is
+symmetric, so that lists likewise tell a tile of keys which queries see it. Tiles at the same
+distances to the four borders of what they visit, as far as the window reaches, share one list.
+Where the window wraps around, what lies beyond a border is a token behind the opposite one: its
+coordinates go on, and its offset leads there.
 
 Whether a pair is visible is one small matrix product away: with the coordinates relative to the
 tile's first token, dy*dy + dx*dx = (-2 y_q) y_k + (-2 x_q) x_k + (y_k^2 + x_k^2) + (y_q^2 + x_q^2),
@@ -14,8 +15,9 @@ numbers on each side, so that every number is exact in bfloat16 and float16.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -25,6 +27,7 @@ from torch import Tensor
 
 from ...window import Window
 from ..lasting import lasting
+from .grid import Along, Grid, Run
 
 ALIGNED = 8  # numbers that are read at once: strides are multiples of it
 PLACE = 16  # numbers per place, of which nine count: the smallest that tensor cores take
@@ -74,20 +77,30 @@ class Lists(NamedTuple):
     own: Tensor
 
 
-class Border(NamedTuple):
-    """How much of the grid a tile has around it, as far as its windows reach.
+class Tile(NamedTuple):
+    """What a tile meets: those that are equal share a list.
 
     Attributes:
-        above: Rows above the tile.
-        below: Rows from the tile's first one on.
-        left: Columns to the left of the tile.
-        right: Columns from the tile's first one on.
+        down: Downwards.
+        across: Sideways.
     """
 
-    above: int
-    below: int
-    left: int
-    right: int
+    down: Along
+    across: Along
+
+
+class Visited(NamedTuple):
+    """The tokens that a tile visits, ``[tokens]``, int32 each.
+
+    Attributes:
+        y: Rows from the tile's first token to them.
+        x: Columns, likewise.
+        offset: What leads to them in the other side's tensors.
+    """
+
+    y: np.ndarray
+    x: np.ndarray
+    offset: np.ndarray
 
 
 class Reach(NamedTuple):
@@ -109,38 +122,36 @@ def within(window: Window, height: int, width: int) -> Window:
 
 
 @functools.lru_cache(maxsize=16)
-def make_lists(
-    window: Window, height: int, width: int, shape: Shape, dtype: torch.dtype, device: torch.device
-) -> Lists:
+def make_lists(grid: Grid, shape: Shape, dtype: torch.dtype, device: torch.device) -> Lists:
     """List for every tile of a grid what it visits.
 
     Args:
-        window: The disc.
-        height: Rows of the grid, in tokens.
-        width: Columns of the grid, in tokens.
+        grid: The grid.
         shape: Of the tiles.
         dtype: Of the places: that of the queries.
         device: Where the lists shall lie.
     """
-    borders = [_border(window, height, width, shape, y, x) for y, x in _tiles(height, width, shape)]
-    reach = _reach(window, height, width)
-    first: dict[Border, int] = {}
-    blocks: dict[Border, int] = {}
+    tiles = _tiles(grid, shape)
+    reach = _reach(grid.window, grid.height, grid.width)
+    first: dict[Tile, int] = {}
+    blocks: dict[Tile, int] = {}
     offsets, places = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     entries = 0
-    for border in dict.fromkeys(borders):
-        y, x = _visited(window, border, shape)
-        count = -(-len(y) // shape.block)
-        first[border], blocks[border] = entries, count
-        fill = (0, count * shape.block - len(y))
-        at_y = _around(y, -border.above, border.below, height)
-        at_x = _around(x, -border.left, border.right, width)
-        offsets.append(np.pad(at_y * width + at_x, fill))
+    for tile in dict.fromkeys(tiles):
+        y, x, offset = _visited(grid, tile)
+        count = -(-len(offset) // shape.block)
+        # Kernels read where a list starts, also where it is empty.
+        first[tile], blocks[tile] = entries if count else 0, count
+        if not count:
+            continue
+        fill = (0, count * shape.block - len(offset))
+        nearest = int(offset[np.argmin(np.abs(y) + np.abs(x))])
+        offsets.append(np.pad(offset, fill, constant_values=nearest))
         places.append(np.pad(_place_of(y, x, reach, shape), fill, constant_values=NEVER))
         entries += count * shape.block
     integers = (
-        [first[border] for border in borders],
-        [blocks[border] for border in borders],
+        [first[tile] for tile in tiles],
+        [blocks[tile] for tile in tiles],
         np.concatenate(offsets),
         np.concatenate(places),
     )
@@ -167,74 +178,47 @@ def why_not(window: Window, height: int, width: int) -> str | None:
 
 
 @functools.lru_cache(maxsize=256)
-def table_bytes(window: Window, height: int, width: int, shape: Shape) -> int:
+def table_bytes(grid: Grid, shape: Shape) -> int:
     """Return the size of a grid's lists, without making them."""
-    borders = {_border(window, height, width, shape, y, x) for y, x in _tiles(height, width, shape)}
-    rows, columns = shape.rows + 2 * window.reach, shape.columns + 2 * window.reach
-    reach = _reach(window, height, width)
+    reach = _reach(grid.window, grid.height, grid.width)
     places = (shape.rows + 2 * reach.rows) * (shape.columns + 2 * reach.columns)
-    return 2 * PLACE * places + sum(
-        8
-        * (rows if window.wrap_height else min(rows, b.above + b.below))
-        * (columns if window.wrap_width else min(columns, b.left + b.right))
-        for b in borders
-    )
+    entries = sum(tile.down.met * tile.across.met for tile in set(_tiles(grid, shape)))
+    return 2 * PLACE * places + 8 * entries
 
 
-def visits(window: Window, height: int, width: int, shape: Shape) -> int:
+def visits(grid: Grid, shape: Shape) -> int:
     """Count the pairs that are computed for the grid, visible or not."""
-    counts: dict[Border, int] = {}
-    for y, x in _tiles(height, width, shape):
-        border = _border(window, height, width, shape, y, x)
-        counts[border] = counts.get(border, 0) + 1
     return sum(
-        tiles
-        * shape.tokens
-        * -(-len(_visited(window, border, shape)[0]) // shape.block)
-        * shape.block
-        for border, tiles in counts.items()
+        tiles * shape.tokens * -(-len(_visited(grid, tile).offset) // shape.block) * shape.block
+        for tile, tiles in Counter(_tiles(grid, shape)).items()
     )
 
 
-def _tiles(height: int, width: int, shape: Shape) -> Iterator[tuple[int, int]]:
-    """Go through the first tokens of the tiles, row by row."""
-    for y in range(0, height, shape.rows):
-        for x in range(0, width, shape.columns):
-            yield y, x
+def _tiles(grid: Grid, shape: Shape) -> list[Tile]:
+    """Return what each tile meets, row by row."""
+    down = [grid.down(y, shape.rows) for y in grid.own[:: shape.rows]]
+    across = [grid.across(x, shape.columns) for x in range(0, grid.width, shape.columns)]
+    return [Tile(*axes) for axes in itertools.product(down, across)]
 
 
-def _border(window: Window, height: int, width: int, shape: Shape, y: int, x: int) -> Border:
-    reach = window.reach
-    return Border(
-        above=min(y, reach),
-        below=min(height - y, shape.rows + reach),
-        left=min(x, reach),
-        right=min(width - x, shape.columns + reach),
-    )
+def _visited(grid: Grid, tile: Tile) -> Visited:
+    """Return all tokens of the other side that one of a tile's tokens sees."""
+    down, across = tile
+    found = [np.zeros((3, 0), np.int32)]
+    for rows, turn in down.runs:
+        for y in rows:
+            reach = max(grid.window.half_width(y - row) for row in range(down.tokens))
+            start = (y + turn) * grid.width + grid.shift
+            seen = range(-reach, across.tokens + reach)
+            found += [_in_a_row(y, run, start, seen) for run in across.runs]
+    return Visited(*np.concatenate(found, 1))
 
 
-def _visited(window: Window, border: Border, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and columns, relative to the tile's first token, of all that it visits."""
-    rows = min(shape.rows, border.below)
-    columns = min(shape.columns, border.right)
-    above, below, left, right = border
-    if window.wrap_height:
-        above, below = window.reach, rows + window.reach
-    if window.wrap_width:
-        left, right = window.reach, columns + window.reach
-    ys, xs = [], []
-    for y in range(-above, below):
-        reach = max(window.half_width(y - row) for row in range(rows))
-        if reach >= 0:
-            start, stop = max(-left, -reach), min(right, columns + reach)
-            xs.append(np.arange(start, stop, dtype=np.int32))
-            ys.append(np.full(stop - start, y, np.int32))
-    return np.concatenate(ys), np.concatenate(xs)
-
-
-def _around(d: np.ndarray, start: int, stop: int, length: int) -> np.ndarray:
-    """Bring what lies before the start or from the stop on back into the grid."""
-    return d + length * ((d < start).astype(np.int32) - (d >= stop).astype(np.int32))
+def _in_a_row(y: int, run: Run, start: int, seen: range) -> np.ndarray:
+    """Return y, x and offset of those tokens of a run that are seen, ``[3, tokens]``."""
+    first, stop = max(run.steps.start, seen.start), min(run.steps.stop, seen.stop)
+    x = np.arange(first, stop, dtype=np.int32)
+    return np.stack([np.full_like(x, y), x, x + np.int32(start + run.turn)])
 
 
 def _reach(window: Window, height: int, width: int) -> Reach:

@@ -100,5 +100,6 @@ def geometry_of(layout: TokenLayout, window: Window, queries: Queries = ALL) -> 
     """Return what `sequence.SequenceShape` holds, as numbers."""
     window = within(window, layout.height, layout.width)
     wraps = int(window.wrap_height), int(window.wrap_width)
-    asked = queries.text_slice(layout).stop
-    return [layout.text, layout.height, layout.width, window.radius, *wraps, asked]
+    asked, band = queries.text_slice(layout).stop, queries.band(layout)
+    size = layout.text, layout.height, layout.width
+    return [*size, window.radius, *wraps, asked, band.start, len(band)]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...partial import Part
 from .configs import Config
-from .launch import Grid, Work, splits_for, start, start_rounding, stepping_down
+from .grid import Grid
+from .launch import Work, splits_for, start, start_rounding, stepping_down
 
 
 class Rounded(NamedTuple):
@@ -50,20 +52,20 @@ def attend_grid(
     out: Tensor,
     steps: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Attend from the tokens of a grid to its windows and to the shared keys.
+    """Attend from rows of a grid to their windows and to the shared keys.
 
     Args:
-        q: ``[B, H, height*width, D]``.
+        q: ``[B, H, rows*width, D]``, the grid's own rows.
         k: ``[B, H, height*width, D]``.
         v: ``[B, H, height*width, D]``.
         shared: Keys and values ``[B, H, S, D]`` that every query sees; S may be 0.
-        grid: The grid.
+        grid: The grid; its own rows are queries.
         scale: Factor on the scores.
-        out: ``[B, H, height*width, D]``, written.
+        out: ``[B, H, rows*width, D]``, written.
         steps: Those of q, k and the shared keys, where they are rounded.
 
     Returns:
-        Log-sum-exp ``[B, H, height*width]``, float32.
+        Log-sum-exp ``[B, H, rows*width]``, float32.
     """
     lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
     tensors = dict(q=q, k=k, v=v, shared_k=shared[0], shared_v=shared[1], out=out)
@@ -114,14 +116,14 @@ def query_gradients_grid(
     grid: Grid,
     scale: float,
 ) -> Tensor:
-    """Return the gradient of a grid's queries, ``[B, H, height*width, D]``.
+    """Return the gradient of a grid's queries, ``[B, H, rows*width, D]``.
 
     Args:
         sides: Of the queries.
         k: ``[B, H, height*width, D]``.
         v: ``[B, H, height*width, D]``.
         shared: Keys and values as in `attend_grid`.
-        grid: The grid.
+        grid: The grid; its own rows are queries.
         scale: Factor on the scores.
     """
     out = torch.empty(sides.q.shape, dtype=sides.q.dtype, device=sides.q.device)
@@ -161,13 +163,17 @@ def key_gradients_grid(
         v: ``[B, H, height*width, D]``.
         sides: The grid's queries.
         shared: Queries that see every key; there may be none.
-        grid: The grid.
+        grid: The grid; its own rows are queries.
         scale: Factor on the scores.
     """
     k_out, v_out = (torch.empty(k.shape, dtype=k.dtype, device=k.device) for _ in range(2))
+    sides = sides._replace(
+        lse=_spread(sides.lse, k.shape[2]), delta=_spread(sides.delta, k.shape[2])
+    )
     tensors, numbers = _of_queries(sides, shared)
     tensors |= dict(k=k, v=v, k_out=k_out, v_out=v_out)
-    _on_grid(Work("backward_keys", k, tensors, numbers, shared.q.shape[2], scale, grid))
+    count = shared.q.shape[2]
+    _on_grid(Work("backward_keys", k, tensors, numbers, count, scale, grid.exchanged))
     return k_out, v_out
 
 
@@ -197,6 +203,15 @@ def _of_queries(sides: Sides, shared: Sides) -> tuple[dict[str, Tensor], dict[st
     tensors = dict(q=sides.q, grad=sides.grad, shared_q=shared.q, shared_grad=shared.grad)
     numbers = dict(lse=sides.lse, delta=sides.delta)
     return tensors, numbers | dict(shared_lse=shared.lse, shared_delta=shared.delta)
+
+
+def _spread(numbers: Tensor, tokens: int) -> Tensor:
+    """Return ``[B, H, M]`` as ``[B, H, tokens]``: a kernel steps by its own side from head to head.
+
+    Queries that are fewer than the keys are a band of the grid's rows.
+    """
+    missing = tokens - numbers.shape[2]
+    return F.pad(numbers, (0, missing)) if missing else numbers
 
 
 def _steps(steps: tuple[Tensor, Tensor, Tensor] | None, unread: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...window import Window
 from . import passes
-from .launch import Grid
+from .grid import Grid
 from .lists import ALIGNED
 from .operators import empty_outputs
 from .passes import Sides
@@ -26,6 +26,8 @@ class SequenceShape(NamedTuple):
         wrap_height: As the window has it; 0 or 1.
         wrap_width: As the window has it; 0 or 1.
         asked_text: Text tokens among the queries, before the grid: all or none.
+        first_row: The first of the grid's rows that are queries.
+        rows: How many rows are.
     """
 
     text: int
@@ -35,12 +37,15 @@ class SequenceShape(NamedTuple):
     wrap_height: int
     wrap_width: int
     asked_text: int
+    first_row: int
+    rows: int
 
     @property
     def grid(self) -> Grid:
-        """The grid with its window."""
+        """The grid with its window: rows of queries visit all rows of keys."""
         window = Window(self.radius, bool(self.wrap_height), bool(self.wrap_width))
-        return Grid(self.height, self.width, window)
+        band = range(self.first_row, self.first_row + self.rows)
+        return Grid(self.height, self.width, window, own=band, others=range(self.height))
 
     @property
     def keys(self) -> slice:
@@ -49,7 +54,7 @@ class SequenceShape(NamedTuple):
 
     def queries(self, tokens: int) -> tuple[slice, list[slice]]:
         """Return the grid's queries, and those before and behind it, where there are any."""
-        stop = self.asked_text + self.height * self.width
+        stop = self.asked_text + self.rows * self.width
         others = [slice(0, self.asked_text), slice(stop, tokens)]
         return slice(self.asked_text, stop), [rows for rows in others if rows.stop > rows.start]
 
@@ -66,7 +71,7 @@ def attend(
     """Compute CLEAR attention.
 
     Args:
-        q: ``[B, H, M, D]``: text, then the grid, then extra tokens; only the grid must be there.
+        q: ``[B, H, M, D]``: text, rows of the grid, extra tokens; only the rows must be there.
         k: ``[B, H, L, D]``: all of these.
         v: ``[B, H, L, D]``.
         shared_k: ``[B, H, S, D]``, keys that every image query sees.
