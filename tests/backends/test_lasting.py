@@ -13,6 +13,7 @@ from interpreted import interpreted
 from clear_attention import TokenLayout, Window, attention
 from clear_attention.backends import lasting, tile_order
 from clear_attention.backends.triton import lists, proof
+from clear_attention.backends.triton.grid import whole_grid
 from clear_attention.backends.triton.lists import Shape
 
 CPU = torch.device("cpu")
@@ -57,7 +58,7 @@ def watched(monkeypatch, module, name, recording):
 def test_the_kernels_lists_are_made_while_the_recording_is_paused(recording, monkeypatch):
     states = watched(monkeypatch, lists, "_others", recording)
     for _ in range(2):
-        lists.make_lists(Window(3), 9, 11, Shape(4, 8, 16), torch.float32, CPU)
+        lists.make_lists(whole_grid(9, 11, Window(3)), Shape(4, 8, 16), torch.float32, CPU)
     assert states == [True] and recording.pauses == 1 and not recording.paused
 
 

@@ -21,6 +21,7 @@ from interpreted import SHAPES, interpreted
 
 from clear_attention import Pooling, TokenLayout, attention
 from clear_attention.backends.triton import launch, lists, operators, passes
+from clear_attention.backends.triton.grid import whole_grid
 from clear_attention.backends.triton.kernels import attend as attend_kernel
 from clear_attention.backends.triton.kernels import blocks
 from clear_attention.backends.triton.lists import visits
@@ -169,7 +170,8 @@ def test_the_kernel_visits_what_the_window_predicts(monkeypatch):
     tiles = math.ceil(layout.height / shape.rows) * math.ceil(layout.width / shape.columns)
     shared = layout.text + case.pooling().cells(layout.height, layout.width)
     of_shared = tiles * math.ceil(shared / shape.block)
-    in_window = visits(window, layout.height, layout.width, shape) // shape.tokens // shape.block
+    grid = whole_grid(layout.height, layout.width, window)
+    in_window = visits(grid, shape) // shape.tokens // shape.block
     of_text = math.ceil(layout.text / shape.tokens) * math.ceil(layout.tokens / shape.block)
     assert visited == {"shared_block": of_shared + of_text, "hidden_pairs": in_window}
 
@@ -232,7 +234,15 @@ def test_the_operators_keep_torchs_rules():
         q, k, v = (x.requires_grad_() for x in case.tensors())
         shared = q[:, :, :5].detach().clone().requires_grad_()
         for text in (3, 0):
-            arguments = (q[:, :, 3 - text :], k, v, shared, shared, [3, 6, 9, 3, 1, 0, text], 0.3)
+            arguments = (
+                q[:, :, 3 - text :],
+                k,
+                v,
+                shared,
+                shared,
+                [3, 6, 9, 3, 1, 0, text, 0, 6],
+                0.3,
+            )
             torch.library.opcheck(operators.tiles, arguments)
 
 

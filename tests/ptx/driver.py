@@ -84,6 +84,11 @@ class Machine:
     def _programs(self) -> dict[str, Program]:
         return {}
 
+    @property
+    def compiled(self) -> int:
+        """How many different programs were launched."""
+        return len(self._programs)
+
     def program(self, text: str) -> Program:
         """Read a PTX text, once."""
         text = self.edit(text)

@@ -95,7 +95,8 @@ def main() -> int:
         install(machine, Path(folder))
         wrong = 0
         for trial in trials(arguments):
-            found = facts(trial, run(trial, machine))
+            before = machine.compiled
+            found = facts(trial, run(trial, machine)) | {"compiled": machine.compiled - before}
             print(json.dumps(found), flush=True) if arguments.json else show(found)
             wrong += not is_right(found)
     return 1 if wrong else 0

@@ -85,6 +85,11 @@ def test_trials_are_what_their_names_say(results):
     assert [name for (_, name), found in results.items() if found["far"]] == ["far, float16, 64"]
 
 
+def test_a_band_runs_what_was_compiled_for_all_rows(results):
+    assert results["sm_80", "plain, bfloat16, 64, trained"]["compiled"] > 0
+    assert results["sm_80", "a band, bfloat16, 64, trained"]["compiled"] == 0
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.kernel}: {fault.name}")
 def test_a_fault_in_the_compiled_code_is_noticed(fault: Fault, planted):
     versions = planted[fault.name, fault.kernel]

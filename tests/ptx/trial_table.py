@@ -11,7 +11,7 @@ from attention_cases import Case
 from ptx.library import ORDERS, Options
 from ptx.trials import Trial
 
-from clear_attention import TokenLayout
+from clear_attention import Queries, TokenLayout
 
 GPUS = ("sm_80", "sm_86", "sm_89", "sm_120")
 KINDS = tuple(itertools.product((torch.bfloat16, torch.float16), (64, 128)))
@@ -35,6 +35,14 @@ CALLS: dict[str, tuple[Case, dict[str, object]]] = {
     "pooled": (Case(TokenLayout(6, 13, 22, extra=3), radius=3, factor=4), {}),
     "spaced v": (Case(TokenLayout(9, 10, 17), radius=4, heads=1), {"spaced": True}),
     "spaced v, long text": (Case(TokenLayout(133, 10, 17), radius=4, heads=1), {"spaced": True}),
+    "a band": (
+        Case(TokenLayout(4, 21, 20, extra=3), radius=4, heads=1),
+        {"queries": Queries(text=False, extra=False, first_row=6, rows=9)},
+    ),
+    "a wrapped band and text": (
+        Case(TokenLayout(5, 13, 21), radius=4, wraps=(True, False)),
+        {"queries": Queries(first_row=11)},
+    ),
     "splits": (Case(TokenLayout(77, 24, 48), radius=4, heads=1), {"processors": 20}),
 }
 STEPPED = ("plain", "no shared token")
@@ -52,6 +60,7 @@ SPREAD: dict[str, tuple[tuple[str, torch.dtype, int, dict[str, object]], ...]] =
         ("plain", BF16, 128, {"rounded": True}),
         ("plain", FP16, 72, {"trained": True}),
         ("plain", BF16, 128, {"step": 1}),
+        ("a band", BF16, 64, {"trained": True}),
     ),
     "sm_86": (
         ("plain", FP16, 128, {"trained": True, "options": Options("random", seed=1)}),
@@ -66,6 +75,7 @@ SPREAD: dict[str, tuple[tuple[str, torch.dtype, int, dict[str, object]], ...]] =
         ("wrapped", FP16, 64, {"trained": True, "options": Options("random", seed=2)}),
         ("spaced v, long text", FP16, 64, {"trained": True}),
         ("no shared token", FP16, 64, {"rounded": True}),
+        ("a wrapped band and text", FP16, 64, {}),
     ),
     "sm_120": (
         ("no shared token", BF16, 64, {"trained": True}),

@@ -24,6 +24,7 @@ from clear_attention.backends.call import Call
 from clear_attention.backends.triton import configs, launch
 from clear_attention.backends.triton.lists import Lists
 from clear_attention.partial import Part
+from clear_attention.queries import ALL, Queries
 
 WRITTEN = {
     "forward": ("out", "lse"),
@@ -60,6 +61,7 @@ class Trial:
         far: Whether strides of the batch do not fit 32 bits.
         step: How many configurations the GPU steps down.
         processors: Among which text is split.
+        queries: Which of the call's tokens ask.
         options: Of the interpreter.
     """
 
@@ -72,11 +74,13 @@ class Trial:
     far: bool = False
     step: int = 0
     processors: int = 1
+    queries: Queries = ALL
     options: Options = field(default_factory=Options)
 
     def tensors(self) -> list[Tensor]:
-        """Return q, k and v, ready for gradients."""
+        """Return q of those that ask, k and v, ready for gradients."""
         q, k, v = self.case.tensors()
+        q = self.queries.of(q, self.case.layout)
         if self.spaced:
             room = torch.full((*v.shape[:2], v.shape[2], 7, v.shape[3]), torch.nan, dtype=v.dtype)
             room[..., 3, :] = v
@@ -91,7 +95,7 @@ class Trial:
         layout, window = self.case.geometry
         pooling = None if weight is None else Pooling(self.case.factor, weight)
         scale = self.case.scale or self.case.head_dim**-0.5
-        return Call(layout, window, pooling, scale)
+        return Call(layout, window, pooling, scale, queries=self.queries)
 
 
 @dataclass(frozen=True)
