@@ -6,7 +6,7 @@ import pytest
 import torch
 from attention_cases import Case, assert_as_exact_as, exactly, out_noise
 
-from clear_attention import Pooling, TokenLayout, attention
+from clear_attention import Pooling, Queries, TokenLayout, attention
 from clear_attention.backends import flex
 from clear_attention.partial import EfficientCUDA, Plain
 
@@ -108,8 +108,25 @@ def test_triton_is_compiled_once_for_all_sizes():
         case = Case(TokenLayout(text, height, width), radius=height // 4, head_dim=64)
         q, k, v = (x.to("cuda", torch.bfloat16) for x in case.tensors())
         attention(q, k, v, *case.geometry, backend="triton")
+        band = Queries(text=False, first_row=height // 3, rows=height // 2)
+        q = band.of(q, case.layout)
+        attention(q, k, v, *case.geometry, queries=band, backend="triton")
         counts.append(compiled())
     assert len(set(counts)) == 1
+
+
+@backends
+def test_a_band_of_rows_is_that_of_the_whole(backend):
+    case, asked = CASES["local"], Queries(extra=False, first_row=11, rows=13)
+    q, k, v = (x.to("cuda", torch.float16) for x in case.tensors())
+    layout, window = case.geometry
+
+    def of_band(x, y, z, name):
+        return attention(asked.of(x, layout), y, z, layout, window, queries=asked, backend=name)
+
+    out, coarse = (of_band(q, k, v, name) for name in (backend, "reference"))
+    exact = of_band(*(x.double() for x in (q, k, v)), "reference")
+    assert_as_exact_as(out, coarse, exact, out_noise(out, exact))
 
 
 def test_eight_bits_are_near_on_a_gpu():

@@ -63,8 +63,8 @@ OVER_TEXT = read_mask(-1.0 * (torch.arange(SMALL.layout.tokens) == 2), SMALL.lay
         (queries(SMALL), call(SMALL, mask=OVER_TEXT), "hide the same tokens from all sequences"),
         (
             queries(SMALL),
-            call(SMALL, queries=Queries(first_row=1)),
-            "all rows of the picture, not some of them",
+            call(SMALL, queries=Queries(rows=0)),
+            "rows of the picture, with or without text, not none",
         ),
         (
             torch.empty(1, 1, 4 + 1024**2, 64, dtype=torch.float16, device="meta"),
@@ -174,6 +174,8 @@ def test_it_comes_before_the_tiles_of_plain_torch(monkeypatch):
     assert triton.why_not_auto(queries(case), call(case)) == "interpreted, it is for checking"
     monkeypatch.setattr(triton, "why_not_auto", lambda q, call: None)
     assert choose_name(queries(case), call(case)) == "triton"
+    band = call(case, queries=Queries(text=False, extra=False, first_row=41, rows=40))
+    assert choose_name(queries(case), band) == "triton"
     monkeypatch.setattr(triton, "DEVICES", ("cuda",))
     assert choose_name(queries(case), call(case)) == "tiled"
     with pytest.raises(ValueError, match="triton backend cannot take this call: Triton's kernels"):
