@@ -1,7 +1,7 @@
 """A grid of tokens with a window, and what its tiles meet along each axis.
 
-Of the two sides of attention, the own one is cut into tiles, and these visit the other one. Either
-may be a band of the grid's rows, in the tensors without what lies around it.
+One side of attention, the own one, is cut into tiles, and these visit the other side. Either may be
+a band of the grid's rows: its tensors then hold these rows alone.
 """
 
 from __future__ import annotations
