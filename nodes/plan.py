@@ -4,6 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..clear_attention.comfyui.parallel.node import devices_of
 from ..clear_attention.comfyui.plan.node import plan_run
 from .inputs import CATEGORY, radius_input
 from .reported import ReportedNode
@@ -94,6 +95,32 @@ class CLEARPlan(ReportedNode):
                         "is assumed."
                     ),
                 ),
+                io.Int.Input(
+                    "devices",
+                    default=0,
+                    min=0,
+                    max=64,
+                    optional=True,
+                    tooltip=(
+                        "GPUs that share each step, all as fast as this one. 0 takes those of the "
+                        "CLEAR Parallel node on the model, or 1 without one; from 2 on the table "
+                        "shows their time too."
+                    ),
+                ),
+                io.Float.Input(
+                    "link_gb_per_s",
+                    default=12.0,
+                    min=0.01,
+                    max=10000.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip=(
+                        "GB per second that a GPU receives from the others. PCIe 4 x16: about 25, "
+                        "or 6 to 12 where cards cannot reach each other's memory, as most for "
+                        "games; PCIe 3 x16: half of that; NVLink: 100 to 450; 10 GbE: 1.1. It "
+                        "counts with two or more devices only."
+                    ),
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -127,6 +154,8 @@ class CLEARPlan(ReportedNode):
         batch_size: int = 1,
         steps: int = 20,
         vae: Any = None,
+        devices: int = 0,
+        link_gb_per_s: float = 12.0,
     ) -> io.NodeOutput:
         text, plot, model = plan_run(
             model,
@@ -138,5 +167,7 @@ class CLEARPlan(ReportedNode):
             batch=batch_size,
             steps=steps,
             vae=vae,
+            devices=devices or devices_of(model),
+            link=link_gb_per_s * 1e9,
         )
         return io.NodeOutput(text, plot, model, ui=ui.PreviewText(text))

@@ -6,9 +6,10 @@ import torch
 
 from clear_attention import TokenLayout, Window
 from clear_attention.families.network import Job, flux, sd3
+from clear_attention.plan.budget import Budget
 from clear_attention.plan.cost import Rates
 from clear_attention.plan.machine import Machine
-from clear_attention.plan.report import Budget, Plan, make_plan
+from clear_attention.plan.report import Plan, make_plan
 
 CPU = torch.device("cpu")
 FLUX_WIDTHS = dict(
@@ -63,7 +64,7 @@ def job(height=8, width=6, text=4, radius=3, **more) -> Job:
     return Job(TokenLayout(text, height, width), Window(radius) if radius else None, **more)
 
 
-def plan(budget=ROOMY, call=None, network=SMALL_FLUX, slice_tokens=None) -> Plan:
+def plan(budget=ROOMY, call=None, network=SMALL_FLUX, slice_tokens=None, devices=None) -> Plan:
     """Plan a small run."""
     return make_plan(
         network,
@@ -74,4 +75,5 @@ def plan(budget=ROOMY, call=None, network=SMALL_FLUX, slice_tokens=None) -> Plan
         token_px=16,
         title="A small FLUX",
         slice_tokens=slice_tokens,
+        devices=devices,
     )

@@ -77,7 +77,7 @@ def attend(
         lines = Lines(own, halo, window, pooling)
         parts = GlobalParts(own, extra, factor)
         keys, values = lines.keys_and_values(*extra[1:])
-        grid, asked = sub_layout(seat, layout, halo, pooling)
+        grid, asked = sub_layout(seat.partition, seat.rank, layout, halo, pooling)
         image = attention(
             own.grid(q),
             keys,
@@ -107,28 +107,52 @@ def call_of(
 
     Arguments are those of `attend`.
     """
-    if seat.partition.columns:
-        layout, window, pooling = turned(layout, window, pooling)
-    halo = halo_of(seat.partition, seat.rank, window)
-    grid, asked = sub_layout(seat, layout, halo, pooling)
     groups = q.shape[1] // k.shape[1]
+    return band_call(seat.partition, seat.rank, layout, window, pooling, scale, groups)
+
+
+def band_call(
+    partition: Partition,
+    rank: int,
+    layout: TokenLayout,
+    window: Window | None,
+    pooling: Pooling | None,
+    scale: float,
+    groups: int = 1,
+) -> Call:
+    """Return the call by which the image tokens of a band attend.
+
+    Args:
+        partition: Of the grid.
+        rank: Whose band.
+        layout: Of the whole sequence.
+        window: The disc, or None for full attention.
+        pooling: The pooled branch, or None.
+        scale: Factor on the scores.
+        groups: Heads of queries to each head of keys.
+    """
+    if partition.columns:
+        layout, window, pooling = turned(layout, window, pooling)
+    halo = halo_of(partition, rank, window)
+    grid, asked = sub_layout(partition, rank, layout, halo, pooling)
     return Call(grid, halo.window, None, scale, queries=asked, groups=groups)
 
 
 def sub_layout(
-    seat: Seat, layout: TokenLayout, halo: Halo, pooling: Pooling | None
+    partition: Partition, rank: int, layout: TokenLayout, halo: Halo, pooling: Pooling | None
 ) -> tuple[TokenLayout, Queries]:
     """Return the layout of a rank's keys and which of them ask; pooled cells are extra tokens.
 
     Args:
-        seat: Of the rank.
+        partition: Of the grid.
+        rank: Whose keys.
         layout: Of the whole sequence, `turned` for columns.
         halo: Of the rank.
         pooling: Likewise.
     """
     cells = 0 if pooling is None else pooling.cells(layout.height, layout.width)
     keys = TokenLayout(layout.text, halo.lines, layout.width, layout.extra + cells)
-    rows = len(seat.partition.band(seat.rank))
+    rows = len(partition.band(rank))
     return keys, Queries(text=False, extra=False, first_row=halo.first, rows=rows)
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from ..backends import BACKENDS, Call, Footprint, resolve_name
 from ..families.network import Job, Network
 from ..layout import TokenLayout
+from ..parallel.attention import band_call
+from ..parallel.partition import Partition
 
 FULL = "full"
 """What stands for a backend's name where there is no window."""
@@ -49,6 +51,36 @@ def footprint_of(
     return BACKENDS[backend].footprint(q, _call(job, layout))
 
 
+def footprint_of_band(
+    network: Network,
+    job: Job,
+    backend: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    partition: Partition,
+    rank: int,
+    *,
+    image_only: bool = False,
+) -> Footprint:
+    """Return what a backend takes for the image tokens of one rank in one attention of a call.
+
+    Args:
+        network: The model's dimensions.
+        job: The call, with a window.
+        backend: Its name.
+        dtype: In which the model computes.
+        device: Where it computes.
+        partition: Of the grid.
+        rank: Whose tokens.
+        image_only: Whether text takes no part.
+    """
+    layout = _layout(job, image_only)
+    call = band_call(partition, rank, layout, job.window, job.pooling, scale=1.0)
+    heads, head_dim = network.heads_of(image_only=image_only)
+    shape = (job.batch, heads, call.queries.tokens(call.layout), head_dim)
+    return BACKENDS[backend].footprint(_empty(shape, dtype, device), call)
+
+
 def _layout(job: Job, image_only: bool) -> TokenLayout:
     return replace(job.layout, text=0) if image_only else job.layout
 
@@ -69,4 +101,8 @@ def _query(
     """Return queries as the model will have them, without their memory."""
     heads, head_dim = network.heads_of(image_only=image_only)
     shape = (job.batch, heads, layout.tokens, head_dim)
+    return _empty(shape, dtype, device)
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.empty((1,), device=device, dtype=dtype).expand(shape)

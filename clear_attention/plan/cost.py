@@ -123,17 +123,21 @@ def attention_flop(network: Network, job: Job) -> int:
 
 def seconds(network: Network, job: Job, rates: Rates) -> float:
     """Return the expected time of a call."""
-    tokens, hidden = job.layout.tokens, network.hidden
+    attention = sum(
+        _attention_seconds(each, network, job, rates) * math.prod(network.heads_in(each))
+        for each in network.attentions
+    )
+    positions = rates.positions * job.layout.tokens
+    return token_seconds(network, job, rates) + job.batch * (positions + attention)
+
+
+def token_seconds(network: Network, job: Job, rates: Rates) -> float:
+    """Return the expected time of what each token goes through alone, positions apart."""
     elementwise = sum(
         each.count * each.layout(job.layout).tokens * _elementwise(each, network, rates)
         for each in network.blocks
     )
-    attention = sum(
-        _attention_seconds(each, network, job, rates) * (math.prod(network.heads_in(each)) / hidden)
-        for each in network.attentions
-    )
-    linear = rates.linear * linear_flop(network, job)
-    return linear + job.batch * (rates.positions * tokens + elementwise + attention * hidden)
+    return rates.linear * linear_flop(network, job) + job.batch * elementwise
 
 
 def _elementwise(blocks: Blocks, network: Network, rates: Rates) -> float:

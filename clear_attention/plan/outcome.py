@@ -20,6 +20,7 @@ class TimedCall:
         width: Likewise.
         radius: Of the window that was applied, None for full attention.
         seconds: How long it took.
+        devices: That computed it together.
     """
 
     batch: int
@@ -27,6 +28,7 @@ class TimedCall:
     width: int
     radius: int | None
     seconds: float
+    devices: int = 1
 
 
 def outcome(plan: Plan, calls: Sequence[TimedCall], peak: int | None = None) -> list[str]:
@@ -37,21 +39,25 @@ def outcome(plan: Plan, calls: Sequence[TimedCall], peak: int | None = None) -> 
         calls: What the run did, in its order.
         peak: Bytes at the run's peak, weights included, or None where nobody counts them.
     """
-    timed = [call for call in calls if _planned_cost(plan, call) is not None]
+    timed = [call for call in calls if _expected_seconds(plan, call) is not None]
     if not timed:
         return [_nothing_to_compare(plan, calls)]
     # The first call of a run also moves weights and warms up.
     steady = timed[1:] or timed
     best = min(steady, key=lambda call: call.seconds / call.batch)
-    cost = _planned_cost(plan, best)
-    assert cost is not None
-    predicted = cost.seconds * best.batch / plan.job.batch
+    seconds = _expected_seconds(plan, best)
+    assert seconds is not None
+    predicted = seconds * best.batch / plan.job.batch
     what = "full attention" if best.radius is None else f"CLEAR r = {best.radius}"
+    if best.devices > 1:
+        what += f", {best.devices} devices"
     lines = [
         f"Plan and run, {what}: {predicted:.3g} s per step expected, {best.seconds:.3g} s measured "
         f"({_deviation(predicted, best.seconds)}), the best of {len(steady)} calls of "
         f"{best.batch} picture{'s' if best.batch > 1 else ''}."
     ]
+    if best.devices > 1:  # the memory of one device's part is not planned
+        return lines
     if peak is not None:
         expected = plan.budget.weights + _memory(plan, calls) * best.batch // plan.job.batch
         lines.append(
@@ -61,8 +67,19 @@ def outcome(plan: Plan, calls: Sequence[TimedCall], peak: int | None = None) -> 
     return lines
 
 
+def _expected_seconds(plan: Plan, call: TimedCall) -> float | None:
+    """Return the expected time of a call, or None if it is not of the planned kind."""
+    cost, devices = _planned_cost(plan, call), plan.devices
+    if cost is None or call.devices != (devices.count if devices.share else 1):
+        return None
+    if call.devices == 1:
+        return cost.seconds
+    shared = plan.on_devices(plan.job.full() if call.radius is None else plan.job.local())
+    return None if shared is None else shared.seconds
+
+
 def _planned_cost(plan: Plan, call: TimedCall) -> Cost | None:
-    """Return what was expected of a call, or None if it is not of the planned kind."""
+    """Return what one device needs for a call, or None if it is not of the planned kind."""
     layout, window = plan.job.layout, plan.job.window
     if (call.height, call.width) != (layout.height, layout.width):
         return None
@@ -82,10 +99,16 @@ def _nothing_to_compare(plan: Plan, calls: Sequence[TimedCall]) -> str:
         return "Plan and run: the model was not called."
     layout, call = plan.job.layout, calls[-1]
     radius = "full attention" if call.radius is None else f"radius {call.radius}"
-    return (
-        f"Plan and run: planned was a grid of {layout.height} x {layout.width} tokens, the run had "
-        f"{call.height} x {call.width} with {radius}. Plan again with these."
-    )
+    planned = f"a grid of {layout.height} x {layout.width} tokens"
+    had = f"{call.height} x {call.width} with {radius}"
+    devices = plan.devices.count if plan.devices.share else 1
+    if devices != call.devices:
+        planned, had = f"{planned} on {_devices(devices)}", f"{had} on {_devices(call.devices)}"
+    return f"Plan and run: planned was {planned}, the run had {had}. Plan again with these."
+
+
+def _devices(number: int) -> str:
+    return f"{number} device{'s' if number > 1 else ''}"
 
 
 def _deviation(expected: float, measured: float) -> str:

@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..families.network import Job, Network
 from ..layout import TokenLayout
 from ..units import gib
+from .budget import Budget
 from .cost import Cost, Rates, cost
+from .devices import Devices, SharedCost, shared_cost
+from .devices_table import SizeOnDevices, lines_on_devices
 from .machine import Machine
 from .rates import measure, with_window
 
 EDGES_PX = (512, 1024, 2048, 4096, 8192)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The memory of a device, in bytes.
-
-    Attributes:
-        available: What the host could free for the model.
-        weights: Of the model.
-        decoding: What the VAE needs to decode one whole picture.
-        reserved: What the host will set aside for a step, by its own estimate.
-        streams: Whether weights can wait elsewhere until they are needed.
-    """
-
-    available: int
-    weights: int
-    decoding: int
-    reserved: int
-    streams: bool = True
-
-    @property
-    def room(self) -> int:
-        """What is left for a step at best."""
-        return self.available if self.streams else self.available - self.weights
 
 
 @dataclass(frozen=True)
@@ -55,6 +34,7 @@ class Plan:
         clear: One call with CLEAR, the mean of a run's calls where it is off in some of them.
         slice_tokens: Of the CLEAR Low Memory node on the model, 0 for its automatic choice; None
             without one.
+        devices: That share each step.
     """
 
     title: str
@@ -68,6 +48,7 @@ class Plan:
     full: Cost
     clear: Cost
     slice_tokens: int | None = None
+    devices: Devices = field(default_factory=Devices)
 
     @property
     def sliced(self) -> bool:
@@ -130,13 +111,23 @@ class Plan:
 
     def over_sizes(self) -> dict[int, tuple[Cost, Cost]]:
         """Return the costs of squares by their edge in pixels, in full and with CLEAR."""
-        return {edge: self.at(-(-edge // self.token_px)) for edge in EDGES_PX}
+        return {edge: (plan.full, plan.clear) for edge, plan in self._squares().items()}
 
-    def at(self, edge: int) -> tuple[Cost, Cost]:
-        """Return the costs of a call for a square of so many tokens on a side."""
+    def at(self, edge: int) -> Plan:
+        """Return the plan of a square of so many tokens on a side."""
         job = replace(self.job, layout=TokenLayout(self.job.layout.text, edge, edge))
         rates = with_window(self.rates, self.network, job, self.machine)
-        return _costs(self.network, job, self.machine, rates, self.slice_tokens)
+        full, clear = _costs(self.network, job, self.machine, rates, self.slice_tokens)
+        return replace(self, job=job, rates=rates, full=full, clear=clear)
+
+    def on_devices(self, job: Job | None = None) -> SharedCost | None:
+        """Return the cost of a call that all devices share, None where it is too small for them.
+
+        Args:
+            job: Of the planned size, None for the planned call.
+        """
+        itemsize = self.machine.dtype.itemsize
+        return shared_cost(self.network, job or self.job, self.rates, self.devices, itemsize)
 
     def table(self) -> str:
         """Return the plan as text."""
@@ -146,11 +137,11 @@ class Plan:
         width = max(12, len(clear))
         rows = [("", "full", clear), *self._rows()]
         state = " The model runs in slices already." if self.sliced else ""
+        squares = self._squares()
         lines = [
             f"{self.title}; {self.machine.device}, {str(self.machine.dtype).split('.')[-1]}",
-            f"{layout.width * self.token_px} x {layout.height * self.token_px} pixels, batch "
-            f"{self.job.batch}: {layout.text} text + {layout.height} x {layout.width} image "
-            f"tokens of {self.token_px} pixels",
+            f"{self._size} pixels, batch {self.job.batch}: {layout.text} text + "
+            f"{layout.height} x {layout.width} image tokens of {self.token_px} pixels",
             "",
             *(f"{name:34}{full:>12}  {clear:>{width}}" for name, full, clear in rows),
             "",
@@ -163,7 +154,8 @@ class Plan:
             "",
             f"{'at other sizes':16}{'seconds per step':>24}{'memory beside the weights':>28}",
             f"{'pixels':16}{'full':>12}{'CLEAR':>12}{'full':>14}{'CLEAR':>14}",
-            *(self._size_row(edge, *costs) for edge, costs in self.over_sizes().items()),
+            *(self._size_row(edge, one.full, one.clear) for edge, one in squares.items()),
+            *self._on_devices(squares),
         ]
         return "\n".join(lines)
 
@@ -176,6 +168,24 @@ class Plan:
             "figures for CLEAR are the mean of all steps, and the memory is the larger one. With "
             f"the window a step takes {local.seconds:.3g} s, without it {self.full.seconds:.3g} s."
         ]
+
+    def _squares(self) -> dict[int, Plan]:
+        return {edge: self.at(-(-edge // self.token_px)) for edge in EDGES_PX}
+
+    def _on_devices(self, squares: dict[int, Plan]) -> list[str]:
+        if not self.devices.share:
+            return lines_on_devices(self.devices, [])
+        planned = f"{self._size} (planned)"
+        plans = {planned: self, **{f"{edge} x {edge}": one for edge, one in squares.items()}}
+        sizes = [
+            SizeOnDevices(name, one.clear.seconds, one.on_devices()) for name, one in plans.items()
+        ]
+        return lines_on_devices(self.devices, sizes)
+
+    @property
+    def _size(self) -> str:
+        layout = self.job.layout
+        return f"{layout.width * self.token_px} x {layout.height * self.token_px}"
 
     def _size_row(self, edge: int, full: Cost, clear: Cost) -> str:
         seconds = f"{full.seconds:>12.3g}{clear.seconds:>12.3g}"
@@ -208,6 +218,7 @@ def make_plan(
     token_px: int,
     title: str,
     slice_tokens: int | None = None,
+    devices: Devices | None = None,
 ) -> Plan:
     """Measure the machine, and plan a run.
 
@@ -220,10 +231,23 @@ def make_plan(
         token_px: Edge of a token in pixels.
         title: What the model is.
         slice_tokens: Of the CLEAR Low Memory node on the model, None without one.
+        devices: That share each step, None for the one.
     """
     rates = measure(network, job, machine)
     costs = _costs(network, job, machine, rates, slice_tokens)
-    return Plan(title, network, job, machine, rates, budget, steps, token_px, *costs, slice_tokens)
+    return Plan(
+        title,
+        network,
+        job,
+        machine,
+        rates,
+        budget,
+        steps,
+        token_px,
+        *costs,
+        slice_tokens,
+        devices or Devices(),
+    )
 
 
 def _costs(

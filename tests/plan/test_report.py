@@ -88,8 +88,8 @@ def test_the_sizes_grow_and_the_planned_one_is_among_them():
     assert list(costs) == [512, 1024, 2048, 4096, 8192]
     assert full == sorted(full)
     square = plan(call=job(32, 32))
-    assert square.at(32)[0] == square.full
-    assert square.at(32)[1] == square.clear
+    assert square.at(32).full == square.full
+    assert square.at(32).clear == square.clear
 
 
 def test_without_matplotlib_the_figure_says_what_to_install(monkeypatch):

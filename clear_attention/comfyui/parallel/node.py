@@ -88,6 +88,12 @@ def with_parallel(
     return model
 
 
+def devices_of(model: ModelPatcher) -> int:
+    """Return how many devices are to share the model's calls, 1 without CLEAR Parallel."""
+    asked: Parallel | None = model.model_options.get("transformer_options", {}).get(PARALLEL_KEY)
+    return 1 if asked is None else len(asked.devices)
+
+
 def _put_first(wrappers: dict[str, Any]) -> None:
     """Put our wrapper around all others: each rank runs these."""
     others = {key: wrappers.pop(key) for key in list(wrappers) if key != PARALLEL_KEY}

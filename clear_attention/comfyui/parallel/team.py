@@ -27,6 +27,7 @@ from ..core.patch import REPORT_KEY, SETTINGS_KEY
 from ..families import HostFamily
 from .copies import follow_hooks
 from .cut import moved, residuals_cut, tokens_cut
+from .ranks_report import RankWork, ranks_described
 from .threads import Crew
 
 
@@ -92,6 +93,7 @@ class Team:
         shares: Of each rank.
         measured: Whether the shares are final.
         calls: How many model calls they have computed.
+        columns: Whether the last of them was shared out by columns.
     """
 
     ranks: list[Rank]
@@ -99,6 +101,7 @@ class Team:
     shares: tuple[float, ...]
     measured: bool = True
     calls: int = 0
+    columns: bool = False
 
     def compute(
         self,
@@ -129,6 +132,7 @@ class Team:
 
         out = self.together(partition, run)[0]
         self.calls += 1
+        self.columns = partition.columns
         self._measure()
         return out
 
@@ -184,15 +188,13 @@ class Team:
         self.measured = True
         self.shares = tuple(rank.lines / max(rank.busy, 1e-9) for rank in self.ranks)
 
-    def describe(self) -> str:
-        """Return a line for people about what the ranks did."""
-        calls = max(1, self.calls)
-        parts = [
-            f"{rank.device}: {rank.lines} lines, {rank.received / calls / 1e6:.3g} MB received "
-            f"and {1000 * rank.waited / calls:.3g} ms waited"
+    def describe(self) -> list[str]:
+        """Return lines for people about what the ranks did."""
+        work = [
+            RankWork(str(rank.device), rank.lines, rank.received, rank.waited, rank.busy)
             for rank in self.ranks
         ]
-        return f"parallel, each of {self.calls} model calls: {'; '.join(parts)}"
+        return ranks_described(work, self.calls, columns=self.columns)
 
 
 class _Errors:

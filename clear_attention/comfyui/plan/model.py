@@ -16,8 +16,10 @@ from torch import Tensor
 from ...families.family import Family
 from ...families.network import Network
 from ...layout import TokenLayout
+from ...plan.budget import Budget
+from ...plan.devices import Devices
 from ...plan.machine import Found, Machine
-from ...plan.report import Budget, Plan, make_plan
+from ...plan.report import Plan, make_plan
 from ..core.job import dtype_of, job_of, network_of
 from ..core.patch import settings_of
 from ..core.settings import WindowSettings
@@ -40,6 +42,8 @@ def plan_model(
     batch: int = 1,
     steps: int = 20,
     vae: Any = None,
+    devices: int = 1,
+    link: float = Devices.link,
 ) -> Plan:
     """Plan a run of a model, measuring this machine where that was not done before.
 
@@ -53,6 +57,8 @@ def plan_model(
         batch: Pictures in one call.
         steps: Of the run.
         vae: A VAE whose decoding is to be planned, or None for the usual one of its family.
+        devices: That share each step.
+        link: Bytes per second that each of them receives from the others.
 
     Raises:
         ValueError: The model's architecture is not supported, or the size is none.
@@ -71,8 +77,15 @@ def plan_model(
         steps=steps,
         token_px=token_px(model),
         slice_tokens=None if asked is None else asked.slice_tokens,
+        devices=_devices(model, devices, link),
         title=f"{require_family(model).title}, {_blocks_text(network)}",
     )
+
+
+def _devices(model: ModelPatcher, count: int, link: float) -> Devices:
+    family = require_family(model)
+    why = "" if family.cut else f"where {family.title} models mix tokens is not known"
+    return Devices(count, link, why)
 
 
 def token_px(model: ModelPatcher) -> int:

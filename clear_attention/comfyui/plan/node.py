@@ -10,11 +10,12 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
+from ...parallel.attention import Seat
 from ...plan.figure import draw
 from ...plan.outcome import TimedCall, outcome
 from ...plan.report import Plan
 from ..core import host
-from ..core.calls.model_call import geometry_of_call, why_dense
+from ..core.calls.model_call import SEAT_KEY, geometry_of_call, why_dense
 from ..core.patch import SETTINGS_KEY
 from ..core.pictures import figure_or_message
 from ..core.report import RunReport
@@ -92,9 +93,12 @@ def timed_call(
     transformer_options: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """Time one call of the model."""
+    """Time one call of the model; of several ranks that share it, the first one does."""
     options = transformer_options or {}
     stopwatch: Stopwatch | None = options.get(STOPWATCH_KEY)
+    seat: Seat | None = options.get(SEAT_KEY)
+    if seat is not None and seat.rank:
+        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
     _wait_for(x.device)
     started = time.perf_counter()
     out = executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
@@ -113,7 +117,9 @@ def _timed(model: Any, x: Tensor, t: Tensor, options: dict[str, Any], seconds: f
     local = settings.local
     dense = why_dense(local, geometry, t, model.model_sampling) is not None
     radius = None if dense or local is None else local.radius
-    return TimedCall(x.shape[0], geometry.height, geometry.width, radius, seconds)
+    seat: Seat | None = options.get(SEAT_KEY)
+    devices = 1 if seat is None else seat.partition.size
+    return TimedCall(x.shape[0], geometry.height, geometry.width, radius, seconds, devices)
 
 
 def _wait_for(device: torch.device) -> None:

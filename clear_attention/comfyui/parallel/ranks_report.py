@@ -1,0 +1,55 @@
+"""What people read of a shared run: rows, megabytes and waiting of each rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ONE_IS_ENOUGH = (
+    "parallel: one device alone would be about as fast: the devices waited for each other in "
+    "{share:.0%} of the time. Larger pictures, a smaller radius or a faster link help; where one "
+    "device is slower, shares do."
+)
+
+
+@dataclass(frozen=True)
+class RankWork:
+    """What a rank did in a run.
+
+    Attributes:
+        name: Of its device.
+        lines: Rows or columns of the last call.
+        received: Bytes in all calls.
+        waited: Seconds, likewise.
+        busy: Seconds in which it did not wait, likewise.
+    """
+
+    name: str
+    lines: int
+    received: int
+    waited: float
+    busy: float
+
+
+def ranks_described(ranks: Sequence[RankWork], calls: int, *, columns: bool = False) -> list[str]:
+    """Return lines for people about a run, the last of them where one device would be as fast.
+
+    Args:
+        ranks: In their order.
+        calls: How many model calls they computed, at least one.
+        columns: Whether they shared out columns.
+    """
+    step = max(rank.waited + rank.busy for rank in ranks) / calls
+    total = sum(rank.lines for rank in ranks)
+    what = "columns" if columns else "rows"
+    each = "; ".join(
+        f"{rank.name} computed {rank.lines} of {total} {what} of tokens, received "
+        f"{rank.received / calls / 1e6:,.3g} MB and waited {1000 * rank.waited / calls:,.3g} ms"
+        for rank in ranks
+    )
+    lines = [f"parallel, each of {calls} model calls took {step:.3g} s: {each}"]
+    # One device would compute what all of them did, but for the text that each has.
+    if sum(rank.busy for rank in ranks) <= step * calls:
+        share = sum(r.waited for r in ranks) / sum(r.waited + r.busy for r in ranks)
+        lines.append(ONE_IS_ENOUGH.format(share=share))
+    return lines
