@@ -1,9 +1,11 @@
 """CLEAR attention on a GPU: one layer against its competitors, then a whole step of FLUX.1 [dev].
 
     python3 benchmarks/gpu/run.py
+    python3 benchmarks/gpu/run.py --only parallel
 
-Checks itself, downloads no weights, takes less than ten minutes on an H100. `--small` runs all of
-it in tiny sizes on any machine: that shows that it works; its times mean nothing and are not kept.
+Checks itself, downloads no weights, takes less than ten minutes on an H100. Two GPUs or more share
+steps in a third part, of as many minutes again; by its name it also runs on one GPU. `--small` runs
+tiny sizes on any machine: that shows that it works; its times mean nothing and are not kept.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from benchmarks.gpu.measure import Budget
 
 HALVES = ("attention", "step")
+PARALLEL = "parallel"
 # Of the time; the rest is the step's.
 ATTENTION_SHARE = 0.4
 
@@ -41,7 +44,7 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace, host: Path | None) -> int:
-    """Run the halves that are asked for, print them, write those of a real run down."""
+    """Run the parts that are asked for, print them, write those of a real run down."""
     import torch
 
     if not options.small and not torch.cuda.is_available():
@@ -64,6 +67,10 @@ def run(options: argparse.Namespace, host: Path | None) -> int:
         body, wrong = step_half(device, options.small, total, host)
         mistakes += wrong
         publish("gpu-step", body, options.small)
+    if options.only == PARALLEL or (options.only is None and torch.cuda.device_count() > 1):
+        body, wrong = parallel_part(device, options.small, Budget(options.minutes), host)
+        mistakes += wrong
+        publish("gpu-parallel", body, options.small)
     for mistake in mistakes:
         print(f"WRONG: {mistake}", file=sys.stderr)
     return 1 if mistakes else 0
@@ -108,6 +115,31 @@ def step_half(
     return table, step_table.mistakes(results)
 
 
+def parallel_part(
+    device: torch.device, small: bool, budget: Budget, host: Path | None
+) -> tuple[str, list[str]]:
+    """Return the tables of shared steps as Markdown, and what is wrong in them."""
+    if host is None:
+        return "Shared steps need a ComfyUI: set COMFYUI to its folder.", []
+    import torch
+
+    from benchmarks.cpu.host import import_host
+
+    import_host(host, cpu=device.type == "cpu", threads=None)
+    from benchmarks.gpu import parallel, parallel_table
+    from benchmarks.gpu.measure import short_reason
+
+    scope = parallel.SMALL if small else parallel.Scope()
+    if device.type == "cpu":
+        scope = dataclasses.replace(scope, dtype=torch.float32)
+    try:
+        copies, results = parallel.measure(device, scope, budget)
+    except Exception as error:  # the model may not fit; the other parts are there all the same
+        return f"The model could not be built: {short_reason(error)}.", []
+    table = parallel_table.markdown(copies, results, scope, Host(host).version)
+    return table, parallel_table.mistakes(results)
+
+
 def publish(name: str, body: str, small: bool) -> None:
     """Write a real run down; print one in tiny sizes only, marked as such."""
     import torch
@@ -127,7 +159,7 @@ def publish(name: str, body: str, small: bool) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="tiny sizes, on any machine")
-    parser.add_argument("--only", choices=HALVES, help="one half of the benchmark")
+    parser.add_argument("--only", choices=(*HALVES, PARALLEL), help="one part of the benchmark")
     parser.add_argument(
         "--minutes", type=float, default=9.0, help="what would take longer is not run"
     )

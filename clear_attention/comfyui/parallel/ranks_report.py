@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ONE_IS_ENOUGH = (
-    "parallel: one device alone would be about as fast: the devices waited for each other in "
-    "{share:.0%} of the time. Larger pictures, a smaller radius or a faster link help; where one "
-    "device is slower, shares do."
+ONE_IS_AS_FAST = (
+    ". One device alone would be about as fast: the devices waited for each other in {share:.0%} "
+    "of the time. Larger pictures, a smaller radius or a faster link help; unlike devices need "
+    "other shares"
 )
 
 
@@ -31,8 +31,8 @@ class RankWork:
     busy: float
 
 
-def ranks_described(ranks: Sequence[RankWork], calls: int, *, columns: bool = False) -> list[str]:
-    """Return lines for people about a run, the last of them where one device would be as fast.
+def ranks_described(ranks: Sequence[RankWork], calls: int, *, columns: bool = False) -> str:
+    """Return a line for people about a run, which ends in a sentence where one would be as fast.
 
     Args:
         ranks: In their order.
@@ -44,12 +44,12 @@ def ranks_described(ranks: Sequence[RankWork], calls: int, *, columns: bool = Fa
     what = "columns" if columns else "rows"
     each = "; ".join(
         f"{rank.name} computed {rank.lines} of {total} {what} of tokens, received "
-        f"{rank.received / calls / 1e6:,.3g} MB and waited {1000 * rank.waited / calls:,.3g} ms"
+        f"{rank.received / calls / 1e6:,.2f} MB and waited {1000 * rank.waited / calls:,.1f} ms"
         for rank in ranks
     )
-    lines = [f"parallel, each of {calls} model calls took {step:.3g} s: {each}"]
+    line = f"parallel, each of {calls} model calls took {step:.3g} s: {each}"
     # One device would compute what all of them did, but for the text that each has.
-    if sum(rank.busy for rank in ranks) <= step * calls:
-        share = sum(r.waited for r in ranks) / sum(r.waited + r.busy for r in ranks)
-        lines.append(ONE_IS_ENOUGH.format(share=share))
-    return lines
+    if sum(rank.busy for rank in ranks) > step * calls:
+        return line
+    share = sum(r.waited for r in ranks) / sum(r.waited + r.busy for r in ranks)
+    return line + ONE_IS_AS_FAST.format(share=share)

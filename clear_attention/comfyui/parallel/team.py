@@ -188,8 +188,8 @@ class Team:
         self.measured = True
         self.shares = tuple(rank.lines / max(rank.busy, 1e-9) for rank in self.ranks)
 
-    def describe(self) -> list[str]:
-        """Return lines for people about what the ranks did."""
+    def describe(self) -> str:
+        """Return a line for people about what the ranks did."""
         work = [
             RankWork(str(rank.device), rank.lines, rank.received, rank.waited, rank.busy)
             for rank in self.ranks
