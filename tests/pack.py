@@ -23,6 +23,7 @@ NODES = (
     "CLEARControlNet",
     "CLEARUpscale",
     "CLEARLowMemory",
+    "CLEARParallel",
     "CLEARParallelDecode",
     "CLEARPlan",
     "CLEARWindowPreview",

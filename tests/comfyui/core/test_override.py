@@ -242,6 +242,7 @@ def test_nunchaku_models_are_refused_with_the_reason(folder, flux_model, nodes, 
         (nodes.CLEARAttention, (RADIUS,)),
         (nodes.CLEARLoader, ("clear_a_local.safetensors", 1.0, 4)),
         (nodes.CLEARLowMemory, (0,)),
+        (nodes.CLEARParallel, ("cpu,cpu",)),
         (nodes.CLEARHighRes, ()),
     ):
         with pytest.raises(ValueError, match="cannot be combined with nunchaku models: their"):

@@ -14,6 +14,7 @@ MODELS = {
     "positions": lambda nodes, model: nodes.CLEARHighRes(model, 10.0, False),
     "seamless": lambda nodes, model: nodes.CLEARSeamless(model),
     "low memory": lambda nodes, model: nodes.CLEARLowMemory(model, 64),
+    "parallel": lambda nodes, model: nodes.CLEARParallel(model, "cpu,cpu"),
     "min_tokens": lambda nodes, model: nodes.CLEARAttention(model, RADIUS, min_tokens=10**6),
     "dense blocks, but no window now": lambda nodes, model: nodes.CLEARAttention(
         model, RADIUS, dense_blocks="double 0", min_tokens=10**6

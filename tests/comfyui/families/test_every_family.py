@@ -175,6 +175,11 @@ def low_memory(kit):
     return sampled(kit, kit.node("CLEARLowMemory", model, 64)[0])
 
 
+def parallel(kit):
+    model = kit.node("CLEARAttention", kit.model, RADIUS)[0]
+    return sampled(kit, kit.node("CLEARParallel", model, "cpu,cpu")[0])
+
+
 def plan(kit):
     text, figure, model = kit.node(
         "CLEARPlan", kit.model, 160, 208, radius=RADIUS, text_tokens=24, steps=2
@@ -222,6 +227,7 @@ TRIES = {
     "CLEARControlNet": control_net,
     "CLEARUpscale": upscale,
     "CLEARLowMemory": low_memory,
+    "CLEARParallel": parallel,
     "CLEARPlan": plan,
     "CLEARWindowPreview": window_preview,
     "CLEARLocality": locality,
