@@ -13,6 +13,7 @@ from ..parallel.partition import Partition, share_out
 from ..window import Window
 from .attention import footprint_of_band
 from .cost import Rates, token_seconds
+from .cost import seconds as cost_seconds
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def shared_cost(
 ) -> SharedCost | None:
     """Work out what a call costs on several devices, None where the grid has too few lines.
 
-    Nothing that is received overlaps with what is computed.
+    Nothing that is received overlaps with what is computed, and several devices save no work.
 
     Args:
         network: The model's dimensions.
@@ -72,11 +73,13 @@ def shared_cost(
         return None
     ranks = range(partition.size)
     received = [received_in_call(network, job, partition, rank, itemsize) for rank in ranks]
-    seconds = [
+    taken = [
         rank_seconds(network, job, rates, partition, rank) + received[rank] / devices.link
         for rank in ranks
     ]
-    return SharedCost(max(seconds), max(received))
+    # On one device a backend may do at a rate of its own what ranks leave to fused attention.
+    least = cost_seconds(network, job, rates) / devices.count
+    return SharedCost(max(least, *taken), max(received))
 
 
 def received_in_call(

@@ -99,6 +99,15 @@ def test_each_pair_is_computed_once(radius):
     assert ranks == 3 * 32 * (5 + 12 * 8) ** 2  # three attentions, 32 values of the heads
 
 
+@given(NETWORKS, JOBS, st.integers(2, 4))
+def test_devices_are_never_more_times_faster_than_there_are(network, call, count):
+    # The text of ranks is attended to at the rate of parts, here nine times as fast.
+    rates = dataclasses.replace(RATES, full=9 * RATES.shared)
+    found = shared_cost(network, call, rates, on(count), 4)
+    if found is not None:
+        assert found.seconds >= seconds(network, call, rates) / count * (1 - 1e-9)
+
+
 def test_a_slow_link_costs_its_seconds():
     call = job(24, 24, 8, 3)
     fast, slow = (shared_cost(SMALL_FLUX, call, RATES, on(2, link), 4) for link in (1e15, 1e5))
