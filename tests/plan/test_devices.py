@@ -39,6 +39,11 @@ JOBS = st.builds(
 NETWORKS = st.sampled_from([SMALL_FLUX, SMALL_SD3])
 
 
+ATTENTION_ALONE = dict.fromkeys(
+    ("linear", "stream", "positions", "heads", "activation", "copy"), 0.0
+)
+
+
 def on(count, link=1e15, **more):
     return Devices(count, link, **more)
 
@@ -92,8 +97,7 @@ def test_all_ranks_together_repeat_the_text_and_the_positions_only(network, call
 @pytest.mark.parametrize("radius", [None, 40])
 def test_each_pair_is_computed_once(radius):
     """A window over the whole grid: all pairs, wherever the cuts lie."""
-    none = dict.fromkeys(("linear", "stream", "positions", "heads", "activation", "copy"), 0.0)
-    rates = dataclasses.replace(RATES, **none, full=1.0, shared=1.0, window=1.0)
+    rates = dataclasses.replace(RATES, **ATTENTION_ALONE, full=1.0, shared=1.0, window=1.0)
     call, partition = job(12, 8, 5, radius), share_out(12, 8, (1, 1, 1))
     ranks = sum(rank_seconds(SMALL_FLUX, call, rates, partition, rank) for rank in range(3))
     assert ranks == 3 * 32 * (5 + 12 * 8) ** 2  # three attentions, 32 values of the heads
@@ -102,7 +106,7 @@ def test_each_pair_is_computed_once(radius):
 @given(NETWORKS, JOBS, st.integers(2, 4))
 def test_devices_are_never_more_times_faster_than_there_are(network, call, count):
     # The text of ranks is attended to at the rate of parts, here nine times as fast.
-    rates = dataclasses.replace(RATES, full=9 * RATES.shared)
+    rates = dataclasses.replace(RATES, **ATTENTION_ALONE, full=9 * RATES.shared)
     found = shared_cost(network, call, rates, on(count), 4)
     if found is not None:
         assert found.seconds >= seconds(network, call, rates) / count * (1 - 1e-9)
