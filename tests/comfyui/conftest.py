@@ -14,11 +14,20 @@ from safetensors.torch import load_file
 
 from .chroma_fixtures import chroma_model
 from .controlnet_fixtures import make_control_net, residuals
-from .distil_fixtures import teacher
+from .distil_fixtures import short_generation, teacher
 from .flux2_fixtures import flux2_model, flux2_vae
 from .hosts import HOST, ROOT
 from .low_memory_fixtures import lengths
-from .pack_fixtures import clear_folder, node_classes, nodes, pack, product, run
+from .pack_fixtures import (
+    clear_folder,
+    models_of_other_tests,
+    node_classes,
+    nodes,
+    pack,
+    product,
+    run,
+    undrawn,
+)
 from .sampling_fixtures import controlled, lines, sample
 from .sd3_fixtures import sd3_clear, sd3_files, sd3_folders, sd3_model
 from .upscale_fixtures import demo, modules, stages, steps, upscale, upscaling

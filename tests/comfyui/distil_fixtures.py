@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,14 @@ def teacher(request: pytest.FixtureRequest) -> Callable[[str], Any]:
         return request.getfixturevalue(kind)(name)
 
     return make
+
+
+@pytest.fixture
+def short_generation(node_classes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data of a distillation that is painted in two steps, with one sample to validate with."""
+    module = sys.modules[node_classes["CLEARDistill"].__module__]
+    short = functools.partial(module.Generation, steps=2, held_out_samples=1)
+    monkeypatch.setattr(module, "Generation", short)
 
 
 def samples(name: str, count: int = 2, grid: int = 6) -> Samples:

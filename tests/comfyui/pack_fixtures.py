@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -28,7 +29,22 @@ def pack(host: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
+    gc.collect()
+    gc.freeze()  # as `pytest_collection_finish` does: the host's modules have come with the pack
     return module
+
+
+@pytest.fixture(autouse=True)
+def models_of_other_tests() -> Iterator[None]:
+    """Let the host forget models whose MODEL went with a test, while something holds their weights.
+
+    It would take each for a leak, and collect all garbage before it loads any other model.
+    """
+    yield
+    management = sys.modules.get("comfy.model_management")
+    if management is not None:
+        loaded = management.current_loaded_models
+        loaded[:] = [model for model in loaded if not model.is_dead()]
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +81,17 @@ def nodes(node_classes: dict[str, Any]) -> SimpleNamespace:
         return execute
 
     return SimpleNamespace(**{name: call(node) for name, node in node_classes.items()})
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures stay white, where what they show is not what is tested: drawing them takes longest.
+
+    Their curves are still made. `plan/`, `locality/` and `distill/` have tests of drawn ones.
+    """
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "draw", lambda figure, renderer: figure.patch.draw(renderer))
 
 
 @pytest.fixture

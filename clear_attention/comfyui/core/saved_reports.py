@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,8 +106,14 @@ def outermost(dynamic: DynamicPrompt, node_id: str) -> str:
     return node_id
 
 
-def upstream(prompt: Prompt, node_id: str) -> list[str]:
-    """List the nodes in front of a node and the node itself, inputs before what they go into."""
+def upstream(prompt: Prompt, node_id: str, known: Container[str] = ()) -> list[str]:
+    """List the nodes in front of a node and the node itself, inputs before what they go into.
+
+    Args:
+        prompt: As it was queued.
+        node_id: Of the node.
+        known: Nodes that are left out, with all that only they lead to.
+    """
     listed: dict[str, None] = {}
     waiting = [(node_id, False)]
     entered: set[str] = set()
@@ -115,7 +121,7 @@ def upstream(prompt: Prompt, node_id: str) -> list[str]:
         current, inputs_listed = waiting.pop()
         if inputs_listed:
             listed[current] = None
-        elif current in prompt and current not in entered:
+        elif current in prompt and current not in entered and current not in known:
             entered.add(current)
             waiting.append((current, True))
             links = (value[0] for value in _inputs(prompt, current).values() if _is_link(value))
@@ -133,18 +139,17 @@ def signature(prompt: Prompt, node_id: str, known: dict[str, str]) -> str:
         node_id: Of the node.
         known: Signatures of this prompt found so far; filled.
     """
-    for current in upstream(prompt, node_id):  # inputs first: no recursion in long chains
-        if current not in known:
-            node = prompt[current]
-            inputs = {
-                name: [known.get(value[0]), value[1]] if _is_link(value) else value
-                for name, value in _inputs(prompt, current).items()
-            }
-            kind = str(node.get("class_type"))
-            own = current if _counts_by_id(kind) else None
-            parts = [kind, own, node.get("is_changed"), inputs]
-            text = json.dumps(parts, sort_keys=True, default=repr)
-            known[current] = hashlib.sha256(text.encode()).hexdigest()
+    for current in upstream(prompt, node_id, known):  # inputs first: no recursion in long chains
+        node = prompt[current]
+        inputs = {
+            name: [known.get(value[0]), value[1]] if _is_link(value) else value
+            for name, value in _inputs(prompt, current).items()
+        }
+        kind = str(node.get("class_type"))
+        own = current if _counts_by_id(kind) else None
+        parts = [kind, own, node.get("is_changed"), inputs]
+        text = json.dumps(parts, sort_keys=True, default=repr)
+        known[current] = hashlib.sha256(text.encode()).hexdigest()
     return known.get(node_id, "")
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from .zoo_calls import Calls
+
+
+@pytest.fixture(autouse=True)
+def no_figure_is_drawn(undrawn: None) -> None:
+    """A family has a part in the numbers of a figure, none in drawing it."""
 
 
 @pytest.fixture
@@ -46,6 +53,26 @@ def recorded(
         return calls.seen
 
     return record
+
+
+@pytest.fixture
+def fused(
+    host: Path, zoo_model: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Any]:
+    """Models whose attention is PyTorch's, which is what the host takes on a GPU."""
+    import comfy.ldm.modules.attention
+
+    attend = comfy.ldm.modules.attention.attention_pytorch
+
+    def model(name: str) -> Any:
+        built = zoo_model(name)
+        for module in [one for key, one in sys.modules.items() if key.startswith("comfy.ldm.")]:
+            for function in ("optimized_attention", "optimized_attention_masked"):
+                if hasattr(module, function):
+                    monkeypatch.setattr(module, function, attend)
+        return built
+
+    return model
 
 
 @pytest.fixture

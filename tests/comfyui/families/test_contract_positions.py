@@ -100,22 +100,21 @@ def test_where_there_is_no_base_a_factor_is_refused_and_the_scale_works(name, zo
     assert not proportional.equal(sampled(model, noise, prompt))
 
 
-@pytest.mark.parametrize("node", ["CLEARHighRes", "CLEARSeamless"])
 @pytest.mark.parametrize("name", BY_IDS)
 def test_in_bfloat16_each_of_many_rows_has_the_position_that_it_has_in_float32(
-    name, node, zoo_model, zoo_embedder, nodes
+    name, fused, zoo_embedder, nodes
 ):
-    entry, model, host = ENTRIES[name], zoo_model(name), zoo_embedder(name)
+    entry, model, host = ENTRIES[name], fused(name), zoo_embedder(name)
     noise, prompt = latent(entry, rows=TALL, columns=1), conditioning(entry, 3)
     expected = recorded(host, lambda: sampled(model, noise, prompt))
-    model = nodes.CLEARHighRes(model, 1.0, False) if "High" in node else nodes.CLEARSeamless(model)
-    model.set_model_compute_dtype(torch.bfloat16)
-    found = recorded(host, lambda: sampled(model, noise, prompt))
-    assert len(found) == len(expected)
-    for (ids, rotations), (exact, right) in zip(found, expected, strict=True):
-        assert ids.double().equal(exact.double())
-        assert rotations.equal(right)
-    assert max(ids[0].unique(dim=0).shape[0] for ids, _ in found) >= TALL
+    for changed in (nodes.CLEARHighRes(model, 1.0, False), nodes.CLEARSeamless(model)):
+        changed.set_model_compute_dtype(torch.bfloat16)
+        found = recorded(host, lambda changed=changed: sampled(changed, noise, prompt))
+        assert len(found) == len(expected)
+        for (ids, rotations), (exact, right) in zip(found, expected, strict=True):
+            assert ids.double().equal(exact.double())
+            assert rotations.equal(right)
+        assert max(ids[0].unique(dim=0).shape[0] for ids, _ in found) >= TALL
 
 
 @pytest.mark.parametrize("name", BY_IDS)

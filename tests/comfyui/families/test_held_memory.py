@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 
@@ -21,24 +19,6 @@ KEPT = {"omnigen2": 0.7} if host_version() < (0, 19) else {}
 """Older hosts keep what these blocks need no more until the blocks end."""
 MOST = 1.3
 """Blocks are counted as the host writes the thriftiest and the most generous ones of a family."""
-
-
-@pytest.fixture
-def fused(host, zoo_model, monkeypatch):
-    """Models whose attention is PyTorch's, which is what the host takes on a GPU."""
-    import comfy.ldm.modules.attention
-
-    attend = comfy.ldm.modules.attention.attention_pytorch
-
-    def model(name):
-        built = zoo_model(name)
-        for module in [one for key, one in sys.modules.items() if key.startswith("comfy.ldm.")]:
-            for function in ("optimized_attention", "optimized_attention_masked"):
-                if hasattr(module, function):
-                    monkeypatch.setattr(module, function, attend)
-        return built
-
-    return model
 
 
 @pytest.mark.parametrize("slice_tokens", [None, SLICE], ids=["whole", "slices"])

@@ -231,7 +231,7 @@ class ZooCLIP(WordsCLIP):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_projection_of_a_student_learns_or_one_sentence_says_why_not(
-    name, zoo_model, facts, product, node_classes, files
+    name, zoo_model, facts, product, node_classes, files, short_generation
 ):
     entry, model = ENTRIES[name], zoo_model(name)
     table, size = facts(model)
