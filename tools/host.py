@@ -14,6 +14,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTS = ROOT / ".host"
+COMPILED = {
+    "PYTHONPYCACHEPREFIX": str(HOSTS / "pycache"),  # ComfyUI's own folder stays as it is
+    "PYTHONDONTWRITEBYTECODE": "",  # each start would compile all that it imports
+}
+"""Environment of processes that import ComfyUI: where they keep what Python compiled."""
 
 DEFAULT_VERSION = "0.3.75"
 # ComfyUI is not a package itself; this wheel carries a release of it, unmodified, as plain files.

@@ -24,12 +24,12 @@ import websocket
 
 from tools.answers import ServerError, parse_progress, refusal, succeeded, tail
 from tools.folders import furnish
-from tools.host import HOSTS, ROOT, find_host
+from tools.host import COMPILED, HOSTS, ROOT, find_host
 from tools.patience import Patience, slowdown_by_load
 
 PACKS = {"clear-attention": ROOT, "clear-attention-demo": ROOT / "demo" / "nodes"}
 ENVIRONMENT = {
-    "PYTHONPYCACHEPREFIX": str(HOSTS / "pycache"),  # ComfyUI's own folder stays as it is
+    **COMPILED,
     "PYTHONUTF8": "1",  # its log, on Windows too
     "HF_HUB_OFFLINE": "1",
 }

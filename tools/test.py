@@ -11,7 +11,7 @@ if __name__ == "__main__":
 
 from tools.checks import run_checks
 from tools.environment import reexec_in_venv
-from tools.host import ROOT
+from tools.host import COMPILED, ROOT
 
 # A test file keeps to one process, for its fixtures, and files start in the order of collection: by
 # itself, xdist starts those with the fewest tests last. A later `-n 0` wins: what --pdb needs.
@@ -39,6 +39,8 @@ def run_pytest(arguments: list[str]) -> int:
     os.chdir(ROOT)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are tiny: processes, not threads
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # more threads than cores would all spin
+    os.environ |= COMPILED
+    sys.pycache_prefix, sys.dont_write_bytecode = COMPILED["PYTHONPYCACHEPREFIX"], False
     hidden = {"", str(ROOT), str(ROOT / "tools")}
     sys.path[:] = [entry for entry in sys.path if entry not in hidden]
     return int(pytest.main([*PROCESSES, *arguments]))
