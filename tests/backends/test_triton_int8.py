@@ -60,8 +60,19 @@ def test_it_is_exact_for_rounded_queries_and_keys(name, shape):
     torch.testing.assert_close(lse.double(), moved, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
-@pytest.mark.parametrize("name", CASES)
+# Rows are rounded, and their dtype is gone, before the layout matters: each dtype in some layouts.
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("local", torch.float16),
+        ("no text", torch.float32),
+        ("pooled", torch.float16),
+        ("views of a fused layer", torch.float32),
+        ("heads that are filled up", torch.float32),
+        ("heads that are filled up", torch.float16),
+    ],
+    ids=str,
+)
 def test_its_error_is_that_of_eight_bits(name, dtype):
     case = CASES[name]
     q, k, v = case.tensors()
@@ -82,7 +93,7 @@ def test_rows_of_zeros_stay_readable():
 
 
 def test_float32_stays_float32_inside_autocast():
-    case = CASES["local"]
+    case = CASES["heads that are filled up"]
     expected = attend(case, *case.tensors())
     with torch.autocast("cpu", torch.bfloat16):
         found = attend(case, *case.tensors())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -131,8 +132,8 @@ class ComfyPage:
             self.page.evaluate(
                 "app.canvas.deselectAll(); app.canvas.selectNode(app.graph.nodes[0])"
             )
-            self.page.wait_for_timeout(500)
-            if button.count():
+            with contextlib.suppress(NotYet):
+                button.wait_for(state="attached", timeout=500)
                 break
         button.dispatch_event("click")  # 0.3.64 draws the button below its menu
         help_text = self.page.locator(HELP, has_text=heading).first
@@ -142,7 +143,7 @@ class ComfyPage:
     def fit_view(self) -> None:
         """Show the whole graph."""
         self.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        self.page.wait_for_timeout(1_000)  # it glides there
+        self.page.wait_for_timeout(500)  # it glides there, in 350
 
     def wait_for_script(self, script: str, what: str, seconds: float) -> None:
         """Wait until a script is true.

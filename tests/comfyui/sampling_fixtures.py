@@ -62,7 +62,11 @@ def stop_at_second(calls):
 
 
 def check_compilations(model, sample):
-    """Check that torch.compile starts no more after the second step, and changes no result."""
+    """Check that torch.compile starts no more after the second step, and changes no result.
+
+    Returns:
+        How many frames were compiled up to each step.
+    """
     from comfy_api.torch_helpers import set_torch_compile_wrapper
     from torch._dynamo.testing import CompileCounter
 
@@ -80,3 +84,4 @@ def check_compilations(model, sample):
     out = sample(model, steps=4, cfg=1.0)
     assert 0 < frames[0] <= frames[1] == frames[3]
     torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
+    return frames

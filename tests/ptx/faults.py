@@ -226,11 +226,12 @@ def main() -> None:
     """Plant all faults, one after the other."""
     parser = argparse.ArgumentParser(description="Plant faults into the PTX of the kernels.")
     parser.add_argument("--library", type=Path, help="a built interpreter; built if not given")
+    parser.add_argument("--cache", type=Path, help="folder that keeps what Triton compiles")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # its tensors are small: threads would only wait for each other
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(Library(arguments.library or build(Path(folder))), roles)
-        install(machine, Path(folder))
+        install(machine, arguments.cache or Path(folder))
         texts = of_grid(machine, TRIAL)
         for fault in FAULTS:
             versions = list(noticed(machine, fault, texts[fault.kernel]))

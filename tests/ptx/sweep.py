@@ -88,11 +88,12 @@ def main() -> int:
     parser.add_argument("--only", default="", help="trials whose name has this in it")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--library", type=Path, help="a built interpreter; built if not given")
+    parser.add_argument("--cache", type=Path, help="folder that keeps what Triton compiles")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # its tensors are small: threads would only wait for each other
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(Library(arguments.library or build(Path(folder))), roles)
-        install(machine, Path(folder))
+        install(machine, arguments.cache or Path(folder))
         wrong = 0
         for trial in trials(arguments):
             before = machine.compiled

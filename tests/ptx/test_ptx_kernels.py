@@ -35,12 +35,17 @@ def lines_of(script: str, *arguments: object) -> list[Found]:
 
 
 @pytest.fixture(scope="module")
-def printed(interpreter: Path) -> dict[str, list[Found]]:
-    """What the scripts print, which run side by side."""
+def printed(interpreter: Path, pytestconfig: pytest.Config) -> dict[str, list[Found]]:
+    """What the scripts print, which run side by side.
+
+    Triton finds again what it compiled for the tests before, if kernels and options are the same.
+    """
+    cache = getattr(pytestconfig, "cache", None)  # or it is switched off
+    kept = "--library", interpreter, *(("--cache", cache.mkdir("ptx")) if cache else ())
     calls = {"sweep.py": ("--json",), "faults.py": ()}
     with ThreadPoolExecutor(len(calls)) as pool:
         running = {
-            script: pool.submit(lines_of, script, "--library", interpreter, *options)
+            script: pool.submit(lines_of, script, *kept, *options)
             for script, options in calls.items()
         }
     return {script: lines.result() for script, lines in running.items()}

@@ -131,22 +131,35 @@ def test_torch_compile_is_not_started_anew_at_each_step(flux_model, nodes, sampl
     [("CLEARAttention", (RADIUS,)), ("CLEARHighRes", (10.0, True)), ("CLEARLowMemory", (64,))],
 )
 def test_a_model_compiled_as_one_graph_is_named_in_a_sentence(
-    node, inputs_of_node, flux_model, nodes, sample, monkeypatch
+    node, inputs_of_node, flux_model, nodes, sample, fused_flux
 ):
-    import comfy.ldm.flux.math
-    from comfy.ldm.modules.attention import attention_pytorch
+    model = in_one_graph(getattr(nodes, node)(flux_model("a"), *inputs_of_node))
+    with pytest.raises(RuntimeError, match=r"one graph\. Switch fullgraph off in the node"):
+        sample(model, steps=1, cfg=1.0)
+
+
+def test_a_model_of_the_host_alone_compiles_as_one_graph(flux_model, sample, fused_flux):
+    """Or the sentence would be said of models that do not compile anyway."""
+    sample(in_one_graph(flux_model("a")), steps=1, cfg=1.0)
+
+
+def in_one_graph(model):
+    """Return a clone that torch compiles without a break."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
-    # The host's other attention on a CPU asks for the free memory, which does not compile either.
+    model = model.clone()
+    torch._dynamo.reset()
+    set_torch_compile_wrapper(model=model, backend="eager", fullgraph=True)
+    return model
+
+
+@pytest.fixture
+def fused_flux(host, monkeypatch):
+    """FLUX with an attention that compiles: the host's other one asks for the free memory."""
+    import comfy.ldm.flux.math
+    from comfy.ldm.modules.attention import attention_pytorch
+
     monkeypatch.setattr(comfy.ldm.flux.math, "optimized_attention", attention_pytorch)
-    plain = flux_model("b").clone()
-    compiled = getattr(nodes, node)(flux_model("b"), *inputs_of_node).clone()
-    for model in (plain, compiled):
-        torch._dynamo.reset()
-        set_torch_compile_wrapper(model=model, backend="eager", fullgraph=True)
-    sample(plain, steps=1, cfg=1.0)
-    with pytest.raises(RuntimeError, match=r"one graph\. Switch fullgraph off in the node"):
-        sample(compiled, steps=1, cfg=1.0)
 
 
 def test_a_node_after_torch_compile_finds_the_model(flux_model, nodes, run):

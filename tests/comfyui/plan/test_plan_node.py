@@ -17,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..flux_runs import inputs
 from ..sd3_fixtures import TEXT_WIDTH
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TEXT = 40
 LONG = 512  # as the host makes each prompt of FLUX.2, at least
 SD3_NAMES = ("3-medium", "3.5-large", "3.5-medium", "one block")

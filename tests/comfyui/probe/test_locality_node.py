@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from ..flux_runs import inputs, with_override
 from ..sd3_fixtures import TEXT_WIDTH
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 BLOCKS = [("double", 0), ("double", 1), ("single", 0), ("single", 1), ("single", 2)]
 TEXT, ROWS, COLUMNS = 40, 12, 9
 

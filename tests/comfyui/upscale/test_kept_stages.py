@@ -9,15 +9,15 @@ from ..upscale_fixtures import noisy, ran
 
 
 def test_a_changed_last_stage_is_the_only_one_that_runs_again(upscale, stages, upscaling, caplog):
-    image = noisy(64, 64)
-    upscale(image, 256, denoise="0.5, 0.5")
+    image = noisy(32, 32)
+    upscale(image, 128, denoise="0.5, 0.5")
     assert ran(upscaling()) == ([1, 2], [])
     caplog.clear()
-    changed, latent = upscale(image, 256, denoise="0.5, 0.75")
+    changed, latent = upscale(image, 128, denoise="0.5, 0.75")
     assert ran(upscaling()) == ([2], [1])
     stages._stages.clear()
     caplog.clear()
-    again, latent_again = upscale(image, 256, denoise="0.5, 0.75")
+    again, latent_again = upscale(image, 128, denoise="0.5, 0.75")
     assert ran(upscaling()) == ([1, 2], [])
     assert torch.equal(changed, again)
     assert torch.equal(latent["samples"], latent_again["samples"])
@@ -28,7 +28,7 @@ def test_a_changed_last_stage_is_the_only_one_that_runs_again(upscale, stages, u
     [
         dict(seed=4), dict(cfg=2.0), dict(steps=5), dict(scheduler="beta"), dict(denoise="0.75"),
         dict(sampler_name="heun"), dict(guidance_strength=0.5), dict(vae_tile=128),
-        dict(trained_size=64), "image", "model", "positive", "negative", "vae", "prompt's numbers",
+        dict(trained_size=32), "image", "model", "positive", "negative", "vae", "prompt's numbers",
     ],
     ids=str,
 )  # fmt: skip
@@ -37,10 +37,10 @@ def test_whatever_a_stage_depends_on_makes_it_run_again(
 ):  # fmt: skip
     import copy
 
-    image = noisy(64, 64)
-    upscale(image, 128)
+    image = noisy(32, 32)
+    upscale(image, 64)
     caplog.clear()
-    upscale(image.clone(), 128)
+    upscale(image.clone(), 64)
     assert ran(upscaling()) == ([], [1]), "an equal picture is the same"
     caplog.clear()
     other = {
@@ -52,7 +52,7 @@ def test_whatever_a_stage_depends_on_makes_it_run_again(
         "prompt's numbers": dict(positive=[[demo.prompt[0][0] * 1.001, demo.prompt[0][1]]]),
     }
     changes = other[change] if isinstance(change, str) else change
-    upscale(**{"image": image, "size": 128, **changes})
+    upscale(**{"image": image, "size": 64, **changes})
     assert ran(upscaling()) == ([1], [])
 
 
@@ -106,21 +106,21 @@ def test_an_interruption_keeps_the_finished_stages_and_says_how_to_get_them(
         if value == 12:  # within the second stage
             management.interrupt_current_processing()
 
-    image = noisy(64, 64)
+    image = noisy(32, 32)
     with monkeypatch.context() as patch:
         patch.setattr(comfy.utils.ProgressBar, "update_absolute", stop)
         with pytest.raises(management.InterruptProcessingException):
-            upscale(image, 256)
+            upscale(image, 128)
     assert upscaling()[-1] == (
-        "stopped: queue again to go on; size 128 gives the last finished stage at once"
+        "stopped: queue again to go on; size 64 gives the last finished stage at once"
     )
     assert len(stages) == 1
     caplog.clear()
-    last, _ = upscale(image, 128)
+    last, _ = upscale(image, 64)
     assert ran(upscaling()) == ([], [1])
     caplog.clear()
-    resumed, _ = upscale(image, 256)
+    resumed, _ = upscale(image, 128)
     assert ran(upscaling()) == ([2], [1])
     stages._stages.clear()
-    assert torch.equal(upscale(image, 256)[0], resumed)
-    assert torch.equal(upscale(image, 128)[0], last)
+    assert torch.equal(upscale(image, 128)[0], resumed)
+    assert torch.equal(upscale(image, 64)[0], last)

@@ -11,17 +11,17 @@ from ..upscale_fixtures import noisy
 
 
 def test_one_progress_bar_moves_over_all_stages_and_tiles(upscale, steps):
-    upscale(noisy(64, 64), 256, vae_tile=128, denoise="0.5, 0.5")
+    upscale(noisy(32, 32), 128, vae_tile=128, denoise="0.5, 0.5")
     # Two steps and a move each for encoding and decoding; the second stage counts fourfold.
     assert [value for value, _ in steps] == [1, 2, 3, 4, 8, 12, 16, 20]
     assert {total for _, total in steps} == {20}
 
 
 def test_kept_stages_count_as_done(upscale, steps):
-    image = noisy(64, 64)
-    upscale(image, 128)
+    image = noisy(32, 32)
+    upscale(image, 64)
     steps.clear()
-    upscale(image, 256)
+    upscale(image, 128)
     assert [value for value, _ in steps] == [4, 8, 12, 16, 20]
 
 

@@ -14,9 +14,9 @@ from ..upscale_fixtures import noisy, resized, run_node
 
 
 def test_without_noise_the_result_is_the_resized_picture_exactly(upscale, vae):
-    image = noisy(96, 128)
-    result, latent = upscale(image, 512, denoise="0")
-    assert torch.equal(result, resized(resized(image, 256, 192), 512, 384))
+    image = noisy(48, 64)
+    result, latent = upscale(image, 256, denoise="0")
+    assert torch.equal(result, resized(resized(image, 128, 96), 256, 192))
     with torch.inference_mode():
         assert torch.equal(latent["samples"], vae.encode(result))
 
@@ -25,10 +25,10 @@ def test_without_noise_the_result_is_the_resized_picture_exactly(upscale, vae):
 def test_without_guidance_it_is_the_hosts_ksampler_advanced(upscale, demo, vae, sampler):
     from nodes import common_ksampler
 
-    image = noisy(128, 96)
-    painted, latent = upscale(image, 256, denoise="0.7", steps=5, cfg=1.5, sampler_name=sampler)
+    image = noisy(64, 48)
+    painted, latent = upscale(image, 128, denoise="0.7", steps=5, cfg=1.5, sampler_name=sampler)
     with torch.inference_mode():
-        enlarged = {"samples": vae.encode(resized(image, 192, 256))}
+        enlarged = {"samples": vae.encode(resized(image, 96, 128))}
         arguments = (3, 5, 1.5, sampler, "simple", demo.prompt, demo.prompt, enlarged)
         (expected,) = common_ksampler(
             demo.model, *arguments, start_step=1, last_step=10000, force_full_denoise=True
@@ -61,16 +61,16 @@ def test_without_guidance_it_is_sampler_custom_on_the_last_sigmas(upscale, demo,
 def test_a_stage_beyond_the_trained_size_is_as_behind_clear_high_resolution(
     upscale, demo, nodes, stages
 ):
-    image = noisy(128, 128)
-    alone, _ = upscale(image, 256, trained_size=128)
+    image = noisy(64, 64)
+    alone, _ = upscale(image, 128, trained_size=64)
     high = nodes.CLEARHighRes(demo.model, 10.0, False)
-    behind, _ = upscale(image, 256, model=high)
-    plain, _ = upscale(image, 256)
+    behind, _ = upscale(image, 128, model=high)
+    plain, _ = upscale(image, 128)
     assert torch.equal(alone, behind)
     assert not torch.equal(alone, plain)
     # The node sets both itself, whatever stands in front of it.
-    assert torch.equal(upscale(image, 256, trained_size=128, model=high)[0], alone)
-    assert torch.equal(upscale(image, 256, trained_size=256, model=high)[0], plain)
+    assert torch.equal(upscale(image, 128, trained_size=64, model=high)[0], alone)
+    assert torch.equal(upscale(image, 128, trained_size=128, model=high)[0], plain)
 
 
 def test_the_model_is_left_as_it_was(upscale, demo, stages):
@@ -119,10 +119,10 @@ def test_sides_are_rounded_with_a_word(upscale, upscaling):
 
 
 def test_areas_grow_with_the_picture(modules, upscale, demo):
-    area = [[demo.prompt[0][0], {**demo.prompt[0][1], "area": (4, 8, 4, 0), "strength": 0.5}]]
-    ((_, share),) = modules.cascade.areas_as_shares(area, 8, 16)
+    area = [[demo.prompt[0][0], {**demo.prompt[0][1], "area": (2, 4, 2, 0), "strength": 0.5}]]
+    ((_, share),) = modules.cascade.areas_as_shares(area, 4, 8)
     assert share["area"] == ("percentage", 0.5, 0.5, 0.5, 0)
-    assert area[0][1]["area"] == (4, 8, 4, 0)
+    assert area[0][1]["area"] == (2, 4, 2, 0)
     assert modules.cascade.areas_as_shares([[None, share]], 1, 1)[0][1]["area"] == share["area"]
 
     areas = []
@@ -134,8 +134,8 @@ def test_areas_grow_with_the_picture(modules, upscale, demo):
     model = demo.model.clone()
     model.set_model_sampler_post_cfg_function(watch)
     once = dict(steps=1, denoise="1", cfg=1.0)
-    upscale(noisy(64, 128), 512, model=model, positive=demo.prompt + area, **once)
-    assert areas == [(8, 16, 8, 0), (16, 32, 16, 0)]
+    upscale(noisy(32, 64), 256, model=model, positive=demo.prompt + area, **once)
+    assert areas == [(4, 8, 4, 0), (8, 16, 8, 0)]
 
 
 def test_masks_and_controlnets_pass_to_the_hosts_own_scaling(upscale, demo):
@@ -148,16 +148,16 @@ def test_masks_and_controlnets_pass_to_the_hosts_own_scaling(upscale, demo):
         def get_control(self, x_noisy, *_):
             asked.append(tuple(x_noisy.shape[-2:]))
 
-    image = noisy(64, 64)
-    plain, _ = upscale(image, 256)
-    left = torch.zeros(1, 64, 64)
-    left[..., :32] = 1
+    image = noisy(32, 32)
+    plain, _ = upscale(image, 128)
+    left = torch.zeros(1, 32, 32)
+    left[..., :16] = 1
     text, extra = demo.prompt[0]
     masked = [[text, {**extra, "mask": left, "mask_strength": 1.0, "set_area_to_bounds": False}]]
     other = [[text.flip(1), {**extra, "mask": 1 - left, "mask_strength": 1.0}]]
     guided = [[context, {**entry, "control": Net()}] for context, entry in masked + other]
-    painted, _ = upscale(image, 256, positive=guided)
-    assert set(asked) == {(16, 16), (32, 32)}
+    painted, _ = upscale(image, 128, positive=guided)
+    assert set(asked) == {(8, 8), (16, 16)}
     assert not torch.equal(painted, plain)
 
 

@@ -96,9 +96,11 @@ def test_the_end_fades_wholly_into_what_lies_before_the_beginning(decode, monkey
     assert (column[-fade - 1 :].diff() < 0).all()
 
 
-def test_small_tiles_give_the_same_picture(decode):
-    samples = latent(6, 20)
-    assert (decode(samples, tile_size=256) - decode(samples)).abs().mean() < 0.01
+@pytest.mark.parametrize(("direction", "size"), [("horizontal", (6, 20)), ("vertical", (20, 6))])
+def test_small_tiles_give_the_same_picture(direction, size, decode):
+    samples = latent(*size)
+    tiled = decode(samples, direction, tile_size=256)
+    assert (tiled - decode(samples, direction)).abs().mean() < 0.01
 
 
 def test_videos_are_refused(decode):
