@@ -131,11 +131,12 @@ def test_the_schedule_is_that_of_the_model_s_sampling(flux_model, nodes, run):
 
 
 @pytest.mark.parametrize(
-    ("key", "order"), [("diffusion_model", "before"), ("diffusion_model.single_blocks.1", "after")]
+    ("name", "key", "order"),
+    [("a", "diffusion_model", "before"), ("b", "diffusion_model.single_blocks.1", "after")],
 )
-def test_a_compiled_model_gives_the_same_picture(key, order, flux_model, nodes):
+def test_a_compiled_model_gives_the_same_picture(name, key, order, flux_model, nodes):
     """The whole model or some blocks, as this host's node and others do it."""
-    base = flux_model("b")
+    base = flux_model(name)
     window = nodes.CLEARAttention(base, RADIUS)
     first = order == "before"
     model = nodes.CLEARAttention(compiled(base, key), RADIUS) if first else compiled(window, key)

@@ -13,13 +13,13 @@ def test_a_compiled_model_gives_the_same_picture_and_compiles_no_more_after_the_
     zoo_model, nodes, reports
 ):
     """Dense at first, then local: the graph of the one is none for the other."""
-    entry = ENTRIES["z_image"]
+    entry = ENTRIES["qwen_image"]
 
     def run(model, steps, cfg):
         return sampled(model, latent(entry), conditioning(entry, 5), steps=steps)
 
     window = nodes.CLEARAttention(
-        zoo_model("z_image"), RADIUS, start_percent=0.05, dense_blocks="joint 1"
+        zoo_model("qwen_image"), RADIUS, start_percent=0.05, dense_blocks="joint 1"
     )
     frames = check_compilations(window, run)
     assert frames[0] < frames[1]
