@@ -75,7 +75,9 @@ def test_a_mistake_is_one_sentence_on_the_node(server, cascade):
     from tools.server import ServerError
 
     prompt, inputs = cascade
-    inputs["size"] = 32
+    (load,) = [node["inputs"] for node in prompt.values() if node["class_type"] == "LoadImage"]
+    load["image"] = "example.png"
+    inputs["size"] = 64
     with pytest.raises(ServerError) as error:
         server.run(prompt)
     sentence = str(error.value).splitlines()[0]
