@@ -14,6 +14,6 @@ def enter(host: Path) -> None:
     sys.path[:] = [str(host), *(entry for entry in sys.path if entry not in hidden), str(ROOT)]
     import torch
 
-    from clear_attention.comfyui.distill import headless
+    from clear_attention.comfyui import headless
 
     headless.prepare(cpu=not torch.cuda.is_available())

@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .config import ConfigError
+from ..host_folder import PACK, put_host_first
 from .config_file import read
-
-PACK = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,17 +38,10 @@ def open_host(folder: Path, base_directory: Path | None, cpu: bool) -> Any:
         cpu: Run on the CPU.
 
     Raises:
-        ConfigError: There is no ComfyUI.
+        ValueError: There is no ComfyUI.
     """
-    if not (folder / "comfy").is_dir():
-        raise ConfigError(
-            f"{folder} is no ComfyUI: name its folder with --comfyui or the setting comfyui."
-        )
-    # The pack has a `nodes` of its own, which must not hide the host's.
-    hidden = {PACK, Path.cwd()}
-    rest = [entry for entry in sys.path if Path(entry).resolve() not in hidden]
-    sys.path[:] = [str(folder), *rest, str(PACK)]
-    launch = importlib.import_module("clear_attention.comfyui.distill.headless")
+    put_host_first(folder)
+    launch = importlib.import_module("clear_attention.comfyui.headless")
     launch.prepare(cpu, base_directory)
     return importlib.import_module("clear_attention.comfyui.distill.command")
 

@@ -17,7 +17,7 @@ from ...distill.config import ConfigError, RunConfig
 from ...distill.config_file import read_prompts
 from ...distill.workers.processes import leave, make_accelerator
 from ..core.pictures import contact_sheet, save_picture
-from .headless import load_nodes, run_node
+from ..headless import load_nodes, run_node
 from .run import distil
 from .watcher import Watcher
 

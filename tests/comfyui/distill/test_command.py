@@ -38,7 +38,7 @@ def test_prompts_that_are_not_there_are_refused(command, tmp_path):
 
 
 def test_a_loader_that_the_host_does_not_have_is_refused(pack, product):
-    headless = product("comfyui.distill.headless")
+    headless = product("comfyui.headless")
     with pytest.raises(ValueError, match="must be one that ComfyUI has, got 'Nothing'"):
         headless.run_node({"node": "Nothing"})
 
