@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .attention import CLEARAttention
+from .cluster import CLEARCluster
 from .controlnet import CLEARControlNet
 from .distill import CLEARDistill
 from .extract_lora import CLEARExtractLoRA
@@ -33,6 +34,7 @@ class CLEARExtension(ComfyExtension):
             CLEARLowMemory,
             CLEARParallel,
             CLEARParallelDecode,
+            CLEARCluster,
             CLEARPlan,
             CLEARWindowPreview,
             CLEARLocality,

@@ -25,6 +25,7 @@ NODES = (
     "CLEARLowMemory",
     "CLEARParallel",
     "CLEARParallelDecode",
+    "CLEARCluster",
     "CLEARPlan",
     "CLEARWindowPreview",
     "CLEARLocality",

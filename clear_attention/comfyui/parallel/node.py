@@ -83,7 +83,7 @@ def with_parallel(
                 kind, PARALLEL_KEY, wrapper, model.model_options, is_model_options=True
             )
             if kind != WrappersMP.OUTER_SAMPLE:
-                _put_first(options["wrappers"][kind])
+                put_first(model, kind, PARALLEL_KEY)
     options[PARALLEL_KEY] = Parallel(devices, shares)
     return model
 
@@ -94,9 +94,16 @@ def devices_of(model: ModelPatcher) -> int:
     return 1 if asked is None else len(asked.devices)
 
 
-def _put_first(wrappers: dict[str, Any]) -> None:
-    """Put our wrapper around all others: each rank runs these."""
-    others = {key: wrappers.pop(key) for key in list(wrappers) if key != PARALLEL_KEY}
+def put_first(model: ModelPatcher, kind: str, key: str) -> None:
+    """Put a wrapper around all others of its kind: each rank runs these.
+
+    Args:
+        model: Changed.
+        kind: Of the host's wrappers.
+        key: Of the wrapper.
+    """
+    wrappers = model.model_options["transformer_options"]["wrappers"][kind]
+    others = {name: wrappers.pop(name) for name in list(wrappers) if name != key}
     wrappers.update(others)
 
 

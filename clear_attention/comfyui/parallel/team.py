@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,7 +128,8 @@ class Team:
             follow_hooks(rank.model, original)
 
         def run(rank: Rank, seat: Seat) -> Tensor:
-            return _model_call(executor, family, geometry, rank, seat, arguments)
+            given = arguments.of(rank, seat)
+            return model_call(executor, family, geometry, rank.model, seat, given)
 
         out = self.together(partition, run)[0]
         self.calls += 1
@@ -210,21 +211,31 @@ class _Errors:
                 self.first = error
 
 
-def _model_call(
+def model_call(
     executor: Any,
     family: HostFamily,
     geometry: Geometry,
-    rank: Rank,
+    model: ModelPatcher,
     seat: Seat,
-    arguments: CallArguments,
+    arguments: tuple[Sequence[Any], Mapping[str, Any]],
 ) -> Tensor:
-    model: Any = rank.model.model
-    positional, named = arguments.of(rank, seat)
+    """Compute a rank's part of a model call; rank 0 returns the whole.
+
+    Args:
+        executor: Of the host, at our wrapper: those behind it run on every rank.
+        family: Of the model.
+        geometry: Of the call.
+        model: Of the rank.
+        seat: Of the rank.
+        arguments: Positional and named ones, with the seat in the transformer_options.
+    """
+    network: Any = model.model
+    positional, named = arguments
     following = WrapperExecutor.new_class_executor(
-        model._apply_model, model, executor.wrappers, executor.idx + 1
+        network._apply_model, network, executor.wrappers, executor.idx + 1
     )
     assert family.cut is not None
-    with tokens_cut(family.cut, family, model.diffusion_model, geometry, seat):
+    with tokens_cut(family.cut, family, network.diffusion_model, geometry, seat):
         return following.execute(*positional, **named)
 
 

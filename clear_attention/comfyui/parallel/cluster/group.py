@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,18 +12,20 @@ CONNECT = datetime.timedelta(seconds=60)
 
 GLOO, NCCL = "gloo", "nccl"
 
+c10d: Any = dist  # torch does not say what these classes take
 
-def open_store(address: str, size: int) -> dist.TCPStore:
+
+def open_store(address: str, size: int) -> Any:
     """Open the place where ranks find each other; its port is free on this machine.
 
     Args:
         address: Of this machine, as others reach it.
         size: Number of ranks.
     """
-    return dist.TCPStore(address, 0, size, True, timeout=CONNECT, wait_for_workers=False)
+    return c10d.TCPStore(address, 0, size, True, timeout=CONNECT, wait_for_workers=False)
 
 
-def join_store(address: str, port: int, size: int) -> dist.TCPStore:
+def join_store(address: str, port: int, size: int) -> Any:
     """Connect to the store of another process.
 
     Args:
@@ -30,11 +33,11 @@ def join_store(address: str, port: int, size: int) -> dist.TCPStore:
         port: Of the store.
         size: Number of ranks.
     """
-    return dist.TCPStore(address, port, size, False, timeout=CONNECT, wait_for_workers=False)
+    return c10d.TCPStore(address, port, size, False, timeout=CONNECT, wait_for_workers=False)
 
 
 def join_group(
-    store: dist.Store, name: str, rank: int, size: int, *, backend: str, address: str
+    store: Any, name: str, rank: int, size: int, *, backend: str, address: str
 ) -> dist.ProcessGroup:
     """Join a group; returns once all ranks have.
 
@@ -51,13 +54,13 @@ def join_group(
     Raises:
         RuntimeError: Not all have joined in time.
     """
-    place = dist.PrefixStore(name, store)
+    place = c10d.PrefixStore(name, store)
     if backend == NCCL:
-        return dist.ProcessGroupNCCL(place, rank, size, dist.ProcessGroupNCCL.Options())  # pyright: ignore
-    options = dist.ProcessGroupGloo._Options()  # pyright: ignore
+        return c10d.ProcessGroupNCCL(place, rank, size, c10d.ProcessGroupNCCL.Options())
+    options = c10d.ProcessGroupGloo._Options()
     options._timeout = CONNECT
-    options._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
-    return dist.ProcessGroupGloo(place, rank, size, options)  # pyright: ignore
+    options._devices = [c10d.ProcessGroupGloo.create_device(hostname=address)]
+    return c10d.ProcessGroupGloo(place, rank, size, options)
 
 
 def backend_for(cards: list[str]) -> str:

@@ -13,9 +13,9 @@ from typing import Any
 
 import folder_paths
 import torch
+from comfyui_version import __version__ as HOST_VERSION
 
 from ....host_folder import PACK
-from ...core.host import HOST_VERSION
 from .prompt import Prompt, is_link
 
 HEAD = 2**20

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import importlib
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,20 +24,22 @@ from ....parallel.attention import Seat
 from ....parallel.group import GroupTransport
 from ....parallel.partition import Partition
 from ....parallel.transport import Aborted
-from ...core.calls.model_call import geometry_of_call
+from ...core.calls.model_call import SEAT_KEY, geometry_of_call
 from ...core.calls.part import PICTURE_KEY
-from ...core.patch import nothing_kept, settings_of
+from ...core.patch import SETTINGS_KEY, nothing_kept, settings_of
 from ...families import require_family
+from ..cut import moved
 from ..devices import name_of
 from ..node import band_shape
-from ..team import CallArguments, Rank, model_call
+from ..team import model_call
 from .group import card_of, join_group, join_store
 from .inventory import Inventory, inventory
+from .members import CONSEQUENCE
 from .prompt import Prompt
 from .replay import Replay
 from .traits import Traits, traits
 
-MEMORY, INTERRUPTED, ABORTED, OTHER = "memory", "interrupted", "aborted", "other"
+MEMORY, INTERRUPTED, ABORTED, OTHER = "memory", "interrupted", CONSEQUENCE, "other"
 """Kinds of errors that a session treats each in its own way."""
 
 
@@ -49,13 +53,14 @@ class Worker:
         self._options: dict[str, Any] = {}
         self._run = contextlib.ExitStack()
         self._group: dist.ProcessGroup | None = None
-        self._store: dist.Store | None = None
+        self._store: Any = None
         self._transport: GroupTransport | None = None
 
     def about(self) -> dict[str, Any]:
         """Return who this is."""
         return {
             "machine": socket.gethostname(),
+            "address": str(importlib.import_module("ray").util.get_node_ip_address()),
             "process": os.getpid(),
             "device": str(self.device),
             "kind": name_of(self.device),
@@ -79,23 +84,21 @@ class Worker:
             self._model = self._replay.model(prompt, node_id)
             return traits(self._model)
 
-    def join(self, address: str, port: int, own: str, name: str, place: Sequence[Any]) -> None:
+    def join(self, address: str, port: int, name: str, place: Sequence[Any]) -> None:
         """Join the session's group.
 
         Args:
             address: Of the machine that samples.
             port: Of its store.
-            own: Address of this machine.
             name: Of the group.
             place: Rank, size and backend.
         """
-        self._drop_group()
+        self._group = None
         rank, size, backend = place
+        own = self.about()["address"]
         with self._modes():
             self._store = self._store or join_store(address, port, size)
-            self._group = join_group(
-                self._store, name, rank, size, backend=backend, address=own
-            )
+            self._group = join_group(self._store, name, rank, size, backend=backend, address=own)
 
     def begin(self, shape: Sequence[int], shares: Sequence[float]) -> None:
         """Load the model onto the device for a sampling run.
@@ -124,11 +127,12 @@ class Worker:
         with self._modes():
             self._run.close()
 
-    def call(self, message: Mapping[str, Any]) -> dict[str, Any]:
+    def call(self, message: Mapping[str, Any], residuals: Any) -> dict[str, Any]:
         """Compute this rank's part of a model call, and return what it took.
 
         Args:
-            message: ``partition``, ``tensors``, ``control``, ``options`` and ``others``.
+            message: ``partition``, ``tensors``, ``options`` and ``others``.
+            residuals: Of ControlNets, for this rank's rows.
         """
         assert self._model is not None and self._group is not None
         partition = Partition(**message["partition"])
@@ -136,12 +140,12 @@ class Worker:
         begun = time.perf_counter()
         try:
             with self._modes():
-                self._compute(message, Seat(partition, transport))
+                self._compute(message, residuals, Seat(partition, transport))
                 if self.device.type == "cuda":
                     torch.cuda.synchronize(self.device)
         except BaseException as error:
             transport.abort(error)
-            self._drop_group()
+            self._group = None
             raise
         finally:
             self._transport = None
@@ -153,20 +157,21 @@ class Worker:
             "busy": taken - transport.waited,
         }
 
-    def _compute(self, message: Mapping[str, Any], seat: Seat) -> None:
+    def _compute(self, message: Mapping[str, Any], residuals: Any, seat: Seat) -> None:
         assert self._model is not None
         model: Any = self._model.model
         family = require_family(self._model)
-        options = {**self._options, **message["options"]}
-        arguments = CallArguments(
-            tuple(message["tensors"]), message["control"], options, message["others"]
-        )
-        rank = Rank(self._model, self.device)
-        x, context = message["tensors"][0], message["tensors"][3]
-        geometry = geometry_of_call(family, model.diffusion_model, x, message["others"], context)
-        wrappers = get_all_wrappers(WrappersMP.APPLY_MODEL, options)
-        around = SimpleNamespace(wrappers=wrappers, idx=-1)
-        model_call(around, family, geometry, rank, seat, arguments)
+        options = {**self._options, **message["options"], SEAT_KEY: seat}
+        if SETTINGS_KEY in options:
+            # What follows a run is the business of the machine that samples.
+            options[SETTINGS_KEY] = dataclasses.replace(options[SETTINGS_KEY], observers=())
+        x, _, _, context = message["tensors"]
+        others = message["others"]
+        geometry = geometry_of_call(family, model.diffusion_model, x, others, context)
+        around = SimpleNamespace(wrappers=get_all_wrappers(WrappersMP.APPLY_MODEL, options), idx=-1)
+        positional = moved([*message["tensors"], residuals, options], self.device)
+        given = (positional, moved(others, self.device))
+        model_call(around, family, geometry, self._model, seat, given)
 
     def abort(self) -> None:
         """Make a call that runs in another thread fail, and the making of a MODEL stop."""
@@ -182,11 +187,8 @@ class Worker:
             return INTERRUPTED
         return ABORTED if isinstance(error, Aborted) else OTHER
 
-    def _drop_group(self) -> None:
-        self._group = None
-
     @contextlib.contextmanager
-    def _modes(self) -> Any:
+    def _modes(self) -> Generator[None]:
         """Set what is each thread's own: Ray serves every call by another one."""
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
