@@ -26,7 +26,7 @@ from ....parallel.partition import Partition
 from ....parallel.transport import Aborted
 from ...core.calls.model_call import SEAT_KEY, geometry_of_call
 from ...core.calls.part import PICTURE_KEY
-from ...core.patch import SETTINGS_KEY, nothing_kept, settings_of
+from ...core.patch import SETTINGS_KEY, nothing_kept, settings_of, with_settings
 from ...families import require_family
 from ..cut import moved
 from ..devices import name_of
@@ -81,7 +81,8 @@ class Worker:
         self.end()
         self._model = None
         with self._modes():
-            self._model = self._replay.model(prompt, node_id)
+            made = self._replay.model(prompt, node_id)
+            self._model = with_settings(made, node_id=node_id)  # as our node does
             return traits(self._model)
 
     def join(self, address: str, port: int, name: str, place: Sequence[Any]) -> None:
