@@ -11,8 +11,8 @@ import comfy.model_management
 import torch
 import torch.distributed as dist
 
+from ....parallel.process_group import backend_for, card_of, join_group, open_store
 from .connection import Connection
-from .group import backend_for, card_of, join_group, open_store
 from .inventory import differences, inventory
 from .members import LostWorker, Member, gathered, start_members
 from .prompt import Prompt

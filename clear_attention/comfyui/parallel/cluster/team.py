@@ -155,11 +155,10 @@ class ClusterTeam:
         session.settle(references)
         if not isinstance(error, (Aborted, LostWorker, FailedWorker)):
             return error
-        first = transport.error
-        if isinstance(first, comfy.model_management.InterruptProcessingException):
+        if isinstance(transport.error, comfy.model_management.InterruptProcessingException):
             # The flag is still there: who waited for it has only read it.
             comfy.model_management.interrupt_current_processing(False)
-            return first
+            return comfy.model_management.InterruptProcessingException()
         return self._first_error(error, references, partition)
 
     def _first_error(

@@ -23,6 +23,7 @@ from comfy.patcher_extension import WrappersMP, get_all_wrappers
 from ....parallel.attention import Seat
 from ....parallel.group import GroupTransport
 from ....parallel.partition import Partition
+from ....parallel.process_group import card_of, join_group, join_store
 from ....parallel.transport import Aborted
 from ...core.calls.model_call import SEAT_KEY, geometry_of_call
 from ...core.calls.part import PICTURE_KEY
@@ -32,7 +33,6 @@ from ..cut import moved
 from ..devices import name_of
 from ..node import band_shape
 from ..team import model_call
-from .group import card_of, join_group, join_store
 from .inventory import Inventory, inventory
 from .members import CONSEQUENCE
 from .prompt import Prompt
