@@ -48,7 +48,8 @@ class GlobalParts:
 
     def __init__(self, own: Own, extra: tuple[Tensor, Tensor, Tensor], scale: float) -> None:
         self._own = own
-        part = self._part(extra, scale)
+        # Dense, as it arrives elsewhere: the bits of a merge depend on how its elements lie.
+        part = Part(*(x.contiguous() for x in self._part(extra, scale)))
         seat = own.seat
         sent = {rank: [*self._rows(part, rank)] for rank in seat.others}
         self._mine = self._rows(part, seat.rank)
