@@ -189,7 +189,7 @@ class _Current:
 
     def __init__(self) -> None:
         self._asked: tuple[str, int, torch.device] | None = None
-        self._session: Session | None = None
+        self.session: Session | None = None
         self._connection: Connection | None = None
 
     def of(self, address: str, gpus: int, device: torch.device) -> Session:
@@ -204,9 +204,9 @@ class _Current:
             ValueError: The cluster cannot be reached, or is too small.
             RuntimeError: A worker did not start.
         """
-        if self._session is not None and self._session.alive:
-            if self._asked == (address, gpus, device):
-                return self._session
+        known = self.session
+        if known is not None and known.alive and self._asked == (address, gpus, device):
+            return known
         if self._asked is not None and self._asked[0] != address:
             self.close()
         self._end_session()
@@ -214,11 +214,11 @@ class _Current:
             self._connection = Connection(address, gpus + 1)
         self._asked = (address, gpus, device)
         try:
-            self._session = Session(self._connection, gpus, device)
+            self.session = Session(self._connection, gpus, device)
         except LostWorker:  # or Ray itself
             self.close()
             raise
-        return self._session
+        return self.session
 
     def close(self) -> None:
         """End the session, and Ray where it was started here."""
@@ -228,7 +228,7 @@ class _Current:
             connection.close()
 
     def _end_session(self) -> None:
-        session, self._session = self._session, None
+        session, self.session = self.session, None
         if session is not None:
             session.close()
 

@@ -36,6 +36,7 @@ def cluster_nodes(host, node_classes):
 def base_directory(tmp_path_factory, host):
     """A base directory whose node packs are ours and the test's; workers get it too."""
     from comfy.cli_args import args
+
     from tools.folders import furnish
 
     base = tmp_path_factory.mktemp("base")

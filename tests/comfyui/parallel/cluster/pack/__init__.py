@@ -20,19 +20,20 @@ def _flux_models():
 
 
 class NarrowFlux:
-    """A model of the golden cases; it counts how often it was loaded in this process."""
+    """A model of the golden cases; each load adds the process to a file."""
 
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "load"
     CATEGORY = "tests"
-    loaded = 0
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"name": ("STRING", {}), "file": ("STRING", {})}}
+        return {"required": {"name": ("STRING", {}), "log": ("STRING", {})}}
 
-    def load(self, name, file=""):
-        NarrowFlux.loaded += 1
+    def load(self, name, log):
+        if log:
+            with open(log, "a") as file:
+                file.write(f"{os.getpid()}\n")
         models = _flux_models()
         return (models.make_flux(name, models.flux_weights(name)),)
 
@@ -58,7 +59,7 @@ class Shifted:
 
 
 class Trouble:
-    """A model whose block does something in the second step of a worker or of this process."""
+    """A model whose block does what a file says: an act, and the process that is to do it."""
 
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "patch"
@@ -72,25 +73,38 @@ class Trouble:
         model = model.clone()
 
         def act(args, extra):
-            if os.path.exists(flag) and args["img"].shape[1] >= 1:
+            if os.path.exists(flag):
                 what, process = Path(flag).read_text().split()
                 if process in ("any", str(os.getpid())):
-                    if what == "kill":
-                        os._exit(1)
-                    if what == "fail":
-                        raise ValueError("the block is out of order")
-                    if what == "memory":
-                        raise torch.OutOfMemoryError("no room")
-                    if what == "sleep":
-                        time.sleep(0.5)
+                    ACTS[what](flag)
             return extra["original_block"](args)
 
         model.set_model_patch_replace(act, "dit", "double_block", 1)
         return (model,)
 
 
+def _kill(flag):
+    Path(flag + ".at").write_text(str(time.time()))
+    os._exit(1)
+
+
+def _fail(flag):
+    raise ValueError("the block is out of order")
+
+
+def _run_out(flag):
+    raise torch.OutOfMemoryError("no room")
+
+
+def _sleep(flag):
+    time.sleep(0.3)
+
+
+ACTS = {"kill": _kill, "fail": _fail, "memory": _run_out, "sleep": _sleep}
+
+
 class SeededText:
-    """A prompt of random numbers."""
+    """A prompt of random numbers, with a hook or without."""
 
     RETURN_TYPES = ("CONDITIONING",)
     FUNCTION = "make"
@@ -98,13 +112,23 @@ class SeededText:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"tokens": ("INT", {}), "seed": ("INT", {})}}
+        numbers = {"tokens": ("INT", {}), "seed": ("INT", {})}
+        return {"required": numbers, "optional": {"hooked": ("BOOLEAN", {})}}
 
-    def make(self, tokens, seed):
+    def make(self, tokens, seed, hooked=False):
+        import comfy.hooks
+
         generator = torch.Generator().manual_seed(seed)
         cond = torch.randn(1, tokens, 64, generator=generator)
         pooled = torch.randn(1, 32, generator=generator)
-        return ([[cond, {"pooled_output": pooled, "guidance": 3.5}]],)
+        values = {"pooled_output": pooled, "guidance": 3.5}
+        if hooked:
+            group = comfy.hooks.HookGroup()
+            hook = comfy.hooks.WeightHook(strength_model=1.0)
+            hook.weights = {}
+            group.add(hook)
+            values["hooks"] = group
+        return ([[cond, values]],)
 
 
 class ZeroLatent:
