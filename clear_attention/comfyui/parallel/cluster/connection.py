@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 LOCAL, AUTO = "local", "auto"
@@ -55,8 +56,8 @@ class Connection:
             self._init(address=self.address)
         except Exception as error:  # of many kinds, by versions
             raise ValueError(
-                f"address must be that of a Ray that runs on this machine, got {self.address!r}: "
-                f"{error}. Start it by: ray start --head --port=6379"
+                f"address must be that of a Ray that runs on this machine too, got "
+                f"{self.address!r}: {error}. Start it by: ray start --head --port=6379"
             ) from error
 
     def _init(self, **settings: Any) -> None:
@@ -88,6 +89,7 @@ def import_ray() -> Any:
     """
     if not sys.platform.startswith("linux"):
         raise ValueError(LINUX.format(platform=sys.platform))
+    _use_secret()
     try:
         return importlib.import_module("ray")
     except ImportError as error:
@@ -95,3 +97,10 @@ def import_ray() -> Any:
             "CLEAR Cluster needs Ray on every machine, in the Python of ComfyUI: "
             f"{INSTALL.format(python=sys.executable)}"
         ) from error
+
+
+def _use_secret() -> None:
+    """Use the cluster's secret where there is one: Ray does by itself only where it starts one."""
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    if os.environ.get("RAY_AUTH_TOKEN") or Path(path).is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -33,13 +33,16 @@ def inventory(prompt: Prompt) -> Inventory:
     Args:
         prompt: Nodes that a worker is to run.
     """
+    return {**versions(), **dict(_nodes(prompt)), **dict(_files(prompt))}
+
+
+def versions() -> Inventory:
+    """Return the versions that must be the same, and a checksum of this pack's source."""
     return {
         "ComfyUI": HOST_VERSION,
         "CLEAR Attention": _source_of_pack(),
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "torch": torch.__version__.partition("+")[0],
-        **dict(_nodes(prompt)),
-        **dict(_files(prompt)),
     }
 
 
