@@ -40,6 +40,7 @@ TOOLS = (
     "accelerate",  # the distiller trains with these two; who does not distil goes without
     "prodigyopt",
     "pydantic>=2.7",  # the distiller's command reads settings with it; ComfyUI can run without
+    "ray>=2.52; sys_platform == 'linux'",  # starts the workers of CLEAR Cluster; an extra for users
     "requests",  # ComfyUI's server imports it, older releases do not list it
     "ruff==0.17.6",
     "basedpyright==1.40.2",  # pyright as one wheel: nothing is fetched when it first runs

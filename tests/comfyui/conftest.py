@@ -60,5 +60,5 @@ def flux_weights(host: Path) -> Callable[[str], dict[str, torch.Tensor]]:
 
 @pytest.fixture(scope="session")
 def flux_model(host: Path, flux_weights: Any) -> Callable[..., Any]:
-    """Make a fresh MODEL of the golden cases: ``flux_model("a")``, ``flux_model("b", torch.half)``."""
+    """Make a fresh MODEL of the golden cases: ``flux_model("a")``, or with a dtype behind it."""
     return lambda name, dtype=torch.float32: make_flux(name, flux_weights(name), dtype)

@@ -47,9 +47,7 @@ def compared(group):
     for seed, (name, (layout, window, factor, shares, extra)) in enumerate(CASES.items()):
         pooling = Pooling(factor) if factor else None
         multiple = max(1, factor)
-        partition = share_out(
-            layout.height, layout.width, shares, multiple=multiple, extra=extra
-        )
+        partition = share_out(layout.height, layout.width, shares, multiple=multiple, extra=extra)
         seat = Seat(partition, GroupTransport(group, CPU))
         q, k, v = tensors(layout, seed)
         own = [partition.of(x, layout, seat.rank, 2) for x in (q, k, v)]
