@@ -6,9 +6,11 @@ known there by another name, and gives back plain values only.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
+import threading
 import traceback
 from typing import Any
 
@@ -19,12 +21,16 @@ BASE_VARIABLE = "CLEAR_CLUSTER_BASE_DIRECTORY"
 
 START = "clear_attention.comfyui.parallel.cluster.start"
 
+STOPS = "abort"
+"""The method that does not wait for others."""
+
 
 class Door:
     """A worker on another machine, or in another process of this one."""
 
     def __init__(self) -> None:
         self._worker: Any = None
+        self._one_at_a_time = threading.Lock()
 
     def open(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Start ComfyUI's modules here, without its server.
@@ -47,11 +53,16 @@ class Door:
             return {"error": f"{error}", "trace": traceback.format_exc()}
 
     def do(self, name: str, *arguments: Any) -> dict[str, Any]:
-        """Call a method of the worker, and return its plain result, or its error in words."""
+        """Call a method of the worker, and return its plain result, or its error in words.
+
+        Calls wait for each other; Ray serves them in threads, so that one can stop another.
+        """
         if self._worker is None:
             return {"error": "its ComfyUI has not started"}
+        wait = contextlib.nullcontext() if name == STOPS else self._one_at_a_time
         try:
-            return {"value": getattr(self._worker, name)(*arguments)}
+            with wait:
+                return {"value": getattr(self._worker, name)(*arguments)}
         except BaseException as error:  # an interrupt of the host is none of Exception's
             kind = self._worker.kind_of(error)
             return {"error": f"{error}", "kind": kind, "trace": traceback.format_exc()}

@@ -78,8 +78,8 @@ def start_members(connection: Connection, count: int, *, gpu: bool) -> list[Memb
     if gpu:
         _require_gpus(ray, count)
     kind = ray.remote(door.Door)
-    # Two calls at a time: one that computes, and one that stops it.
-    options = {"max_concurrency": 2, "scheduling_strategy": "SPREAD", **needs}
+    # Several calls at a time: one that computes, one that waits for it, and one that stops it.
+    options = {"max_concurrency": 4, "scheduling_strategy": "SPREAD", **needs}
     return [Member(kind.options(**options).remote()) for _ in range(count)]
 
 

@@ -99,8 +99,8 @@ def share_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
     if why is not None:
         _note(options, f"cluster: this machine computes everything: {why}")
         return executor(*args, **kwargs)
-    _require_last(model, asked)
     _require_no_hooks(guider.conds)
+    _require_last(model, asked)
     session = CURRENT.of(asked.address, asked.gpus, model.load_device)
     session.load(asked.prompt, asked.node_id, asked.traits)
     known = _MEASURED.setdefault(model.model, {})

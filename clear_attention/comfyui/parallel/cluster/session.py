@@ -165,10 +165,10 @@ class Session:
             one.ask("abort")
 
     def settle(self, references: Sequence[Any]) -> None:
-        """Wait until the workers have ended a call that has failed; who does not is lost.
+        """Wait until the workers have ended what they were asked; who does not is lost.
 
         Args:
-            references: Ray's, of the call.
+            references: Ray's, of their answers.
         """
         ray = self.connection.ray
         done, _ = ray.wait(list(references), num_returns=len(references), timeout=STOP_SECONDS)
@@ -179,8 +179,10 @@ class Session:
         """End the workers."""
         self.alive = False
         self._group = self._store = None
-        for one in [*self.members, *self._idle]:
-            self.connection.ray.kill(one.actor)
+        # A Ray that has ended would be started anew by the question.
+        if self.connection.open:
+            for one in [*self.members, *self._idle]:
+                self.connection.ray.kill(one.actor)
         self.members = self._idle = []
 
 

@@ -64,8 +64,9 @@ class ClusterTeam:
 
     def end(self) -> None:
         """Let the workers end the run."""
-        for one in self.session.members:
-            one.ask("end")
+        session = self.session
+        if session.alive:
+            session.settle([one.ask("end") for one in session.members])
 
     def compute(
         self,

@@ -46,7 +46,7 @@ def traits(model: ModelPatcher) -> Traits:
     for kind in WATCHED:
         for wrappers in (options.get("wrappers", {}), model.wrappers):
             found.update(_wrappers(kind, wrappers))
-    for name in (*model.injections, *model.hook_patches):
+    for name in model.injections:
         found[f"what a node added under {name}"] = "there"
     return found
 
