@@ -5,11 +5,32 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+PACK = Path(__file__).resolve().parents[2]
+"""The folder of this pack."""
+
 MORE_PATHS = "extra_model_paths.yaml"
+
+
+def put_host_first(folder: Path) -> None:
+    """Make ComfyUI's modules importable, and this pack's behind them.
+
+    Args:
+        folder: ComfyUI's.
+
+    Raises:
+        ValueError: There is no ComfyUI.
+    """
+    if not (folder / "comfy").is_dir():
+        raise ValueError(f"{folder} is no ComfyUI: name its folder with --comfyui.")
+    # The pack has a `nodes` of its own, which must not hide the host's.
+    hidden = {PACK, Path.cwd()}
+    rest = [entry for entry in sys.path if Path(entry).resolve() not in hidden]
+    sys.path[:] = [str(folder), *rest, str(PACK)]
 
 
 def prepare(cpu: bool, base_directory: Path | None = None) -> None:

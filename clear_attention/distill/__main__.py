@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..host_folder import PACK, put_host_first
 from .config_file import read
+
+PACK = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,8 +41,8 @@ def open_host(folder: Path, base_directory: Path | None, cpu: bool) -> Any:
     Raises:
         ValueError: There is no ComfyUI.
     """
-    put_host_first(folder)
     launch = importlib.import_module("clear_attention.comfyui.headless")
+    launch.put_host_first(folder)
     launch.prepare(cpu, base_directory)
     return importlib.import_module("clear_attention.comfyui.distill.command")
 

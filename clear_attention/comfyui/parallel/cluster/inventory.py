@@ -15,7 +15,7 @@ import folder_paths
 import torch
 from comfyui_version import __version__ as HOST_VERSION
 
-from ....host_folder import PACK
+from ...headless import PACK
 from .prompt import Prompt, is_link
 
 HEAD = 2**20

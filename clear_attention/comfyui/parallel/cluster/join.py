@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ....host_folder import PACK
 from ... import headless
 from .connection import SILENT, import_ray
 from .door import BASE_VARIABLE, HOST_VARIABLE, PACK_VARIABLE
@@ -61,7 +60,7 @@ def start(address: str, folder: Path, base_directory: Path | None, cpu: bool) ->
     if cpu:
         command.append("--num-gpus=0")
     # Workers that Ray starts here find them in their environment.
-    folders = {HOST_VARIABLE: str(folder), PACK_VARIABLE: str(PACK)}
+    folders = {HOST_VARIABLE: str(folder), PACK_VARIABLE: str(headless.PACK)}
     if base_directory is not None:
         folders[BASE_VARIABLE] = str(base_directory)
     # Not from the pack's folder, whose `nodes` would hide the host's.

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ....host_folder import PACK, put_host_first
 from ... import headless
 from .door import BASE_VARIABLE, HOST_VARIABLE
 from .prompt import CLUSTER_NODE
@@ -30,7 +29,7 @@ def worker(settings: Mapping[str, Any]) -> Any:
     base = os.environ.get(BASE_VARIABLE)
     if not os.environ.get(HOST_VARIABLE):
         base = settings["base_directory"]
-    put_host_first(Path(folder))
+    headless.put_host_first(Path(folder))
     headless.prepare(settings["cpu"], Path(base) if base else None)
     apply_options(settings["options"])
     headless.load_nodes()
@@ -44,7 +43,7 @@ def _own_copy() -> Any:
     """
     nodes = importlib.import_module("nodes")
     if CLUSTER_NODE not in nodes.NODE_CLASS_MAPPINGS:
-        asyncio.run(nodes.load_custom_node(str(PACK)))
+        asyncio.run(nodes.load_custom_node(str(headless.PACK)))
     node = nodes.NODE_CLASS_MAPPINGS[CLUSTER_NODE]
     package = node.__module__.rpartition(".nodes.")[0]
     return importlib.import_module(f"{package}.clear_attention.comfyui.parallel.cluster.worker")
@@ -91,7 +90,7 @@ def folders() -> dict[str, Any]:
     paths: Any = importlib.import_module("folder_paths")
     base = getattr(_args(), "base_directory", None)
     return {
-        "pack": str(PACK),
+        "pack": str(headless.PACK),
         "comfyui": str(Path(paths.__file__).parent),
         "base_directory": base and str(base),
         "python": sys.executable,

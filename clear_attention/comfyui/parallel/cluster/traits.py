@@ -9,7 +9,7 @@ from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..one_device import WATCHED
 
@@ -32,6 +32,7 @@ def traits(model: ModelPatcher) -> Traits:
     options = model.model_options.get("transformer_options", {})
     found: Traits = {
         "its class": f"{type(model.model).__name__} of {type(network).__name__}",
+        "its size": _size(network),
         "the type of its weights": str(model.model.get_dtype()),
         "the type that it computes in": str(model.model.manual_cast_dtype),
     }
@@ -49,6 +50,11 @@ def traits(model: ModelPatcher) -> Traits:
     for name in model.injections:
         found[f"what a node added under {name}"] = "there"
     return found
+
+
+def _size(network: nn.Module) -> str:
+    tensors = network.state_dict(keep_vars=True).values()
+    return f"{len(tensors)} tensors of {sum(one.numel() for one in tensors)} numbers"
 
 
 def _wrappers(kind: WrappersMP | str, wrappers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

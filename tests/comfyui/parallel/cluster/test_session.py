@@ -85,5 +85,5 @@ def test_too_few_gpus_are_counted(product, monkeypatch):
         cloudpickle=SimpleNamespace(register_pickle_by_value=lambda module: None),
         available_resources=lambda: {"GPU": 1.0},
     )
-    with pytest.raises(ValueError, match="got 3, and 1 are free.*clear_attention.cluster"):
+    with pytest.raises(ValueError, match=r"got 3, and 1 are free.*clear_attention\.cluster"):
         members.start_members(SimpleNamespace(ray=ray), 3, gpu=True)

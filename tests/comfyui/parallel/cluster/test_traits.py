@@ -34,7 +34,7 @@ def test_a_clone_and_a_model_made_again_are_the_same(difference, flux_model, nod
 
 
 CHANGES = {
-    "another class": (lambda model, nodes, make: make("a"), "its class"),
+    "another network": (lambda model, nodes, make: make("a"), "its size"),
     "another type": (lambda model, nodes, make: make("b", torch.bfloat16), "the type"),
     "a patch": (lambda model, nodes, make: patched(model), f"the patches of {WEIGHT}"),
     "a window": (lambda model, nodes, make: nodes.CLEARAttention(model, radius=3), "clear"),

@@ -7,10 +7,11 @@ import importlib
 import sys
 from pathlib import Path
 
-from .host_folder import PACK, put_host_first
+PACK = Path(__file__).resolve().parents[2]
 
+HEADLESS = "clear_attention.comfyui.headless"
 JOIN = "clear_attention.comfyui.parallel.cluster.join"
-"""The host's side of the command: imported by its name, once ComfyUI can be imported."""
+"""The host's side of the command: imported by name, once ComfyUI can be imported."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = (options.comfyui or PACK.parents[1]).resolve()
     base = options.base_directory and options.base_directory.resolve()
     try:
-        put_host_first(folder)
+        importlib.import_module(HEADLESS).put_host_first(folder)
         join = importlib.import_module(JOIN)
         print("\n".join(join.facts(options.cpu, base)), flush=True)
         if options.check:

@@ -1,0 +1,1 @@
+"""The command that joins a machine to a cluster."""
