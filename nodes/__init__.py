@@ -2,6 +2,8 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..clear_attention.comfyui.core.host import server
+from ..clear_attention.comfyui.weights.folder import make_model_folder
 from .attention import CLEARAttention
 from .cluster import CLEARCluster
 from .controlnet import CLEARControlNet
@@ -44,5 +46,7 @@ class CLEARExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> CLEARExtension:
-    """Tell ComfyUI which nodes this pack has."""
+    """Tell ComfyUI which nodes this pack has; its server also gets their folder of files."""
+    if server() is not None:
+        make_model_folder()
     return CLEARExtension()

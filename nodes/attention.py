@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..clear_attention.comfyui.core.patch import with_window
 from ..clear_attention.comfyui.core.settings import WindowSettings
 from ..clear_attention.families.block_text import parse_blocks
-from .inputs import CATEGORY, backend_input, model_input, radius_input
+from .inputs import ADVANCED, CATEGORY, SLIDER, backend_input, found_as, model_input, radius_input
 from .reported import ReportedNode
 
 
@@ -20,6 +20,11 @@ class CLEARAttention(ReportedNode):
             node_id="CLEARAttention",
             display_name="CLEAR Attention (no weights)",
             category=CATEGORY,
+            **found_as(
+                "local attention, sparse attention, linear attention, window attention, "
+                "sliding window, faster attention, attention without training, speed up, 2k, "
+                "4k, 8k"
+            ),
             description=(
                 "Limits the attention of every image token to a circular window, which makes it "
                 "linear in the picture's pixels. Works without distilled weights; large radii and "
@@ -48,10 +53,12 @@ class CLEARAttention(ReportedNode):
                     min=0.0,
                     max=1.0,
                     step=0.001,
+                    display_mode=SLIDER,
                     tooltip=(
                         "Share of the sampling schedule before which attention stays full. 0 is "
                         "from the start."
                     ),
+                    **ADVANCED,
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -59,10 +66,12 @@ class CLEARAttention(ReportedNode):
                     min=0.0,
                     max=1.0,
                     step=0.001,
+                    display_mode=SLIDER,
                     tooltip=(
                         "Share of the sampling schedule after which attention is full again. 1 is "
                         "to the end."
                     ),
+                    **ADVANCED,
                 ),
                 io.String.Input(
                     "dense_blocks",
@@ -72,16 +81,19 @@ class CLEARAttention(ReportedNode):
                         'single 37" for FLUX, "joint 0-3" for Qwen-Image, Z-Image and SD3. A wrong '
                         "name is answered with those that the model has. Empty means none."
                     ),
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "min_tokens",
                     default=0,
                     min=0,
                     max=1 << 24,
+                    step=256,
                     tooltip=(
                         "Pictures with fewer image tokens (mostly width x height / 256) keep full "
                         "attention. 0 means none do; 4096 leaves pictures below 1024 x 1024 alone."
                     ),
+                    **ADVANCED,
                 ),
                 backend_input(),
             ],

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..clear_attention.comfyui.controlnet.net import ControlSettings
 from ..clear_attention.comfyui.controlnet.node import with_local_attention
-from .inputs import CATEGORY, backend_input, radius_input
+from .inputs import ADVANCED, CATEGORY, backend_input, found_as, radius_input
 from .reported import ReportedNode
 
 
@@ -19,6 +19,10 @@ class CLEARControlNet(ReportedNode):
             node_id="CLEARControlNet",
             display_name="CLEAR ControlNet",
             category=CATEGORY,
+            **found_as(
+                "controlnet 4k, controlnet 8k, faster controlnet, slow controlnet, local "
+                "attention, upscale with controlnet"
+            ),
             description=(
                 "Limits the attention inside a FLUX or SD3 ControlNet to a circular window, as "
                 "the other nodes do for the model: without it, the ControlNet alone would take "
@@ -57,6 +61,7 @@ class CLEARControlNet(ReportedNode):
                         "CLEAR High Resolution has set for the model; 1 changes nothing, and SD3 "
                         "has none."
                     ),
+                    **ADVANCED,
                 ),
                 backend_input(),
             ],

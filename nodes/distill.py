@@ -11,7 +11,7 @@ from ..clear_attention.distill.config import (
     StudentConfig,
     Training,
 )
-from .inputs import CATEGORY, radius_input
+from .inputs import ADVANCED, TRAINING, found_as, radius_input
 
 PROMPTS = "a photograph of a lighthouse at dusk\na portrait of an old fisherman\na red bicycle"
 
@@ -24,7 +24,11 @@ class CLEARDistill(io.ComfyNode):
         return io.Schema(
             node_id="CLEARDistill",
             display_name="Distil CLEAR Attention",
-            category=CATEGORY,
+            category=TRAINING,
+            **found_as(
+                "train, distill, fine tune attention, train lora, local attention training, "
+                "make clear weights"
+            ),
             description=(
                 "Trains the attention of a model to work inside a window, and writes the file that "
                 "Load CLEAR Attention takes. The model paints its own training pictures from the "
@@ -123,6 +127,7 @@ class CLEARDistill(io.ComfyNode):
                         "prodigy finds its own step size. adamw needs less memory, and may need a "
                         "learning_rate that you find by trying."
                     ),
+                    **ADVANCED,
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -134,6 +139,7 @@ class CLEARDistill(io.ComfyNode):
                         "Step size; for prodigy a factor on the one that it finds. 0 takes 1 for "
                         "prodigy and 0.0001 for adamw."
                     ),
+                    **ADVANCED,
                 ),
                 io.Float.Input(
                     "guidance",
@@ -142,6 +148,7 @@ class CLEARDistill(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     tooltip="Guidance for guidance-distilled models such as FLUX.1 [dev].",
+                    **ADVANCED,
                 ),
                 io.Float.Input(
                     "cfg",
@@ -153,6 +160,7 @@ class CLEARDistill(io.ComfyNode):
                         "Classifier-free guidance of the training pictures: 1 (none) for FLUX, "
                         "what you paint with for SD3."
                     ),
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "seed",
@@ -160,6 +168,7 @@ class CLEARDistill(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFF,
                     tooltip="Seed of the training pictures, of their order and of the noise.",
+                    **ADVANCED,
                 ),
                 io.Vae.Input(
                     "vae",

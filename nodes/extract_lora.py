@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..clear_attention.comfyui.weights.extract import extract_lora
 from ..clear_attention.comfyui.weights.folder import clear_files, fingerprint
-from .inputs import CATEGORY, radius_input
+from .inputs import TRAINING, found_as, radius_input
 
 
 class CLEARExtractLoRA(io.ComfyNode):
@@ -17,7 +17,8 @@ class CLEARExtractLoRA(io.ComfyNode):
         return io.Schema(
             node_id="CLEARExtractLoRA",
             display_name="Extract CLEAR LoRA",
-            category=CATEGORY,
+            category=TRAINING,
+            **found_as("extract lora, lora from weights, shrink checkpoint, svd, small file"),
             description=(
                 "Writes what distilling changed as a LoRA into models/loras/clear: a few percent "
                 "of the size, at the price of some accuracy, which the node tells. Load CLEAR "

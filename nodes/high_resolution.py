@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..clear_attention.comfyui.positions.high_resolution import for_high_resolution
-from .inputs import CATEGORY, model_input
+from .inputs import CATEGORY, found_as, model_input
 from .reported import ReportedNode
 
 
@@ -18,6 +18,10 @@ class CLEARHighRes(ReportedNode):
             node_id="CLEARHighRes",
             display_name="CLEAR High Resolution",
             category=CATEGORY,
+            **found_as(
+                "ntk, rope scaling, extrapolation, hires, hires fix, large pictures, 2k, 4k, "
+                "8k, dype"
+            ),
             description=(
                 "Prepares a model for pictures larger than it was trained on: scales the base of "
                 "the rotary positions and lets the softmax scale grow with the number of tokens."

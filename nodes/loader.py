@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..clear_attention.comfyui.weights.folder import clear_files, fingerprint
 from ..clear_attention.comfyui.weights.loader import load_onto
-from .inputs import CATEGORY, backend_input, model_input, radius_input
+from .inputs import CATEGORY, backend_input, found_as, model_input, radius_input
 from .reported import ReportedNode
 
 
@@ -19,6 +19,10 @@ class CLEARLoader(ReportedNode):
             node_id="CLEARLoader",
             display_name="Load CLEAR Attention",
             category=CATEGORY,
+            **found_as(
+                "local attention, sparse attention, linear attention, flux 8k, flux 4k, flux "
+                "large pictures, faster flux, speed up, out of memory, low vram"
+            ),
             description=(
                 "Loads distilled CLEAR weights onto a model and limits its attention to the window "
                 "that they were distilled for, which makes it linear in the picture's pixels. Put "

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..clear_attention.comfyui.probe.locality import Sample, report_locality
-from .inputs import CATEGORY, radius_input
+from .inputs import ADVANCED, MEASURING, SLIDER, found_as, radius_input
 
 
 class CLEARLocality(io.ComfyNode):
@@ -16,7 +16,11 @@ class CLEARLocality(io.ComfyNode):
         return io.Schema(
             node_id="CLEARLocality",
             display_name="CLEAR Locality Probe",
-            category=CATEGORY,
+            category=MEASURING,
+            **found_as(
+                "attention map, attention distance, how far attention reaches, radius, "
+                "measure attention, profile attention"
+            ),
             description=(
                 "Measures how far the attention of each transformer block reaches on a picture of "
                 "yours, and suggests a radius per block. Use it to choose the radius and the dense "
@@ -50,6 +54,7 @@ class CLEARLocality(io.ComfyNode):
                     min=0.01,
                     max=1.0,
                     step=0.01,
+                    display_mode=SLIDER,
                     tooltip=(
                         "Share of an image token's attention that the suggested radius keeps, the "
                         "text included. Larger is more cautious; 1 asks for the whole picture."
@@ -61,20 +66,24 @@ class CLEARLocality(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.001,
+                    display_mode=SLIDER,
                     tooltip=(
                         "Share of the sampling schedule after which to measure: the latent gets "
                         "the noise of that moment. 0 is pure noise, 1 the finished picture."
                     ),
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "queries",
                     default=512,
                     min=0,
                     max=1 << 24,
+                    step=64,
                     tooltip=(
                         "Image tokens whose attention is measured, spread evenly over the picture. "
                         "Fewer is faster; 0 measures all of them."
                     ),
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "seed",
@@ -85,6 +94,7 @@ class CLEARLocality(io.ComfyNode):
                         "Seed of the noise and of the choice of tokens. Any value will do; another "
                         "one shows how much the result depends on chance."
                     ),
+                    **ADVANCED,
                 ),
             ],
             outputs=[

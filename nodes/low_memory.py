@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..clear_attention.comfyui.memory.blocks import with_low_memory
-from .inputs import CATEGORY, model_input
+from .inputs import CATEGORY, found_as, model_input
 from .reported import ReportedNode
 
 
@@ -18,6 +18,10 @@ class CLEARLowMemory(ReportedNode):
             node_id="CLEARLowMemory",
             display_name="CLEAR Low Memory",
             category=CATEGORY,
+            **found_as(
+                "low vram, vram, out of memory, oom, cuda out of memory, save memory, 8 gb, "
+                "12 gb, slices"
+            ),
             description=(
                 "Computes a model's linear layers for some tokens at a time, so that pictures of "
                 "4096 x 4096 pixels and more need far less memory. The result is the same. Put it "

@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..clear_attention.comfyui.parallel.node import devices_of
 from ..clear_attention.comfyui.plan.node import plan_run
-from .inputs import CATEGORY, radius_input
+from .inputs import ADVANCED, MEASURING, found_as, radius_input
 from .reported import ReportedNode
 
 
@@ -18,7 +18,11 @@ class CLEARPlan(ReportedNode):
         return io.Schema(
             node_id="CLEARPlan",
             display_name="CLEAR Plan",
-            category=CATEGORY,
+            category=MEASURING,
+            **found_as(
+                "how long, will it fit, estimate, vram calculator, out of memory, time "
+                "estimate, benchmark"
+            ),
             description=(
                 "Tells before a run how long a step will take and how much memory it will need, "
                 "with full attention and with CLEAR, and whether to slice or to tile. Measures "
@@ -62,6 +66,7 @@ class CLEARPlan(ReportedNode):
                         "Factor of the pooled branch, which costs work quadratic in the pixels. "
                         "0 is none. It counts together with a radius other than 0."
                     ),
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "text_tokens",
@@ -72,6 +77,7 @@ class CLEARPlan(ReportedNode):
                         "Length of the prompt in tokens. ComfyUI pads FLUX.1 prompts to 256, "
                         "FLUX.2 prompts to 512; SD3 has 154 for a short one."
                     ),
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "batch_size",
@@ -79,6 +85,7 @@ class CLEARPlan(ReportedNode):
                     min=1,
                     max=4096,
                     tooltip="Pictures in one call of the model. A cfg other than 1 doubles them.",
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "steps",

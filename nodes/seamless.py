@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..clear_attention.comfyui.core.settings import DIRECTIONS
 from ..clear_attention.comfyui.positions.seamless import make_seamless
 from ..clear_attention.comfyui.vae.seamless import decode_seamless
-from .inputs import CATEGORY, model_input
+from .inputs import ADVANCED, CATEGORY, found_as, model_input
 from .reported import ReportedNode
 
 
@@ -20,6 +20,10 @@ class CLEARSeamless(ReportedNode):
             node_id="CLEARSeamless",
             display_name="CLEAR Seamless",
             category=CATEGORY,
+            **found_as(
+                "tileable, tiling, tile texture, seamless texture, repeating pattern, "
+                "wallpaper, panorama, 360, wrap around"
+            ),
             description=(
                 "Makes the model paint textures and panoramas that can be laid side by side "
                 "without a seam: CLEAR's window wraps around, and so do the positions. Works with "
@@ -52,6 +56,10 @@ class CLEARSeamlessDecode(io.ComfyNode):
             node_id="CLEARSeamlessDecode",
             display_name="CLEAR Seamless Decode",
             category=CATEGORY,
+            **found_as(
+                "tileable, tiling, seamless texture, seamless decode, vae decode seamless, "
+                "circular vae"
+            ),
             description=(
                 "Decodes a latent of CLEAR Seamless. ComfyUI's own decode would put the seam back: "
                 "a VAE does not know that the picture goes on beyond its edges."
@@ -71,6 +79,7 @@ class CLEARSeamlessDecode(io.ComfyNode):
                         "edge, are decoded in overlapping tiles of this many pixels. Smaller ones "
                         "need less memory; 0 never tiles."
                     ),
+                    **ADVANCED,
                 ),
             ],
             outputs=[io.Image.Output()],

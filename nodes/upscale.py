@@ -6,8 +6,9 @@ from comfy.samplers import KSampler
 from comfy_api.latest import io
 
 from ..clear_attention.comfyui.upscale.cascade import Painting, Sampling
+from ..clear_attention.comfyui.upscale.presets import CUSTOM, PRESETS, Preset, preset_named
 from ..clear_attention.comfyui.upscale.run import PictureSize, upscale
-from .inputs import CATEGORY
+from .inputs import ADVANCED, SLIDER, UPSCALING, found_as
 from .reported import ReportedNode
 
 
@@ -19,7 +20,12 @@ class CLEARUpscale(ReportedNode):
         return io.Schema(
             node_id="CLEARUpscale",
             display_name="CLEAR Upscale (1K to 8K)",
-            category=CATEGORY,
+            category=UPSCALING,
+            **found_as(
+                "upscale 2k, upscale 4k, upscale 8k, upscaler, enlarge, hires fix, hires, "
+                "super resolution, tiled upscale, ultimate sd upscale, add detail, flux "
+                "upscale, flux 8k"
+            ),
             description=(
                 "Enlarges a picture to 4K or 8K in stages of at most twice the size. Each stage "
                 "enlarges, adds noise and paints over, held to what the smaller picture shows. "
@@ -80,6 +86,7 @@ class CLEARUpscale(ReportedNode):
                         'Longer sides in pixels on the way to size, such as "2048, 4096". Empty: '
                         "as few as keep each at most twice the one before."
                     ),
+                    **ADVANCED,
                 ),
                 io.String.Input(
                     "denoise",
@@ -117,12 +124,14 @@ class CLEARUpscale(ReportedNode):
                     options=list(KSampler.SAMPLERS),
                     default="euler",
                     tooltip="The sampler of every stage, as in KSampler.",
+                    **ADVANCED,
                 ),
                 io.Combo.Input(
                     "scheduler",
                     options=list(KSampler.SCHEDULERS),
                     default="simple",
                     tooltip="The scheduler of every stage, as in KSampler.",
+                    **ADVANCED,
                 ),
                 io.Float.Input(
                     "guidance_strength",
@@ -130,10 +139,12 @@ class CLEARUpscale(ReportedNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
+                    display_mode=SLIDER,
                     tooltip=(
                         "How firmly a stage's coarse shapes are held to the smaller picture's at "
                         "its first step. Higher repeats less and invents less; 0 switches it off."
                     ),
+                    **ADVANCED,
                 ),
                 io.Float.Input(
                     "guidance_decay",
@@ -145,6 +156,7 @@ class CLEARUpscale(ReportedNode):
                         "How fast that falls to nothing over a stage's steps. 0 holds it to the "
                         "end, 1 is half gone at half of the steps, 3 leaves most steps free."
                     ),
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "trained_size",
@@ -156,6 +168,7 @@ class CLEARUpscale(ReportedNode):
                         "Longer side in pixels that the model was trained on. Stages beyond it get "
                         "what CLEAR High Resolution sets; 0 leaves the model as it is connected."
                     ),
+                    **ADVANCED,
                 ),
                 io.Int.Input(
                     "vae_tile",
@@ -166,6 +179,19 @@ class CLEARUpscale(ReportedNode):
                     tooltip=(
                         "Larger pictures go through the VAE in tiles of this many pixels. Smaller "
                         "ones need less memory; 0 never tiles."
+                    ),
+                    **ADVANCED,
+                ),
+                # Last and optional: saved workflows and prompts list their values by position.
+                io.Combo.Input(
+                    "preset",
+                    options=[CUSTOM, *PRESETS],
+                    default=CUSTOM,
+                    optional=True,
+                    tooltip=(
+                        "What may change: keep my picture sharpens it, add detail invents small "
+                        "things, repaint paints it anew. They set denoise, guidance_strength and "
+                        "guidance_decay; custom takes these from the inputs."
                     ),
                 ),
             ],
@@ -200,7 +226,9 @@ class CLEARUpscale(ReportedNode):
         image: Any = None,
         latent: Any = None,
         upscale_model: Any = None,
+        preset: str = CUSTOM,
     ) -> io.NodeOutput:
+        chosen, notes = preset_named(preset, Preset(denoise, guidance_strength, guidance_decay))
         return io.NodeOutput(
             *upscale(
                 Painting(model, vae, positive, negative, upscale_model),
@@ -209,14 +237,15 @@ class CLEARUpscale(ReportedNode):
                     cfg=cfg,
                     sampler=sampler_name,
                     scheduler=scheduler,
-                    guidance=guidance_strength,
-                    decay=guidance_decay,
+                    guidance=chosen.guidance_strength,
+                    decay=chosen.guidance_decay,
                     tile=vae_tile,
                     scaled=trained_size > 0,
                 ),
-                PictureSize(size, stages, denoise, steps, trained_size),
+                PictureSize(size, stages, chosen.denoise, steps, trained_size),
                 image,
                 latent,
                 node_id=cls.hidden.unique_id if cls.hidden else None,
+                notes=notes,
             )
         )

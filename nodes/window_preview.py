@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..clear_attention.comfyui.core.settings import DIRECTIONS
 from ..clear_attention.comfyui.probe.window_preview import NOWHERE, TOKEN_PX, preview_window
-from .inputs import CATEGORY, radius_input
+from .inputs import ADVANCED, MEASURING, SLIDER, found_as, radius_input
 
 
 class CLEARWindowPreview(io.ComfyNode):
@@ -17,7 +17,8 @@ class CLEARWindowPreview(io.ComfyNode):
         return io.Schema(
             node_id="CLEARWindowPreview",
             display_name="CLEAR Window Preview",
-            category=CATEGORY,
+            category=MEASURING,
+            **found_as("attention window, show window, radius, debug attention"),
             description=(
                 "Draws over a picture what one of its tokens sees with CLEAR, at true scale: the "
                 "disc, the tokens that are loaded for it, and the pooled grid. Use it to choose a "
@@ -44,6 +45,7 @@ class CLEARWindowPreview(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
+                    display_mode=SLIDER,
                     tooltip="Where the token lies, from 0 (left) to 1 (right). 0.5 is the middle.",
                 ),
                 io.Float.Input(
@@ -52,6 +54,7 @@ class CLEARWindowPreview(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
+                    display_mode=SLIDER,
                     tooltip="Where the token lies, from 0 (top) to 1 (bottom). 0.5 is the middle.",
                 ),
                 io.Int.Input(
@@ -89,6 +92,7 @@ class CLEARWindowPreview(io.ComfyNode):
                         "Edge of a token in pixels. Nearly all models have 16; Hunyuan Image 2.1 "
                         "and HiDream-O1 have 32."
                     ),
+                    **ADVANCED,
                 ),
                 io.Image.Input(
                     "image",

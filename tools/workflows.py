@@ -144,6 +144,9 @@ def widget_values(node: Node, info: Mapping[str, Any]) -> Iterator[tuple[str, An
             for value in values:
                 yield name, value
                 break
+            else:  # saved before the node had it: the page takes its default
+                if "default" in settings:
+                    yield name, settings["default"]
             if settings.get("control_after_generate"):
                 next(values, None)  # the page's own widget, such as "randomize"
 

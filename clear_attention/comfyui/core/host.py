@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from comfyui_version import __version__ as HOST_VERSION
 
@@ -15,6 +17,13 @@ OLDEST = (0, 3, 60)
 def version() -> tuple[int, ...]:
     """Return the host's version as numbers."""
     return tuple(int(number) for number in re.findall(r"\d+", HOST_VERSION)[:3])
+
+
+def server() -> Any | None:
+    """Return the host's server, or None where the host does not run as one."""
+    # Not imported: a host that serves has done so, and others cannot always.
+    prompt_server = getattr(sys.modules.get("server"), "PromptServer", None)
+    return getattr(prompt_server, "instance", None)
 
 
 def outside_recording() -> AbstractContextManager[object]:

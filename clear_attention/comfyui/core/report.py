@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ...layout import TokenLayout
+from . import host
 from .saved_reports import SAVED_REPORTS
 
 logger = logging.getLogger(__name__)
@@ -174,9 +175,6 @@ def _tokens(layout: TokenLayout, behind: tuple[tuple[str, int], ...]) -> str:
 
 
 def _show(text: str, node_id: str) -> None:
-    # Imported here: the server exists only when ComfyUI runs as one.
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = host.server()
     if server is not None:
         server.send_progress_text(text, node_id)

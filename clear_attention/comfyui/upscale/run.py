@@ -52,6 +52,7 @@ def upscale(
     image: Tensor | None,
     latent: dict[str, Any] | None,
     node_id: str | None = None,
+    notes: Sequence[str] = (),
 ) -> tuple[Tensor, dict[str, Any]]:
     """Enlarge a picture, or a latent; return the picture and its latent.
 
@@ -62,6 +63,7 @@ def upscale(
         image: ``[B, H, W, 3]``, 0 to 1, or None.
         latent: LATENT, or None; its noise mask counts in every stage.
         node_id: The node that shows the report.
+        notes: Lines in front of the report.
 
     Raises:
         ValueError: Something does not fit; the message says what to do.
@@ -83,7 +85,7 @@ def upscale(
         token_px=token_px or TOKEN_PX,
     )
     cascade = Cascade(painting, sampling, source, planned.stages)
-    notes = [*planned.notes]
+    notes = [*notes, *planned.notes]
     if sampling.scaled and cascade.family is None:
         notes.append("CLEAR does not know this model: its positions and scale stay as they are")
     try:

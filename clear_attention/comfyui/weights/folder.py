@@ -11,6 +11,20 @@ from ...weights.errors import CheckpointError, some
 FOLDER = "clear"
 SUFFIX = ".safetensors"
 
+NONE_YET = "none yet: put CLEAR files into models/clear"
+"""Stands in the list of files where there is none."""
+
+NOTE = "put_clear_files_here.txt"
+WHAT_GOES_HERE = """\
+CLEAR files go here: weights that were distilled for local attention, such as
+clear_local_16.safetensors, a good one to start with. Those for FLUX.1 [dev] are at
+
+    https://huggingface.co/Huage001/CLEAR
+
+about 3.6 GB each. In ComfyUI, press R afterwards; the node Load CLEAR Attention lists them.
+Without any file, CLEAR Attention (no weights) works on every supported model.
+"""
+
 
 def register_model_folder() -> None:
     """Make ``models/clear`` known to the host, after the user's own paths; safe to call again.
@@ -25,10 +39,21 @@ def register_model_folder() -> None:
     folder_paths.folder_names_and_paths[FOLDER] = (paths, {SUFFIX})
 
 
+def make_model_folder() -> None:
+    """Make ``models/clear`` with a note of what goes there, once; a read-only disk has none."""
+    folder = os.path.join(folder_paths.models_dir, FOLDER)
+    try:
+        os.mkdir(folder)
+        with open(os.path.join(folder, NOTE), "w", encoding="utf-8") as note:
+            note.write(WHAT_GOES_HERE)
+    except OSError:
+        return
+
+
 def clear_files() -> list[str]:
-    """List the files in models/clear."""
+    """List the files in models/clear; where there is none, a sentence that says so."""
     register_model_folder()
-    return folder_paths.get_filename_list(FOLDER)
+    return folder_paths.get_filename_list(FOLDER) or [NONE_YET]
 
 
 def path_of(name: str) -> str:
@@ -62,6 +87,13 @@ def fingerprint(name: str | None) -> str:
 
 
 def _not_found(name: str) -> str:
+    if name == NONE_YET:
+        return (
+            "There is no CLEAR file to load. Put one, such as clear_local_16.safetensors from "
+            "https://huggingface.co/Huage001/CLEAR, into "
+            f"{os.path.join(folder_paths.models_dir, FOLDER)}, press R and choose it; without "
+            "any, use CLEAR Attention (no weights)."
+        )
     there = folder_paths.get_filename_list(FOLDER)
     return f"{name} is not in {' or '.join(folder_paths.get_folder_paths(FOLDER))}. " + (
         f"There: {some(there, 10)}." if there else "Put CLEAR checkpoints there."

@@ -172,3 +172,24 @@ def test_a_file_that_the_host_cannot_load_is_explained(weights, file, monkeypatc
     monkeypatch.setattr(comfy.utils, "load_torch_file", fail)
     with pytest.raises(CheckpointError, match="cannot be loaded: no memory"):
         weights.load_clear(name)
+
+
+def test_an_empty_folder_says_so_in_the_list_and_choosing_it_tells_what_to_do(
+    folders, flux_model, product
+):
+    folder, loader = product("comfyui.weights.folder"), product("comfyui.weights.loader")
+    assert folder.clear_files() == [folder.NONE_YET]
+    with pytest.raises(ValueError, match=r"no CLEAR file to load\. Put one"):
+        loader.load_onto(flux_model("b"), folder.NONE_YET, 1.0, None, "auto")
+
+
+def test_the_folder_is_made_once_with_a_file_that_says_what_goes_there(folders, product, tmp_path):
+    folder = product("comfyui.weights.folder")
+    folder.make_model_folder()  # there is no models folder: nothing can be made
+    (tmp_path / "models").mkdir()
+    folder.make_model_folder()
+    note = tmp_path / "models" / "clear" / folder.NOTE
+    assert "clear_local_16.safetensors" in note.read_text("utf-8")
+    note.unlink()
+    folder.make_model_folder()
+    assert not note.exists()
