@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..clear_attention.comfyui.core.patch import with_window
 from ..clear_attention.comfyui.core.settings import WindowSettings
+from ..clear_attention.comfyui.plan.benefit import with_estimate
 from ..clear_attention.families.block_text import parse_blocks
 from .inputs import ADVANCED, CATEGORY, SLIDER, backend_input, found_as, model_input, radius_input
 from .reported import ReportedNode
@@ -125,4 +126,4 @@ class CLEARAttention(ReportedNode):
             backend=backend,
         )
         node_id = cls.hidden.unique_id if cls.hidden else None
-        return io.NodeOutput(with_window(model, local, node_id))
+        return io.NodeOutput(with_estimate(with_window(model, local, node_id)))

@@ -4,6 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..clear_attention.comfyui.plan.benefit import with_estimate
 from ..clear_attention.comfyui.weights.folder import clear_files, fingerprint
 from ..clear_attention.comfyui.weights.loader import load_onto
 from .inputs import CATEGORY, backend_input, found_as, model_input, radius_input
@@ -88,8 +89,7 @@ class CLEARLoader(ReportedNode):
         reference_model: Any = None,
     ) -> io.NodeOutput:
         node_id = cls.hidden.unique_id if cls.hidden else None
-        return io.NodeOutput(
-            load_onto(
-                model, clear_name, strength, radius or None, backend, node_id, reference_model
-            )
+        loaded = load_onto(
+            model, clear_name, strength, radius or None, backend, node_id, reference_model
         )
+        return io.NodeOutput(with_estimate(loaded))

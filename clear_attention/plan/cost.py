@@ -123,12 +123,17 @@ def attention_flop(network: Network, job: Job) -> int:
 
 def seconds(network: Network, job: Job, rates: Rates) -> float:
     """Return the expected time of a call."""
-    attention = sum(
+    positions = rates.positions * job.layout.tokens
+    others = token_seconds(network, job, rates) + job.batch * positions
+    return others + attention_seconds(network, job, rates)
+
+
+def attention_seconds(network: Network, job: Job, rates: Rates) -> float:
+    """Return the part of a call's expected time that its attention takes."""
+    return job.batch * sum(
         _attention_seconds(each, network, job, rates) * math.prod(network.heads_in(each))
         for each in network.attentions
     )
-    positions = rates.positions * job.layout.tokens
-    return token_seconds(network, job, rates) + job.batch * (positions + attention)
 
 
 def token_seconds(network: Network, job: Job, rates: Rates) -> float:

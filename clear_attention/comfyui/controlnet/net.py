@@ -296,7 +296,7 @@ class LocalControlNet(ControlNet, RefusesKeyframes):
         """Return the report of the sampled model, or our own if it has none."""
         report: RunReport = transformer_options.get(REPORT_KEY) or self._report
         if self.clear_settings.node_id is not None:
-            report.show_on(self.clear_settings.node_id)
+            report.show_on(self.clear_settings.node_id, f"{self._name}:")
         return report
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from ...backends.lasting import pause_recordings_with
 from ..core import host
 from ..families import HostFamily, family_of, plain_module, require_family
+from .benefit import ESTIMATE_KEY, WORTH_MEASURING
 from .blocks import block_counts, blocks_named
 from .calls.attached import attached_local
 from .calls.model_call import (
@@ -30,8 +32,10 @@ from .calls.part import PICTURE_KEY, settings_of_part, size_of
 from .coverage import report_coverage
 from .exact_positions import make_positions_exact, set_grid
 from .override import override
-from .report import ComputedPath, RunReport
+from .report import WINDOW, ComputedPath, RunReport
 from .settings import Settings, WindowSettings
+
+logger = logging.getLogger(__name__)
 
 SETTINGS_KEY = "clear_attention"
 """Where the nodes' `Settings` lie in a model's transformer_options."""
@@ -71,7 +75,7 @@ def with_window(
     require_family(model)
     if local is not None:
         local.check(block_counts(model))
-    return _with(model, settings_of(model).with_window(local, node_id), node_id)
+    return _with(model, settings_of(model).with_window(local, node_id), node_id, WINDOW)
 
 
 def with_settings(
@@ -84,6 +88,7 @@ def with_settings(
     wrap_width: bool | None = None,
     name_blocks: bool | None = None,
     observer: Callable[..., None] | None = None,
+    about: str = WINDOW,
 ) -> ModelPatcher:
     """Return a clone of the model with changed settings; of two nodes the later one wins.
 
@@ -98,6 +103,7 @@ def with_settings(
         wrap_width: See `Settings`.
         name_blocks: See `Settings`.
         observer: Follows each model call from now on, once if it is added again.
+        about: What is the node's own in the report, see `Settings`.
 
     Raises:
         RuntimeError: The host is too old.
@@ -118,13 +124,16 @@ def with_settings(
     if observer is not None:
         observers = dict.fromkeys((*settings.observers, observer))
         settings = dataclasses.replace(settings, observers=tuple(observers))
-    return _with(model, settings, node_id)
+    return _with(model, settings, node_id, about)
 
 
-def _with(model: ModelPatcher, settings: Settings, node_id: str | None) -> ModelPatcher:
+def _with(model: ModelPatcher, settings: Settings, node_id: str | None, about: str) -> ModelPatcher:
     if node_id is not None:
         others = tuple(other for other in settings.node_ids if other != node_id)
-        settings = dataclasses.replace(settings, node_ids=(*others, node_id))
+        lines = tuple(line for line in settings.about if line[0] != node_id)
+        settings = dataclasses.replace(
+            settings, node_ids=(*others, node_id), about=(*lines, (node_id, about))
+        )
     model = model.clone()
     options = model.model_options.setdefault("transformer_options", {})
     if SETTINGS_KEY not in options:
@@ -151,14 +160,33 @@ def report_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
     options = executor.class_obj.model_options["transformer_options"]
     report = options[REPORT_KEY] = RunReport()
     options[PICTURE_KEY] = size_of(args[0] if args else kwargs["noise"])
+    model = executor.class_obj.model_patcher
+    in_full = None
     try:
-        with nothing_kept(executor.class_obj.model_patcher.model.diffusion_model):
-            return executor(*args, **kwargs)
+        with nothing_kept(model.model.diffusion_model):
+            sampled = executor(*args, **kwargs)
+        report.stop_clock()
+        in_full = seconds_in_full(report, model)
+        return sampled
     finally:
         settings: Settings = options[SETTINGS_KEY]
         attention = settings.local is not None
         if attention or report.lines() or report.notes or report.warned:
-            report.publish(settings.node_ids, attention, settings.replaced)
+            report.publish(
+                settings.node_ids, attention, settings.replaced, dict(settings.about), in_full
+            )
+
+
+def seconds_in_full(report: RunReport, model: ModelPatcher) -> float | None:
+    """Return what a finished run would have taken with full attention, None without a base."""
+    estimate = model.model_options["transformer_options"].get(ESTIMATE_KEY)
+    if estimate is None or report.seconds is None or report.seconds < WORTH_MEASURING:
+        return None
+    try:
+        return estimate(report, model)
+    except (RuntimeError, ValueError) as error:  # no memory to measure in, or a size too far
+        logger.info("CLEAR: full attention could not be estimated: %s", error)
+        return None
 
 
 @contextmanager
@@ -215,6 +243,8 @@ def direct_attention(
     )
     wraps = (call.settings.wrap_height, call.settings.wrap_width)
     set_grid(family, model.diffusion_model, geometry, wraps)
+    if call.report is not None:
+        call.report.begin_call(x.shape[0])
     for observe in settings.observers:
         observe(call, x, model.diffusion_model)
     directed = attention_directed(call, family, model.diffusion_model, options)

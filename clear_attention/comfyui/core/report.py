@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...layout import TokenLayout
 from . import host
+from .benefit import Benefit
 from .saved_reports import SAVED_REPORTS
 
 logger = logging.getLogger(__name__)
@@ -17,6 +20,15 @@ logger = logging.getLogger(__name__)
 NOTHING_SEEN = (
     "no attention call reached CLEAR: the model did not run, or another node replaced its attention"
 )
+
+WINDOW = "window:"
+"""What stands for the lines of the model's attention as a node's own ones."""
+
+MOST_LINES = 3
+"""Own lines that a node shows; the log and the saved picture have all."""
+
+LINE_BREAK = "  \n"
+"""Between lines on a node: one canvas takes the text for Markdown, the other for plain text."""
 
 REPLACED = "the window of this node had no effect: a CLEAR node behind it has replaced it"
 
@@ -51,8 +63,22 @@ class ComputedPath:
     whole: bool = False
     behind: tuple[tuple[str, int], ...] = ()
 
+    def brief(self) -> str:
+        """Return what was computed and how, without numbers of pairs and calls."""
+        line = ", ".join(self._parts())
+        return line + (f": {self.why}" if self.why else "")
+
     def describe(self, calls: int) -> str:
         """Return one line for people."""
+        parts = self._parts()
+        if self.possible:
+            share = 100 * self.computed / self.possible
+            parts.append(f"{share:.1f} % of the pairs ({self.computed:,} of {self.possible:,})")
+        parts.append(_calls(calls, "model" if self.whole else "attention"))
+        whose = f"{self.whose}: " if self.whose else ""
+        return whose + ", ".join(parts) + (f": {self.why}" if self.why else "")
+
+    def _parts(self) -> list[str]:
         parts = [self.backend if self.radius is None else f"{self.backend}, radius {self.radius}"]
         if self.wrapped:
             parts.append("wrapped around")
@@ -60,12 +86,7 @@ class ComputedPath:
             parts.append(f"pooled by {self.pool_factor}")
         if self.layout is not None:
             parts.append(_tokens(self.layout, self.behind))
-        if self.possible:
-            share = 100 * self.computed / self.possible
-            parts.append(f"{share:.1f} % of the pairs ({self.computed:,} of {self.possible:,})")
-        parts.append(_calls(calls, "model" if self.whole else "attention"))
-        whose = f"{self.whose}: " if self.whose else ""
-        return whose + ", ".join(parts) + (f": {self.why}" if self.why else "")
+        return parts
 
 
 class RunReport:
@@ -77,11 +98,31 @@ class RunReport:
         self.missed: Counter[str] = Counter()
         self.notes: dict[str, None] = {}
         self.warned: dict[str, None] = {}
-        self.shown_on: dict[str, None] = {}
+        self.shown_on: dict[str, str] = {}
+        self._began = 0.0
+        self._model_calls = self._pictures = 0
+        self.seconds: float | None = None
 
     def __deepcopy__(self, _: dict[int, object]) -> RunReport:
         """Return the report itself: copies of a run's options count together."""
         return self
+
+    @property
+    def pictures_per_call(self) -> float:
+        """Mean number of pictures in a call of the model."""
+        return self._pictures / self._model_calls if self._model_calls else 1.0
+
+    def begin_call(self, pictures: int) -> None:
+        """Count a call of the model; the first one starts the clock."""
+        with self._lock:
+            self._began = self._began if self._model_calls else time.perf_counter()
+            self._model_calls += 1
+            self._pictures += pictures
+
+    def stop_clock(self) -> None:
+        """Keep the time since the first call of the model, if there was one."""
+        if self._model_calls:
+            self.seconds = time.perf_counter() - self._began
 
     def add(self, path: ComputedPath) -> None:
         """Count one attention call."""
@@ -101,10 +142,15 @@ class RunReport:
             for what, calls in other.missed.items():
                 self.missed[f"{whose}: {what}"] += calls
 
-    def show_on(self, node_id: str) -> None:
-        """Show the report on one more node, which is not on the model's path."""
+    def show_on(self, node_id: str, about: str) -> None:
+        """Show the report on one more node, which is not on the model's path.
+
+        Args:
+            node_id: Its id.
+            about: As in `Settings.about`.
+        """
         with self._lock:
-            self.shown_on[node_id] = None
+            self.shown_on[node_id] = about
 
     def note(self, text: str) -> None:
         """Keep a line about something other than attention; repeated lines are kept once."""
@@ -135,7 +181,12 @@ class RunReport:
         ]
 
     def publish(
-        self, node_ids: tuple[str, ...], attention: bool = True, replaced: tuple[str, ...] = ()
+        self,
+        node_ids: tuple[str, ...],
+        attention: bool = True,
+        replaced: tuple[str, ...] = (),
+        about: Mapping[str, str] | None = None,
+        in_full: float | None = None,
     ) -> None:
         """Write the report to the log, onto the nodes and into the running prompt's metadata.
 
@@ -143,21 +194,54 @@ class RunReport:
             node_ids: Nodes that show it.
             attention: Whether attention calls of the model were to be seen.
             replaced: Those of the nodes whose window a later one has replaced.
+            about: Each node's own line, as in `Settings.about`.
+            in_full: Seconds that full attention would have taken, or None.
         """
         unseen = attention and all(path.whose for path in self.calls)
-        lines = [*([NOTHING_SEEN] if unseen else []), *self.lines(), *self.notes]
+        first = [Benefit.of(self.calls, self.seconds, in_full).headline()] if attention else []
+        first = [NOTHING_SEEN] if unseen else first
+        lines = [*self.lines(), *self.notes]
+        for line in first:
+            logger.info("CLEAR: %s" if unseen else "%s", line)
         for line in lines:
             logger.info("CLEAR: %s", line)
-        text = "\n".join([*lines, *self.warned])
         for node_id in replaced:
             logger.warning("CLEAR: node %s: %s", node_id, REPLACED)
-        for node_id in dict.fromkeys((*node_ids, *self.shown_on)):
-            tell(f"{REPLACED}\n{text}" if node_id in replaced else text, node_id)
+        nodes = dict.fromkeys(node_ids, WINDOW) | dict(about or {}) | self.shown_on
+        for node_id, own in nodes.items():
+            head = [REPLACED, *first] if node_id in replaced else first
+            shown = [*head, *self._own_lines(own), *self._faults(), *self.warned]
+            tell("\n".join([*head, *lines, *self.warned]), node_id, list(dict.fromkeys(shown)))
+
+    def _own_lines(self, about: str) -> list[str]:
+        """Return the lines of which a node is the cause."""
+        if about == WINDOW:
+            own = list(dict.fromkeys(path.brief() for path in self.calls if not path.whose))
+            own = own or list(self.notes)
+        elif about.endswith(":"):
+            own = [line for line in (*self.lines(), *self.notes) if line.startswith(about)]
+        else:
+            own = [about]
+        rest = len(own) - MOST_LINES
+        return own if rest <= 0 else [*own[:MOST_LINES], f"{rest} more in the log"]
+
+    def _faults(self) -> list[str]:
+        """Return what did not go as it was asked for: calls that stayed dense, blocks missed."""
+        with self._lock:
+            dense = [path.brief() for path in self.calls if path.why and not path.whose]
+            missed = [f"{what}, {_calls(calls, 'model')}" for what, calls in self.missed.items()]
+        return [*dict.fromkeys(dense), *missed]
 
 
-def tell(text: str, node_id: str) -> None:
-    """Put a report onto a node and into the metadata of the picture that is saved."""
-    _show(text, node_id)
+def tell(text: str, node_id: str, shown: Sequence[str] | None = None) -> None:
+    """Put a report onto a node and into the metadata of the picture that is saved.
+
+    Args:
+        text: The whole report.
+        node_id: Of the node.
+        shown: Lines of it for the node, or None for all.
+    """
+    _show(LINE_BREAK.join(text.splitlines() if shown is None else shown), node_id)
     SAVED_REPORTS.add(text, node_id)
 
 

@@ -84,6 +84,8 @@ class Settings:
         observers: Plain functions that follow each model call, as `core.override.Observer` says.
         node_ids: Nodes that show the report, in the order in which they were applied.
         replaced: Nodes whose window a later one has replaced.
+        about: Nodes and what is their own in the report: a line, or, with a colon at its end, what
+            the report's lines about the node begin with.
     """
 
     local: WindowSettings | None = None
@@ -95,6 +97,7 @@ class Settings:
     observers: tuple[Callable[..., None], ...] = ()
     node_ids: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
+    about: tuple[tuple[str, str], ...] = ()
 
     @property
     def window(self) -> Window | None:

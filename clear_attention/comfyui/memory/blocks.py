@@ -86,7 +86,7 @@ def with_low_memory(
             f"CLEAR Low Memory cannot compute the blocks of {family.title} models in slices. "
             "Remove it from this model."
         )
-    model = with_settings(model, node_id=node_id)
+    model = with_settings(model, node_id=node_id, about="memory:")
     options = model.model_options["transformer_options"]
     if MEMORY_KEY not in options:
         for kind, wrapper in (

@@ -40,9 +40,15 @@ def for_high_resolution(
         proportional=proportional_attention,
         ntk_factor=ntk_factor,
         observer=follow_call,
+        about=_in_words(ntk_factor, proportional_attention),
     )
     if family.embedder is not None:
         scale_theta(model, family.embedder, ntk_factor)
     elif family.theta:
         scale_number(model, family.theta, ntk_factor)
     return model
+
+
+def _in_words(ntk_factor: float, proportional: bool) -> str:
+    scale = "grows with the picture" if proportional else "as ever"
+    return f"ntk_factor {ntk_factor:g}, softmax scale {scale}"

@@ -29,7 +29,12 @@ def make_seamless(
     """
     wrap_height, wrap_width = DIRECTIONS[direction]
     model = with_settings(
-        model, node_id, wrap_height=wrap_height, wrap_width=wrap_width, observer=follow_call
+        model,
+        node_id,
+        wrap_height=wrap_height,
+        wrap_width=wrap_width,
+        observer=follow_call,
+        about="seamless:",
     )
     embedder = require_family(model).embedder
     if embedder is not None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from ...plan.report import duration
 from ...sampling.pyramid import TOKEN_PX, Stage, plan
 from ..core.report import tell
 from ..families import family_of, plain_module
@@ -88,11 +90,13 @@ def upscale(
     notes = [*notes, *planned.notes]
     if sampling.scaled and cascade.family is None:
         notes.append("CLEAR does not know this model: its positions and scale stay as they are")
+    began = time.perf_counter()
     try:
         finished = cascade.run()
     finally:
         stopped = _when_stopped(planned.stages[: len(cascade.lines)], planned.stages)
-        publish([*notes, *cascade.lines, *stopped], node_id)
+        first = [] if stopped else [_headline(source, planned.stages, time.perf_counter() - began)]
+        publish([*first, *stopped, *notes, *cascade.lines], node_id)
     painted = finished.latent
     if painted is None:
         painted = encode(painting.vae, finished.image, sampling.tile)
@@ -145,6 +149,13 @@ def _source(
         return SourcePicture(image[..., :3])
     decoded = decode(painting.vae, latent["samples"], tile)
     return SourcePicture(decoded, latent.get("noise_mask"), latent.get("batch_index"))
+
+
+def _headline(source: SourcePicture, stages: Sequence[Stage], seconds: float) -> str:
+    height, width = source.image.shape[1:3]
+    number = f"{len(stages)} stage{'s' if len(stages) > 1 else ''}"
+    done = f"{stages[-1].width} x {stages[-1].height} from {width} x {height}"
+    return f"{done} in {number}, {duration(seconds)}"
 
 
 def _when_stopped(done: Sequence[Stage], stages: Sequence[Stage]) -> list[str]:

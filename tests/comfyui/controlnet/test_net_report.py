@@ -140,7 +140,7 @@ def test_the_copies_that_were_made_of_a_nodes_net_share_its_report(
     for _ in range(2):
         lines_before = len(lines())
         sample(model, **run)
-        told = sent.pop("12").splitlines()
+        told = [line.rstrip() for line in sent.pop("12").splitlines()]
         assert sorted(told) == sorted(lines()[lines_before:])
         for text, line in zip(TEXT, sorted(told), strict=True):
             assert f"radius 4, {text} text + {GRID}" in line

@@ -102,8 +102,12 @@ def test_the_report_reaches_its_node_and_the_prompt(
     model = nodes.CLEARAttention(flux_model("b"), RADIUS)
     sample(model)
     assert [node_id for node_id, _ in sent] == ["7"]
-    assert prompt["7"]["_meta"]["clear_attention"] == sent[0][1]
-    assert "radius 4" in sent[0][1]
+    first, own = sent[0][1].split("  \n")[:2]
+    assert first.startswith("CLEAR on: ") and "x less attention work, " in first
+    assert own.startswith("masked, radius 4, ")
+    saved = prompt["7"]["_meta"]["clear_attention"].splitlines()
+    assert saved[0] == first and f"{own}, " in saved[1] + ", "
+    assert "attention calls" in saved[1] and "attention calls" not in sent[0][1]
 
 
 def test_an_interrupted_run_still_reports(flux_model, nodes, sample, lines):

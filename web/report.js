@@ -1,0 +1,64 @@
+// Make room for CLEAR's report on a node: the page gives such a text two lines, whatever it says.
+import { app } from "../../scripts/app.js"
+import { api } from "../../scripts/api.js"
+
+const WIDGET = "$$node-text-preview"
+const MARGIN_PX = 10 // around each widget of the canvas
+const PADDING_PX = { x: 16, y: 8 } // within the text's own box
+const MOST_PX = 200 // beyond it the page scrolls the text
+
+const ruler = document.createElement("div")
+Object.assign(ruler.style, {
+  position: "absolute",
+  visibility: "hidden",
+  top: "0",
+  font: "12px/16px sans-serif",
+  whiteSpace: "pre-line",
+  overflowWrap: "anywhere",
+})
+
+// Return the height of a text in a node of some width.
+function heightOf(text, nodeWidth) {
+  ruler.style.fontFamily = getComputedStyle(document.body).fontFamily
+  ruler.style.width = `${Math.max(60, nodeWidth - 2 * (MARGIN_PX + PADDING_PX.x) - 8)}px`
+  ruler.textContent = text
+  document.body.append(ruler)
+  const height = ruler.offsetHeight + 2 * PADDING_PX.y
+  ruler.remove()
+  return Math.min(MOST_PX, height) + 2 * MARGIN_PX
+}
+
+// Let words stay whole; the page breaks such texts anywhere.
+function keepWords(text) {
+  const letters = (some) => some.replace(/\s/g, "")
+  for (const box of document.querySelectorAll(".break-all"))
+    if (letters(box.textContent) === letters(text))
+      Object.assign(box.style, { wordBreak: "normal", overflowWrap: "anywhere" })
+}
+
+function fit(nodeId, text) {
+  const node = app.graph?.getNodeById?.(nodeId) ?? app.graph?.getNodeById?.(Number(nodeId))
+  const widget = node?.widgets?.find((one) => one.name === WIDGET)
+  if (!widget || !node.type?.startsWith("CLEAR")) return
+  let known = { width: 0, height: 0 }
+  widget.options.getMinHeight = () => {
+    const shown = String(widget.value)
+    if (known.width !== node.size[0] || known.shown !== shown)
+      known = { shown, width: node.size[0], height: heightOf(shown, node.size[0]) }
+    return known.height
+  }
+  const needed = node.computeSize()[1]
+  if (node.size[1] < needed) node.setSize([node.size[0], needed])
+  node.setDirtyCanvas?.(true, true)
+  keepWords(text)
+}
+
+app.registerExtension({
+  name: "clear-attention.report",
+  setup() {
+    api.addEventListener("progress_text", ({ detail }) => {
+      // The page's own listener puts the text onto the node; its box is there a moment later.
+      for (const wait of [0, 300]) setTimeout(() => fit(detail.nodeId, detail.text), wait)
+    })
+  },
+})
