@@ -46,6 +46,9 @@ FIRST_WIDGETS = {
     ),
     "CLEARExtractLoRA": "clear_name rank name radius",
 }
+# Heights on the classic canvas: of a title, of nodes without a report, of four lines of one.
+TITLE_PX, REPORT_PX = 30, 112
+BARE_PX = {"CLEARLoader": 142, "CLEARAttention": 186, "CLEARHighRes": 74, "CLEARLowMemory": 50}
 
 
 @pytest.fixture
@@ -129,3 +132,21 @@ def test_the_values_of_an_example_are_those_that_its_nodes_have(name, node_class
             pages_own = sum(bool(each.get("control_after_generate")) for _, each in widgets)
             count = sum(is_widget(kind) for kind, _ in widgets) + pages_own
             assert len(node["widgets_values"]) == count, node["type"]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_no_node_of_an_example_lies_over_another(name):
+    workflow = json.loads(Path(WORKFLOWS / f"{name}.json").read_text("utf-8"))
+    boxes = [(*node["pos"], *node["size"]) for node in workflow["nodes"]]
+    for at, (x, y, width, height) in enumerate(boxes):
+        for left, top, wide, high in boxes[at + 1 :]:
+            apart = x + width <= left or left + wide <= x
+            assert apart or y + height <= top - TITLE_PX or top + high <= y - TITLE_PX
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_node_of_an_example_has_room_for_its_report(name):
+    workflow = json.loads(Path(WORKFLOWS / f"{name}.json").read_text("utf-8"))
+    for node in workflow["nodes"]:
+        bare = BARE_PX.get(node["type"])
+        assert bare is None or node["size"][1] >= bare + REPORT_PX, node["type"]
