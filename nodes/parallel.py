@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..clear_attention.comfyui.parallel.devices import parse_devices, parse_shares
 from ..clear_attention.comfyui.parallel.node import with_parallel
-from .inputs import CATEGORY, model_input
+from .inputs import CATEGORY, found_as, model_input
 from .reported import ReportedNode
 
 
@@ -19,6 +19,10 @@ class CLEARParallel(ReportedNode):
             node_id="CLEARParallel",
             display_name="CLEAR Parallel",
             category=CATEGORY,
+            **found_as(
+                "multi gpu, multiple gpus, two gpus, several gpus, distributed, sequence parallel, "
+                "split picture, faster, 8k"
+            ),
             description=(
                 "Paints one picture on several GPUs of this machine: each computes a part of its "
                 "rows. The picture is the same as from one GPU. It is made for large pictures "

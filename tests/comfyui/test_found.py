@@ -37,6 +37,7 @@ FIRST_WIDGETS = {
         "guidance_decay trained_size vae_tile"
     ),
     "CLEARLowMemory": "slice_tokens",
+    "CLEARParallel": "devices shares",
     "CLEARPlan": "width height radius pool_factor text_tokens batch_size steps",
     "CLEARWindowPreview": "radius pool_factor x y width height direction token_px",
     "CLEARLocality": "radius share at_percent queries seed",

@@ -244,7 +244,7 @@ def direct_attention(
     wraps = (call.settings.wrap_height, call.settings.wrap_width)
     set_grid(family, model.diffusion_model, geometry, wraps)
     if call.report is not None:
-        call.report.begin_call(x.shape[0])
+        call.report.begin_call(x.shape[0], shared=SEAT_KEY in options)
     for observe in settings.observers:
         observe(call, x, model.diffusion_model)
     directed = attention_directed(call, family, model.diffusion_model, options)

@@ -102,6 +102,7 @@ class RunReport:
         self._began = 0.0
         self._model_calls = self._pictures = 0
         self.seconds: float | None = None
+        self.shared = False
 
     def __deepcopy__(self, _: dict[int, object]) -> RunReport:
         """Return the report itself: copies of a run's options count together."""
@@ -112,9 +113,15 @@ class RunReport:
         """Mean number of pictures in a call of the model."""
         return self._pictures / self._model_calls if self._model_calls else 1.0
 
-    def begin_call(self, pictures: int) -> None:
-        """Count a call of the model; the first one starts the clock."""
+    def begin_call(self, pictures: int, *, shared: bool = False) -> None:
+        """Count a call of the model; the first one starts the clock.
+
+        Args:
+            pictures: In the call.
+            shared: Whether it computes a part of the picture's rows, beside other devices.
+        """
         with self._lock:
+            self.shared = self.shared or shared
             self._began = self._began if self._model_calls else time.perf_counter()
             self._model_calls += 1
             self._pictures += pictures

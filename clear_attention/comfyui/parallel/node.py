@@ -71,7 +71,7 @@ def with_parallel(
         ValueError: The model's architecture is not supported.
     """
     require_family(model)
-    model = with_settings(model, node_id=node_id)
+    model = with_settings(model, node_id=node_id, about="parallel:")
     options = model.model_options["transformer_options"]
     if PARALLEL_KEY not in options:
         for kind, wrapper in (

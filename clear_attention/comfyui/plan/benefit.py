@@ -33,7 +33,7 @@ def seconds_in_full(report: RunReport, model: ModelPatcher) -> float | None:
         report: Of the finished run.
         model: That ran.
     """
-    if report.seconds is None:
+    if report.seconds is None or report.shared:  # devices beside each other do not add up
         return None
     network, machine = network_of(model), machine_of(model)
     saved = 0.0

@@ -93,12 +93,20 @@ def test_every_other_setting_can_be_changed_and_changed_back(flux_model, groups,
         "observers",
         "node_ids",
         "replaced",
+        "about",
     }  # not switches: the next tests are about them
     for name in set(names_of(settings)) - kept:
         model = flux_model("a")
         for value in (True, False):
             model = patch.with_settings(model, **{name: value})
             assert getattr(patch.settings_of(model), name) is value
+
+
+def test_a_nodes_own_line_is_the_last_that_it_gave(flux_model, product):
+    patch, model = product("comfyui.core.patch"), flux_model("a")
+    for node_id, about in (("1", "one"), ("2", "two"), ("1", "three"), (None, "nobody's")):
+        model = patch.with_settings(model, node_id, about=about)
+    assert patch.settings_of(model).about == (("2", "two"), ("1", "three"))
 
 
 def test_an_observer_is_added_once_and_the_last_node_reports_last(flux_model, product):
