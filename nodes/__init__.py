@@ -5,7 +5,6 @@ from comfy_api.latest import ComfyExtension, io
 from ..clear_attention.comfyui.core.host import server
 from ..clear_attention.comfyui.weights.folder import make_model_folder
 from .attention import CLEARAttention
-from .cluster import CLEARCluster
 from .controlnet import CLEARControlNet
 from .distill import CLEARDistill
 from .extract_lora import CLEARExtractLoRA
@@ -13,8 +12,7 @@ from .high_resolution import CLEARHighRes
 from .loader import CLEARLoader
 from .locality import CLEARLocality
 from .low_memory import CLEARLowMemory
-from .parallel import CLEARParallel
-from .parallel_decode import CLEARParallelDecode
+from .parallel import CLEARCluster, CLEARParallel, CLEARParallelDecode
 from .plan import CLEARPlan
 from .seamless import CLEARSeamless, CLEARSeamlessDecode
 from .upscale import CLEARUpscale

@@ -4,8 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.controlnet.net import ControlSettings
 from ..clear_attention.comfyui.controlnet.node import with_local_attention
+from ..clear_attention.comfyui.controlnet.settings import ControlSettings
 from .inputs import ADVANCED, CATEGORY, backend_input, found_as, radius_input
 from .reported import ReportedNode
 

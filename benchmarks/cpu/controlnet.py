@@ -99,8 +99,8 @@ def narrow_net() -> Any:
 
 def local(net: Any, **changes: Any) -> Any:
     """Return the net behind a window."""
-    from clear_attention.comfyui.controlnet.net import ControlSettings
     from clear_attention.comfyui.controlnet.node import with_local_attention
+    from clear_attention.comfyui.controlnet.settings import ControlSettings
 
     settings = dataclasses.replace(ControlSettings(RADIUS), **changes)
     return with_local_attention(net, settings)

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clear_attention.comfyui.controlnet.net import ControlSettings
 from clear_attention.comfyui.controlnet.node import with_local_attention
+from clear_attention.comfyui.controlnet.settings import ControlSettings
 from clear_attention.comfyui.core.patch import with_window
 from clear_attention.comfyui.core.settings import WindowSettings
 from clear_attention.families import DEFAULT

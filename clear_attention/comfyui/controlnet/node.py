@@ -9,7 +9,8 @@ from comfy.controlnet import ControlNet
 
 from ..core import host
 from ..core.report import RunReport
-from .net import ControlSettings, LocalControlNet
+from .net import LocalControlNet
+from .settings import ControlSettings
 from .supported import require_supported
 
 

@@ -142,7 +142,7 @@ def test_where_the_model_wraps_around_the_net_does_too(
 
 
 def test_a_window_of_its_own_wraps_as_the_models_does(host):
-    from clear_attention.comfyui.controlnet.net import ControlSettings
+    from clear_attention.comfyui.controlnet.settings import ControlSettings
     from clear_attention.comfyui.core.settings import Settings
 
     window = ControlSettings(radius=3).attention(Settings(wrap_width=True)).window

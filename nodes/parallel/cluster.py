@@ -4,9 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.parallel.cluster.node import with_cluster
-from .inputs import CATEGORY, model_input
-from .reported import ReportedNode
+from ...clear_attention.comfyui.parallel.cluster.node import with_cluster
+from ..inputs import CATEGORY, model_input
+from ..reported import ReportedNode
 
 
 class CLEARCluster(ReportedNode):

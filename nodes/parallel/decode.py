@@ -4,9 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.parallel.decode import decode_in_tiles
-from ..clear_attention.comfyui.parallel.devices import parse_devices
-from .inputs import CATEGORY
+from ...clear_attention.comfyui.parallel.decode import decode_in_tiles
+from ...clear_attention.comfyui.parallel.devices import parse_devices
+from ..inputs import CATEGORY
 
 
 class CLEARParallelDecode(io.ComfyNode):

@@ -4,10 +4,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.parallel.devices import parse_devices, parse_shares
-from ..clear_attention.comfyui.parallel.node import with_parallel
-from .inputs import CATEGORY, found_as, model_input
-from .reported import ReportedNode
+from ...clear_attention.comfyui.parallel.devices import parse_devices, parse_shares
+from ...clear_attention.comfyui.parallel.node import with_parallel
+from ..inputs import CATEGORY, found_as, model_input
+from ..reported import ReportedNode
 
 
 class CLEARParallel(ReportedNode):
