@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.gpu.parallel import Result, device_lists, expected_seconds
+
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
@@ -137,9 +139,6 @@ def test_ranks_that_change_the_picture_are_not_timed_on_a_cpu(spoiled):
 
 
 def test_a_run_that_would_end_too_late_is_expected_from_the_size_before():
-    sys.path.insert(0, str(ROOT))
-    from benchmarks.gpu.parallel import Result, expected_seconds
-
     known = [
         Result(2048, 16, "cuda:0", 2.0),
         Result(2048, 16, "cuda:0,cuda:1", 1.0),
@@ -152,8 +151,6 @@ def test_a_run_that_would_end_too_late_is_expected_from_the_size_before():
 
 
 def test_several_cards_are_tried_one_after_the_other(monkeypatch):
-    from benchmarks.gpu.parallel import device_lists
-
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert device_lists(torch.device("cuda")) == [
         "cuda:0",
