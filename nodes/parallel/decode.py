@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...clear_attention.comfyui.parallel.decode import decode_in_tiles
 from ...clear_attention.comfyui.parallel.devices import parse_devices
-from ..inputs import CATEGORY
+from ..inputs import CATEGORY, found_as
 
 
 class CLEARParallelDecode(io.ComfyNode):
@@ -18,6 +18,7 @@ class CLEARParallelDecode(io.ComfyNode):
             node_id="CLEARParallelDecode",
             display_name="CLEAR Parallel Decode",
             category=CATEGORY,
+            **found_as("multi gpu, several gpus, tiled vae decode, vae decode tiled, faster, 8k"),
             description=(
                 "Decodes a latent in tiles on several GPUs of this machine: each takes the next "
                 "tile when it is done with one. The picture is that of VAE Decode (Tiled). Each "
