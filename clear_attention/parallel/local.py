@@ -34,6 +34,7 @@ class Board:
     poll: Callable[[], None] = lambda: None
     error: BaseException | None = None
     _parcels: dict[tuple[int, int, int], _Parcel] = field(default_factory=dict)
+    _finished: set[int] = field(default_factory=set)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def post(self, key: tuple[int, int, int], parcel: _Parcel) -> None:
@@ -56,7 +57,9 @@ class Board:
 
         Raises:
             Aborted: A rank has failed.
+            RuntimeError: The sender has finished without sending them.
         """
+        number, sender, receiver = key
         while True:
             with self._changed:
                 if self.error is None and key not in self._parcels:
@@ -64,6 +67,11 @@ class Board:
                 self._require_all()
                 if key in self._parcels:
                     return self._parcels.pop(key)
+                if sender in self._finished:
+                    raise RuntimeError(
+                        f"Rank {sender} must send as often as rank {receiver} waits, got none at "
+                        f"exchange {number}: they do not compute the same blocks."
+                    )
             self.poll()
 
     def abort(self, error: BaseException) -> None:
@@ -71,6 +79,12 @@ class Board:
         with self._changed:
             self.error = self.error or error
             self._parcels.clear()
+            self._changed.notify_all()
+
+    def finish(self, rank: int) -> None:
+        """Remember that a rank sends no more."""
+        with self._changed:
+            self._finished.add(rank)
             self._changed.notify_all()
 
     def _require_all(self) -> None:
@@ -93,6 +107,8 @@ class LocalTransport:
         size: Number of ranks.
         device: Of this rank.
         through_host: Devices from which a direct copy to this one does not arrive whole.
+        in_step: Whether each exchange waits until the device has computed what is sent, so that
+            what is waited is known; costs time on a GPU.
     """
 
     def __init__(
@@ -102,6 +118,8 @@ class LocalTransport:
         size: int,
         device: torch.device,
         through_host: frozenset[torch.device] = frozenset(),
+        *,
+        in_step: bool = False,
     ) -> None:
         self.rank = rank
         self.size = size
@@ -110,15 +128,24 @@ class LocalTransport:
         self.waited = 0.0
         self._board = board
         self._through_host = through_host
+        self._in_step = in_step
         self._count = 0
 
     def exchange(self, sent: Sent, awaited: Awaited) -> _LocalPending:
         self._board.poll()
         self._count += 1
+        if self._in_step:
+            synchronize(self.device)
         for receiver, tensors in sent.items():
             ready = _recorded(self.device)
             self._board.post((self._count, self.rank, receiver), _Parcel(list(tensors), ready))
         return _LocalPending(self, self._count, awaited)
+
+    def finish(self) -> None:
+        """Make no further exchange: ranks that still expect one fail."""
+        if self._in_step:
+            synchronize(self.device)
+        self._board.finish(self.rank)
 
     def abort(self, error: BaseException) -> None:
         self._board.abort(error)
@@ -157,6 +184,12 @@ class _LocalPending:
                 raise AssertionError(f"rank {sender} must send {list(expected)}, got {got}")
             self._transport.received += sum(one.bytes for one in expected)
         return brought
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has computed what this thread gave it."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
 
 
 def _recorded(device: torch.device) -> torch.cuda.Event | None:

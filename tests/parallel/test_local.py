@@ -204,3 +204,21 @@ def test_devices_whose_copies_are_garbage_are_found(monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "to", to)
     assert corrupting_pairs(devices) == {(devices[0], devices[1])}
+
+
+def test_a_rank_that_ends_before_the_others_is_named():
+    board = Board()
+    one, other = (LocalTransport(board, rank, 2, CPU) for rank in range(2))
+    one.finish()
+    pending = other.exchange({}, {0: [Expected((1,), torch.float32)]})
+    with pytest.raises(RuntimeError, match="Rank 0 must send as often as rank 1 waits"):
+        pending.wait()
+
+
+def test_what_was_sent_before_a_rank_ended_arrives():
+    board = Board()
+    one, other = (LocalTransport(board, rank, 2, CPU, in_step=True) for rank in range(2))
+    one.exchange({1: [torch.ones(1)]}, {})
+    one.finish()
+    received = other.exchange({}, {0: [Expected((1,), torch.float32)]}).wait()
+    assert received[0][0] == 1

@@ -41,7 +41,7 @@ class Rank:
         through_host: Devices whose copies to this one go through main memory.
         lines: Rows or columns of the last call.
         received: Bytes in all calls.
-        waited: Seconds, likewise.
+        waited: Seconds in the calls that were timed.
         busy: Seconds in which it did not wait, likewise.
     """
 
@@ -93,6 +93,8 @@ class Team:
         shares: Of each rank.
         measured: Whether the shares are final.
         calls: How many model calls they have computed.
+        timed: How many of these counted the time that ranks waited. On a GPU only one does: each
+            exchange waits for the device then.
         columns: Whether the last of them was shared out by columns.
     """
 
@@ -101,6 +103,7 @@ class Team:
     shares: tuple[float, ...]
     measured: bool = True
     calls: int = 0
+    timed: int = 0
     columns: bool = False
 
     def compute(
@@ -131,6 +134,9 @@ class Team:
             given = arguments.of(rank, seat)
             return model_call(executor, family, geometry, rank.model, seat, given)
 
+        if self.calls == 1:
+            self._forget_times()  # of the first call, in which much is done once
+        self.timed += self._is_timed
         out = self.together(partition, run)[0]
         self.calls += 1
         self.columns = partition.columns
@@ -148,16 +154,22 @@ class Team:
             BaseException: The first error of any rank, once all have stopped.
         """
         board = Board(poll=comfy.model_management.throw_exception_if_processing_interrupted)
-        errors = _Errors()
+        errors, timed = _Errors(), self._is_timed
 
         def on(index: int) -> Any:
             rank, lines = self.ranks[index], len(partition.band(index))
             transport = LocalTransport(
-                board, index, len(self.ranks), rank.device, rank.through_host
+                board,
+                index,
+                len(self.ranks),
+                rank.device,
+                rank.through_host,
+                in_step=timed,
             )
             begun = time.perf_counter()
             try:
                 out = run(rank, Seat(partition, transport))
+                transport.finish()
             except BaseException as error:
                 errors.add(_told(error, rank, lines, partition))
                 board.abort(error)
@@ -165,8 +177,9 @@ class Team:
             taken = time.perf_counter() - begun
             rank.lines = lines
             rank.received += transport.received
-            rank.waited += transport.waited
-            rank.busy += taken - transport.waited
+            if timed:
+                rank.waited += transport.waited
+                rank.busy += taken - transport.waited
             return out
 
         futures = [
@@ -182,6 +195,17 @@ class Team:
             raise errors.first
         return [first, *(future.result() for future in futures)]
 
+    @property
+    def _is_timed(self) -> bool:
+        """Whether the call that begins counts the time that ranks wait."""
+        on_gpu = any(rank.device.type == "cuda" for rank in self.ranks)
+        return self.calls < 2 or not on_gpu
+
+    def _forget_times(self) -> None:
+        self.timed = 0
+        for rank in self.ranks:
+            rank.waited = rank.busy = 0.0
+
     def _measure(self) -> None:
         """Share out the next call by the speed of the first one."""
         if self.measured:
@@ -195,7 +219,7 @@ class Team:
             RankWork(str(rank.device), rank.lines, rank.received, rank.waited, rank.busy)
             for rank in self.ranks
         ]
-        return ranks_described(work, self.calls, columns=self.columns)
+        return ranks_described(work, self.calls, self.timed, columns=self.columns)
 
 
 class _Errors:

@@ -15,7 +15,7 @@ def described(product):
             report.RankWork(f"cuda:{index}", 64, 2_900_000 * calls, waited, busy)
             for index, (busy, waited) in enumerate(seconds)
         ]
-        return report.ranks_described(ranks, calls, **more)
+        return report.ranks_described(ranks, calls, more.pop("timed", calls), **more)
 
     return line
 
@@ -45,3 +45,8 @@ def test_devices_that_do_no_more_than_one_would_are_named(seconds, as_fast, desc
     assert ("One device alone would be about as fast" in line) == as_fast
     waited = sum(waited for _, waited in seconds) / sum(map(sum, seconds))
     assert (f"in {waited:.0%} of the time" in line) == as_fast
+
+
+def test_times_are_those_of_the_calls_that_were_timed(described):
+    assert "took 8.4 s" in described((8, 0.4), (8, 0.2), timed=1)
+    assert "received 2.90 MB and waited 400.0 ms" in described((8, 0.4), (8, 0.2), timed=1)
