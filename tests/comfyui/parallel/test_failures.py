@@ -19,7 +19,7 @@ class Broken(RuntimeError):
 def failing(rank, path, error, product, monkeypatch):
     """Make a layer of one rank fail in the second model call."""
     team = product("comfyui.parallel.team")
-    original, calls = team._model_call, []
+    original, calls = team.model_call, []
 
     def call(executor, family, geometry, one, seat, arguments):
         calls.append(seat.rank)
@@ -32,7 +32,7 @@ def failing(rank, path, error, product, monkeypatch):
         finally:
             handle.remove()
 
-    monkeypatch.setattr(team, "_model_call", call)
+    monkeypatch.setattr(team, "model_call", call)
 
 
 def fail(error):
@@ -113,7 +113,7 @@ def test_an_interrupt_stops_every_device(rank, sample, flux_model, nodes, produc
     model = nodes.CLEARParallel(nodes.CLEARAttention(flux_model("b"), radius=3), "cpu,cpu")
     expected = sample(model, steps=1)
     team = product("comfyui.parallel.team")
-    original = team._model_call
+    original = team.model_call
 
     def call(executor, family, geometry, one, seat, arguments):
         if seat.rank == rank:
@@ -122,7 +122,7 @@ def test_an_interrupt_stops_every_device(rank, sample, flux_model, nodes, produc
 
     begun = time.monotonic()
     with monkeypatch.context() as patch:
-        patch.setattr(team, "_model_call", call)
+        patch.setattr(team, "model_call", call)
         try:
             with pytest.raises(management.InterruptProcessingException):
                 sample(model, steps=1)

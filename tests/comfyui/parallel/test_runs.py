@@ -14,7 +14,7 @@ def test_text_rows_are_equal_to_the_bit_on_all_ranks(
     sample, flux_model, nodes, product, monkeypatch
 ):
     team = product("comfyui.parallel.team")
-    original, seen = team._model_call, {}
+    original, seen = team.model_call, {}
 
     def call(executor, family, geometry, one, seat, arguments):
         block = one.model.model.diffusion_model.double_blocks[-1]
@@ -26,7 +26,7 @@ def test_text_rows_are_equal_to_the_bit_on_all_ranks(
         finally:
             handle.remove()
 
-    monkeypatch.setattr(team, "_model_call", call)
+    monkeypatch.setattr(team, "model_call", call)
     model = nodes.CLEARAttention(flux_model("b"), radius=3)
     sample(nodes.CLEARParallel(model, "cpu,cpu,cpu"))
     assert seen.keys() == {0, 1, 2}

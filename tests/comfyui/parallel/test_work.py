@@ -52,7 +52,7 @@ def teams(product, monkeypatch):
     """The teams of all runs, with what torch counted of each rank's work."""
     team = product("comfyui.parallel.team")
     made: list = []
-    compute, model_call = team.Team.compute, team._model_call
+    compute, model_call = team.Team.compute, team.model_call
 
     def remember(self, *args):
         made.append(self)
@@ -65,7 +65,7 @@ def teams(product, monkeypatch):
         return out
 
     monkeypatch.setattr(team.Team, "compute", remember)
-    monkeypatch.setattr(team, "_model_call", counted)
+    monkeypatch.setattr(team, "model_call", counted)
     return made
 
 
