@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from ..flux_runs import RADIUS
 
@@ -147,6 +148,7 @@ def test_the_estimate_adds_what_each_layer_saves(
             **one, full=1.0, shared=0.5, window=0.5, backend=job.backend, device=machine.device
         )
 
+    model_on_cpu = SimpleNamespace(device=torch.device("cpu"))
     monkeypatch.setattr(estimate, "measure", rates)
     model = nodes.CLEARAttention(flux_model("b"), RADIUS)
     report = core.report.RunReport()
@@ -156,6 +158,15 @@ def test_the_estimate_adds_what_each_layer_saves(
     report.seconds = 10.0
     report.calls[path(backend="masked")] = 2 * 5  # two calls of five blocks
     once = estimate.seconds_in_full(report, model) - 10.0
+    network = product("comfyui.core.job").network_of(model)
+    settings = core.patch.settings_of(model)
+    job = product("comfyui.core.job").job_of(settings, path().layout, 3)
+    job = dataclasses.replace(job, backend="masked")
+    of_call = [
+        cost.attention_seconds(network, each, rates(network, job, model_on_cpu))
+        for each in (job.full(), job)
+    ]
+    assert once == pytest.approx(2 * (of_call[0] - of_call[1]))
     report.calls[path(backend="masked")] = 4 * 5
     assert estimate.seconds_in_full(report, model) - 10.0 == pytest.approx(2 * once)
     report.begin_call(0)  # a third call without pictures: a mean of two
