@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...clear_attention.comfyui.parallel.cluster.node import with_cluster
-from ..inputs import CATEGORY, model_input
+from ..inputs import CATEGORY, found_as, model_input
 from ..reported import ReportedNode
 
 
@@ -18,6 +18,7 @@ class CLEARCluster(ReportedNode):
             node_id="CLEARCluster",
             display_name="CLEAR Cluster",
             category=CATEGORY,
+            **found_as("multi gpu, several machines, network, ray, distributed, server farm"),
             description=(
                 "Paints one picture on GPUs of several machines, which Ray connects: each computes "
                 "a part of its rows. The picture is the same as from one GPU. Every machine loads "

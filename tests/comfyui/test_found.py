@@ -39,6 +39,7 @@ FIRST_WIDGETS = {
     "CLEARLowMemory": "slice_tokens",
     "CLEARParallel": "devices shares",
     "CLEARParallelDecode": "devices tile_size overlap",
+    "CLEARCluster": "address gpus",
     "CLEARPlan": "width height radius pool_factor text_tokens batch_size steps",
     "CLEARWindowPreview": "radius pool_factor x y width height direction token_px",
     "CLEARLocality": "radius share at_percent queries seed",
