@@ -157,7 +157,7 @@ def test_a_replaced_embedder_is_shown_on_the_node(
 ):
     shown = []
     report = product("comfyui.core.report")
-    monkeypatch.setattr(report, "tell", lambda text, node_id: shown.append((text, node_id)))
+    monkeypatch.setattr(report, "tell", lambda *given: shown.append(given[:2]))
     node = node_classes["CLEARHighRes"]
     monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id="7"))
     sample(dynamic(nodes.CLEARHighRes(flux_model("b"), NTK, True)).model)
