@@ -113,9 +113,9 @@ def test_a_batch_is_enlarged_as_one_and_alpha_is_left_out(upscale):
 def test_sides_are_rounded_with_a_word(upscale, upscaling):
     result, _ = upscale(noisy(70, 100), 200)
     assert result.shape[1:3] == (144, 208)
-    assert upscaling()[0].startswith(
-        "200 x 140 is rounded to 208 x 144: model and VAE need multiples"
-    )
+    first, rounded, *_ = upscaling()
+    assert first.startswith("208 x 144 from 100 x 70 in 2 stages, ")
+    assert rounded.startswith("200 x 140 is rounded to 208 x 144: model and VAE need multiples")
 
 
 def test_areas_grow_with_the_picture(modules, upscale, demo):

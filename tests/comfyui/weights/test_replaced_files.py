@@ -79,7 +79,7 @@ def applied(node_classes, monkeypatch, product):
     """Run window nodes with an id each, and collect what each of them shows."""
     shown = {}
     report = product("comfyui.core.report")
-    monkeypatch.setattr(report, "tell", lambda text, node_id: shown.update({node_id: text}))
+    monkeypatch.setattr(report, "tell", lambda text, node_id, _: shown.update({node_id: text}))
 
     def apply(model, node, node_id, *args):
         monkeypatch.setattr(node_classes[node], "hidden", SimpleNamespace(unique_id=node_id))
