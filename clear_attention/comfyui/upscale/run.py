@@ -96,7 +96,7 @@ def upscale(
     finally:
         stopped = _when_stopped(planned.stages[: len(cascade.lines)], planned.stages)
         first = [] if stopped else [_headline(source, planned.stages, time.perf_counter() - began)]
-        publish([*first, *stopped, *notes, *cascade.lines], node_id)
+        publish([*first, *notes, *cascade.lines, *stopped], node_id)
     painted = finished.latent
     if painted is None:
         painted = encode(painting.vae, finished.image, sampling.tile)
