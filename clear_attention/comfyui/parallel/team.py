@@ -8,7 +8,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.model_management
@@ -105,6 +105,7 @@ class Team:
     calls: int = 0
     timed: int = 0
     columns: bool = False
+    _first: list[tuple[float, float]] = field(default_factory=list, repr=False)
 
     def compute(
         self,
@@ -134,11 +135,11 @@ class Team:
             given = arguments.of(rank, seat)
             return model_call(executor, family, geometry, rank.model, seat, given)
 
-        if self.calls == 1:
-            self._forget_times()  # of the first call, in which much is done once
-        self.timed += self._is_timed
+        timed = self._is_timed
         out = self.together(partition, run)[0]
         self.calls += 1
+        self.timed += timed
+        self._leave_out_first_call()
         self.columns = partition.columns
         self._measure()
         return out
@@ -201,10 +202,15 @@ class Team:
         on_gpu = any(rank.device.type == "cuda" for rank in self.ranks)
         return self.calls < 2 or not on_gpu
 
-    def _forget_times(self) -> None:
-        self.timed = 0
-        for rank in self.ranks:
-            rank.waited = rank.busy = 0.0
+    def _leave_out_first_call(self) -> None:
+        """Do not count the times of the first call, in which much is done once, if others follow."""
+        if self.calls == 1:
+            self._first = [(rank.waited, rank.busy) for rank in self.ranks]
+        if self.calls == 2:
+            self.timed -= 1
+            for rank, (waited, busy) in zip(self.ranks, self._first, strict=True):
+                rank.waited -= waited
+                rank.busy -= busy
 
     def _measure(self) -> None:
         """Share out the next call by the speed of the first one."""

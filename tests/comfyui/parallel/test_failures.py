@@ -25,7 +25,7 @@ def failing(rank, path, error, product, monkeypatch):
         calls.append(seat.rank)
         if seat.rank != rank or calls.count(rank) < 2:
             return original(executor, family, geometry, one, seat, arguments)
-        module = one.model.model.diffusion_model.get_submodule(path)
+        module = one.model.diffusion_model.get_submodule(path)
         handle = module.register_forward_pre_hook(lambda *_: fail(error))
         try:
             return original(executor, family, geometry, one, seat, arguments)

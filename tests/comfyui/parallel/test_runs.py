@@ -17,7 +17,7 @@ def test_text_rows_are_equal_to_the_bit_on_all_ranks(
     original, seen = team.model_call, {}
 
     def call(executor, family, geometry, one, seat, arguments):
-        block = one.model.model.diffusion_model.double_blocks[-1]
+        block = one.model.diffusion_model.double_blocks[-1]
         handle = block.register_forward_hook(
             lambda _, args, out: seen.setdefault(seat.rank, []).append(out[1].clone())
         )
