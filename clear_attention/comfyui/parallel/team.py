@@ -203,7 +203,7 @@ class Team:
         return self.calls < 2 or not on_gpu
 
     def _leave_out_first_call(self) -> None:
-        """Do not count the times of the first call, in which much is done once, if others follow."""
+        """Leave out the times of the first call, in which much is done once, if others follow."""
         if self.calls == 1:
             self._first = [(rank.waited, rank.busy) for rank in self.ranks]
         if self.calls == 2:
