@@ -32,7 +32,12 @@ class RankWork:
 
 
 def ranks_described(
-    ranks: Sequence[RankWork], calls: int, timed: int, *, columns: bool = False
+    ranks: Sequence[RankWork],
+    calls: int,
+    timed: int,
+    *,
+    columns: bool = False,
+    head: str = "parallel,",
 ) -> str:
     """Return a line for people about a run, which ends in a sentence where one would be as fast.
 
@@ -41,6 +46,7 @@ def ranks_described(
         calls: How many model calls they computed, at least one.
         timed: How many of these counted the time that ranks waited, likewise.
         columns: Whether they shared out columns.
+        head: How the line begins.
     """
     step = max(rank.waited + rank.busy for rank in ranks) / timed
     total = sum(rank.lines for rank in ranks)
@@ -50,7 +56,7 @@ def ranks_described(
         f"{rank.received / calls / 1e6:,.2f} MB and waited {1000 * rank.waited / timed:,.1f} ms"
         for rank in ranks
     )
-    line = f"parallel, each of {calls} model calls took {step:.3g} s: {each}"
+    line = f"{head} each of {calls} model calls took {step:.3g} s: {each}"
     # One device would compute what all of them did, but for the text that each has.
     if sum(rank.busy for rank in ranks) > step * timed:
         return line

@@ -19,7 +19,7 @@ from .connection import import_ray
 from .prompt import Prompt, for_workers
 from .session import CURRENT
 from .team import ClusterTeam
-from .traits import Traits, first_difference, traits
+from .traits import ABOUT, Traits, first_difference, traits
 
 CLUSTER_KEY = "clear_cluster"
 """Where `Cluster` lies in a model's transformer_options."""
@@ -74,7 +74,7 @@ def with_cluster(
                 f"CLEAR Cluster must be the only node that shares a model, got one behind {name}. "
                 "Remove one of them."
             )
-    model = with_settings(model, node_id=node_id)
+    model = with_settings(model, node_id=node_id, about=ABOUT)
     here = traits(model)
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, share_run),

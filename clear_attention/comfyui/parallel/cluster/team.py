@@ -23,10 +23,12 @@ from ...core.geometry import Geometry
 from ...families import HostFamily
 from ..cut import residuals_cut
 from ..devices import name_of
+from ..ranks_report import RankWork, ranks_described
 from ..team import CallArguments, Rank, model_call
 from .members import FailedWorker, LostWorker, gathered
 from .messages import packed, plain_part
 from .session import Session, interrupted
+from .traits import ABOUT
 from .worker import ABORTED, MEMORY
 
 POLL_SECONDS = 0.05
@@ -46,6 +48,7 @@ class ClusterTeam:
     ) -> None:
         self.session = session
         self.calls = 0
+        self.columns = False
         self.shares = shares or (1.0,) * session.size
         kinds = {name_of(session.device), *(one.about["kind"] for one in session.members)}
         self.measured = shares is not None or len(kinds) == 1
@@ -104,6 +107,7 @@ class ClusterTeam:
             results = gathered(session.connection, session.members, references, interrupted)
         except BaseException as error:
             raise self._failed(error, references, transport, partition) from error
+        self.columns = partition.columns
         own = dict(
             lines=len(partition.band(0)),
             received=transport.received,
@@ -195,14 +199,12 @@ class ClusterTeam:
 
     def describe(self) -> str:
         """Return a line for people about what the ranks did."""
-        calls = max(1, self.calls)
         names = ["this machine", *(one.name for one in self.session.members)]
-        parts = [
-            f"{name}: {rank.lines} lines, {rank.received / calls / 1e6:.3g} MB received and "
-            f"{1000 * rank.waited / calls:.3g} ms waited"
+        work = [
+            RankWork(name, rank.lines, rank.received, rank.waited, rank.busy)
             for name, rank in zip(names, self.ranks, strict=True)
         ]
-        return f"cluster, each of {self.calls} model calls: {'; '.join(parts)}"
+        return ranks_described(work, self.calls, self.calls, columns=self.columns, head=ABOUT)
 
 
 def _residuals(control: Any, partition: Partition, rank: int) -> Any:

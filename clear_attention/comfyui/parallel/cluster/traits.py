@@ -16,6 +16,9 @@ from ..one_device import WATCHED
 Traits = dict[str, str]
 """A part of a MODEL, in words -> what it is."""
 
+ABOUT = "cluster:"
+"""How the report's line of our node begins."""
+
 OURS = "clear_cluster"
 """How the keys begin that CLEAR Cluster itself leaves in a model's options."""
 

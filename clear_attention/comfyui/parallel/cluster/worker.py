@@ -37,7 +37,7 @@ from .inventory import Inventory, inventory
 from .members import CONSEQUENCE
 from .prompt import Prompt
 from .replay import Replay
-from .traits import Traits, traits
+from .traits import ABOUT, Traits, traits
 
 MEMORY, INTERRUPTED, ABORTED, OTHER = "memory", "interrupted", CONSEQUENCE, "other"
 """Kinds of errors that a session treats each in its own way."""
@@ -82,7 +82,7 @@ class Worker:
         self._model = None
         with self._modes():
             made = self._replay.model(prompt, node_id)
-            self._model = with_settings(made, node_id=node_id)  # as our node does
+            self._model = with_settings(made, node_id, about=ABOUT)  # as our node does
             return traits(self._model)
 
     def join(self, address: str, port: int, name: str, place: Sequence[Any]) -> None:

@@ -16,6 +16,7 @@ def prompt(
     steps=2,
     seed=4,
     hooked=False,
+    controlled="",
 ):
     """Return a prompt as the host's API takes it.
 
@@ -24,6 +25,7 @@ def prompt(
         between: Likewise.
         cluster: Address and gpus of ours, or None to leave it out.
         name: Of the model.
+        controlled: Name of the ControlNet of both prompts, or nothing.
         log: File to which each load adds its process.
     """
     nodes = {"load": ("NarrowFlux", {"name": name, "log": log})}
@@ -55,6 +57,10 @@ def prompt(
         ),
         "keep": ("Keep", {"samples": ["sample", 0]}),
     }
+    for name in ("positive", "negative") if controlled else ():
+        inputs = {"conditioning": [name, 0], "name": controlled}
+        nodes[f"controlled {name}"] = ("Controlled", inputs)
+        nodes["sample"][1][name] = [f"controlled {name}", 0]
     return {key: {"class_type": kind, "inputs": inputs} for key, (kind, inputs) in nodes.items()}
 
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 import torch
 
+from ...controlnet_fixtures import hint_for
 from .prompts import WINDOW, prompt, relative
 
 LIMIT = 1e-6
@@ -39,8 +40,20 @@ def test_a_cluster_paints_the_picture_of_one_device(run, execute, cluster, lines
     actual = execute(prompt(**RUNS[run]))
     assert relative(actual, expected) < LIMIT
     (told,) = [line for line in lines() if line.startswith("cluster")]
-    assert "cluster, each of" in told
+    assert "cluster: each of" in told
     assert told.count("the worker on") == 2
+
+
+@pytest.mark.parametrize("net", ["instantx", "union"])
+def test_a_controlnet_s_residuals_travel_to_those_who_need_them(
+    net, execute, cluster, cluster_nodes, make_control_net
+):
+    cluster_nodes.Controlled.net = make_control_net(net)
+    cluster_nodes.Controlled.hint = hint_for(net, (26, 20))
+    plain = execute(prompt(WINDOW, cluster=None))
+    expected = execute(prompt(WINDOW, cluster=None, controlled=net))
+    assert relative(plain, expected) > 0.01
+    assert relative(execute(prompt(WINDOW, controlled=net)), expected) < LIMIT
 
 
 def test_a_repeated_run_is_bit_equal(execute, cluster):

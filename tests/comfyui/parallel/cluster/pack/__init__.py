@@ -131,6 +131,24 @@ class SeededText:
         return ([[cond, values]],)
 
 
+class Controlled:
+    """A prompt with the ControlNet that the test has put here."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "control"
+    CATEGORY = "tests"
+    net = None
+    hint = None
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"conditioning": ("CONDITIONING",), "name": ("STRING", {})}}
+
+    def control(self, conditioning, name):
+        net = self.net.copy().set_cond_hint(self.hint, 0.8, (0.0, 1.0))
+        return ([[cond, {**values, "control": net}] for cond, values in conditioning],)
+
+
 class ZeroLatent:
     """An empty latent of 16 channels."""
 
@@ -169,5 +187,6 @@ class Keep:
 
 
 NODE_CLASS_MAPPINGS = {
-    one.__name__: one for one in (NarrowFlux, Shifted, Trouble, SeededText, ZeroLatent, Keep)
+    one.__name__: one
+    for one in (NarrowFlux, Shifted, Trouble, SeededText, Controlled, ZeroLatent, Keep)
 }
