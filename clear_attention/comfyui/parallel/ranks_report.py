@@ -37,7 +37,7 @@ def ranks_described(
     timed: int,
     *,
     columns: bool = False,
-    head: str = "parallel,",
+    head: str = "parallel:",
 ) -> str:
     """Return a line for people about a run, which ends in a sentence where one would be as fast.
 

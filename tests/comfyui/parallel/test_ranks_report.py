@@ -22,7 +22,7 @@ def described(product):
 
 def test_a_line_names_each_device_with_rows_megabytes_and_waiting(described):
     assert described((8, 0.4), (8, 0.2)) == (
-        "parallel, each of 4 model calls took 2.1 s: cuda:0 computed 64 of 128 rows of tokens, "
+        "parallel: each of 4 model calls took 2.1 s: cuda:0 computed 64 of 128 rows of tokens, "
         "received 2.90 MB and waited 100.0 ms; cuda:1 computed 64 of 128 rows of tokens, received "
         "2.90 MB and waited 50.0 ms"
     )

@@ -145,4 +145,4 @@ def test_a_cascade_is_painted_by_several_devices(upscale, demo, nodes, lines):
     _, actual = upscale(image, 160, stages="112", model=nodes.CLEARParallel(model, "cpu,cpu"))
     difference = (actual["samples"] - expected["samples"]).norm() / expected["samples"].norm()
     assert difference < 1e-5  # four steps in two stages, and a VAE between them
-    assert sum("parallel, each of" in line for line in lines()) == 2
+    assert sum("parallel: each of" in line for line in lines()) == 2

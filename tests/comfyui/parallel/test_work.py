@@ -201,7 +201,7 @@ def test_the_report_counts_rows_megabytes_and_milliseconds(
     painted, teams, flux_model, nodes, lines
 ):
     painted(nodes.CLEARParallel(nodes.CLEARAttention(flux_model("b"), RADIUS), "cpu,cpu", "2:1"))
-    (line,) = [line for line in lines() if line.startswith("parallel, each of 2 model calls took")]
+    (line,) = [line for line in lines() if line.startswith("parallel: each of 2 model calls took")]
     number = r"([\d.,]+)"
     ranks = re.findall(
         rf"cpu computed (\d+) of 24 rows of tokens, received {number} MB and waited {number} ms",
