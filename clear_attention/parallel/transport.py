@@ -81,3 +81,5 @@ class Transport(Protocol):
 
 class Aborted(RuntimeError):
     """Another rank has failed: its error is the cause."""
+
+    __module__ = "clear_attention"  # hosts show it, and packs are loaded under their path

@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-KNOWN = {"CheckpointError", "ConfigError", "Diverged", "NotWritten", "PlanError"}
+KNOWN = {
+    *("Aborted", "CheckpointError", "ConfigError", "Diverged", "FailedWorker", "LostWorker"),
+    *("NotWritten", "PlanError"),
+}
 
 
 @pytest.fixture

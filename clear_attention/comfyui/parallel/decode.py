@@ -54,13 +54,23 @@ def decode_in_tiles(
     # By its name: a plain import would be read as the pack's own nodes.
     node = importlib.import_module("nodes").VAEDecodeTiled()
     devices = [vae.device, *devices[1:]]
-    if len(devices) < 2:
+    why = _why_one_device(vae, devices)
+    if why is not None:
+        logger.info("CLEAR Parallel Decode: one device decodes everything: %s", why)
         return node.decode(vae, samples, tile_size, overlap)[0]
     crew = Crew(devices)
     try:
         return node.decode(_dealing(vae, devices, crew), samples, tile_size, overlap)[0]
     finally:
         crew.stop()
+
+
+def _why_one_device(vae: Any, devices: Sequence[torch.device]) -> str | None:
+    if len(devices) < 2:
+        return "there is one device"
+    if vae.patcher.model is not vae.first_stage_model:
+        return "another node has put a network of its own into this VAE"
+    return None
 
 
 def _dealing(vae: Any, devices: list[torch.device], crew: Crew) -> Any:

@@ -16,7 +16,12 @@ from .model import machine_of
 
 
 def with_estimate(model: ModelPatcher) -> ModelPatcher:
-    """Return a clone whose reports also say what full attention would have taken."""
+    """Return a clone whose reports also say what full attention would have taken.
+
+    A model without a window is returned as it is.
+    """
+    if settings_of(model).local is None:
+        return model
     model = model.clone()
     model.model_options.setdefault("transformer_options", {})[ESTIMATE_KEY] = seconds_in_full
     return model

@@ -172,6 +172,11 @@ def parallel(kit):
     return sampled(kit, kit.node("CLEARParallel", model, "cpu,cpu")[0])
 
 
+def parallel_decode(kit):
+    samples = sampled(kit, kit.node("CLEARAttention", kit.model, RADIUS)[0])
+    return kit.node("CLEARParallelDecode", {"samples": samples}, kit.vae, "cpu,cpu", 64, 16)[0]
+
+
 def plan(kit):
     text, figure, model = kit.node(
         "CLEARPlan", kit.model, 160, 208, radius=RADIUS, text_tokens=24, steps=2
@@ -220,6 +225,7 @@ TRIES = {
     "CLEARUpscale": upscale,
     "CLEARLowMemory": low_memory,
     "CLEARParallel": parallel,
+    "CLEARParallelDecode": parallel_decode,
     "CLEARPlan": plan,
     "CLEARWindowPreview": window_preview,
     "CLEARLocality": locality,
@@ -227,15 +233,18 @@ TRIES = {
     "CLEARExtractLoRA": extract,
 }
 
+IN_PROCESSES = "CLEARCluster"
+"""Its processes compute what CLEARParallel's threads do; `parallel/cluster` tests them."""
+
 
 def test_the_table_has_every_node_and_every_family(product):
     keys = [family.data.key for family in product("comfyui.families").FAMILIES]
     assert [family.key for family in product("families").FAMILIES] == keys
     assert set(CASES) <= {*keys, "made_up"}
-    assert list(TRIES) == list(NODES)
+    assert list(TRIES) == [node for node in NODES if node != IN_PROCESSES]
 
 
-@pytest.mark.parametrize("node", NODES)
+@pytest.mark.parametrize("node", TRIES)
 @pytest.mark.parametrize("key", CASES)
 def test_every_node_works_on_every_family_or_says_one_sentence(key, node, kit):
     sentence = SENTENCES.get((key, node))

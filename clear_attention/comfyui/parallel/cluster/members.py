@@ -24,6 +24,8 @@ CONSEQUENCE = "aborted"
 class LostWorker(RuntimeError):
     """A worker's process or machine has ended."""
 
+    __module__ = "clear_attention"  # hosts show it, and packs are loaded under their path
+
 
 class FailedWorker(RuntimeError):
     """A worker reports an error.
@@ -31,6 +33,8 @@ class FailedWorker(RuntimeError):
     Attributes:
         kind: Of the error, as `worker.Worker.kind_of` says.
     """
+
+    __module__ = "clear_attention"
 
     def __init__(self, text: str, kind: str) -> None:
         super().__init__(text)
