@@ -66,6 +66,11 @@ class Partition:
         return self.width if self.columns else self.height
 
     @property
+    def unit(self) -> str:
+        """What the lines are called."""
+        return "columns" if self.columns else "rows"
+
+    @property
     def line(self) -> int:
         """Tokens of a line."""
         return self.height if self.columns else self.width

@@ -23,7 +23,7 @@ def backend_of(network: Network, job: Job, dtype: torch.dtype, device: torch.dev
         return FULL
     image_only = all(one.image_only for one in network.attentions)
     layout = _layout(job, image_only)
-    q = _query(network, job, layout, dtype, device, image_only)
+    q = _query(network, job, layout.tokens, dtype, device, image_only)
     return resolve_name(q, _call(job, layout), job.backend)
 
 
@@ -47,7 +47,7 @@ def footprint_of(
         image_only: Whether text takes no part.
     """
     layout = _layout(job, image_only)
-    q = _query(network, job, layout, dtype, device, image_only)
+    q = _query(network, job, layout.tokens, dtype, device, image_only)
     return BACKENDS[backend].footprint(q, _call(job, layout))
 
 
@@ -76,9 +76,9 @@ def footprint_of_band(
     """
     layout = _layout(job, image_only)
     call = band_call(partition, rank, layout, job.window, job.pooling, scale=1.0)
-    heads, head_dim = network.heads_of(image_only=image_only)
-    shape = (job.batch, heads, call.queries.tokens(call.layout), head_dim)
-    return BACKENDS[backend].footprint(_empty(shape, dtype, device), call)
+    tokens = call.queries.tokens(call.layout)
+    q = _query(network, job, tokens, dtype, device, image_only)
+    return BACKENDS[backend].footprint(q, call)
 
 
 def _layout(job: Job, image_only: bool) -> TokenLayout:
@@ -93,16 +93,12 @@ def _call(job: Job, layout: TokenLayout) -> Call:
 def _query(
     network: Network,
     job: Job,
-    layout: TokenLayout,
+    tokens: int,
     dtype: torch.dtype,
     device: torch.device,
     image_only: bool,
 ) -> Tensor:
-    """Return queries as the model will have them, without their memory."""
+    """Return so many queries as the model will have them, without their memory."""
     heads, head_dim = network.heads_of(image_only=image_only)
-    shape = (job.batch, heads, layout.tokens, head_dim)
-    return _empty(shape, dtype, device)
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    shape = (job.batch, heads, tokens, head_dim)
     return torch.empty((1,), device=device, dtype=dtype).expand(shape)

@@ -1,4 +1,4 @@
-"""The demo's VAE in the host's own class, and a smooth picture for it."""
+"""The demo's VAE and one for videos in the host's own class, and a smooth picture for them."""
 
 from __future__ import annotations
 
@@ -26,3 +26,23 @@ def picture(height, width):
     x = torch.linspace(0, 1, width)[None].expand(height, width)
     edge = torch.sigmoid((x - y) * 30)
     return torch.stack([0.2 + 0.6 * x, 0.2 + 0.6 * y * edge, 0.3 + 0.4 * edge], dim=-1)[None]
+
+
+@pytest.fixture(scope="module")
+def video_vae(host):
+    """Wan's VAE, which Qwen-Image has too, narrow and with random weights, by the host's loader."""
+    import comfy.ldm.wan.vae
+    import comfy.sd
+
+    torch.manual_seed(0)
+    network = comfy.ldm.wan.vae.WanVAE(
+        **dict(dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[]),
+        temperal_downsample=[False, True, True],
+    )
+    weights = {
+        name: torch.ones_like(weight) if name.endswith("gamma") else 0.1 * torch.randn_like(weight)
+        for name, weight in network.state_dict().items()
+    }
+    vae = comfy.sd.VAE(sd=weights, dtype=torch.float32)
+    vae.throw_exception_if_invalid()
+    return vae

@@ -55,9 +55,7 @@ class Sharing:
         layout = self._layout(lengths[0] if lengths else counted)
         for name, dim in cut.items():
             arguments[name] = self.take(arguments[name], dim)
-        for name in names:
-            if arguments.get(name) is not None:
-                arguments[name] = self._places(arguments[name], layout)
+        self._count_places(arguments, names, layout)
 
     def take_places(self, arguments: Arguments, names: Any) -> None:
         """Count places in the sequence anew for the module whose output is put together.
@@ -67,10 +65,7 @@ class Sharing:
             names: Of the arguments that are places.
         """
         tokens = next(iter(arguments.values())).shape[1]
-        layout = self._layout_of_own(tokens)
-        for name in names:
-            if arguments.get(name) is not None:
-                arguments[name] = self._places(arguments[name], layout)
+        self._count_places(arguments, names, self._layout_of_own(tokens))
 
     def spread(self, tokens: Tensor) -> Tensor:
         """Return a whole sequence ``[B, tokens, C]``, zero where the rank's tokens are not.
@@ -120,6 +115,11 @@ class Sharing:
             )
         return layout
 
+    def _count_places(self, arguments: Arguments, names: Any, layout: TokenLayout) -> None:
+        for name in names:
+            if arguments.get(name) is not None:
+                arguments[name] = self._places(arguments[name], layout)
+
     def _places(self, places: Any, layout: TokenLayout) -> Any:
         if isinstance(places, int):
             return self.seat.partition.kept_before(places, layout, self.seat.rank)
@@ -151,8 +151,7 @@ def tokens_cut(
             _cut_blocks(cut, family, module, sharing, hooks)
         if cut.joined:
             last = module.get_submodule(cut.joined)
-            known = inspect.signature(plain_module(last).forward).parameters
-            if known.keys() & set(cut.places):
+            if _takes_places(last, cut):
                 take = functools.partial(sharing.take_places, names=cut.places)
                 hooks.enter_context(_arguments_changed(last, take))
             hooks.enter_context(_output_changed(last, sharing.join))
@@ -167,10 +166,17 @@ def _cut_blocks(
     for blocks in kinds:
         for block in blocks:
             named = {**(cut.first if block is blocks[0] else {}), **cut.blocks}
-            take = functools.partial(sharing.take_arguments, cut=named, names=cut.places)
-            hooks.enter_context(_arguments_changed(block, take))
+            if named or _takes_places(block, cut):
+                take = functools.partial(sharing.take_arguments, cut=named, names=cut.places)
+                hooks.enter_context(_arguments_changed(block, take))
         if cut.first and blocks is not kinds[-1]:
             hooks.enter_context(_output_changed(blocks[-1], sharing.spread))
+
+
+def _takes_places(module: nn.Module, cut: Cut) -> bool:
+    """Return whether a module has an argument that is a place in the sequence; hosts differ."""
+    known = inspect.signature(plain_module(module).forward).parameters
+    return not known.keys().isdisjoint(cut.places)
 
 
 @contextmanager

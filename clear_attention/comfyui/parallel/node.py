@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -74,16 +74,7 @@ def with_parallel(
     model = with_settings(model, node_id=node_id, about="parallel:")
     options = model.model_options["transformer_options"]
     if PARALLEL_KEY not in options:
-        for kind, wrapper in (
-            (WrappersMP.OUTER_SAMPLE, share_run),
-            (WrappersMP.PREPARE_SAMPLING, prepare),
-            (WrappersMP.APPLY_MODEL, share_call),
-        ):
-            add_wrapper_with_key(
-                kind, PARALLEL_KEY, wrapper, model.model_options, is_model_options=True
-            )
-            if kind != WrappersMP.OUTER_SAMPLE:
-                put_first(model, kind, PARALLEL_KEY)
+        share_calls(model, PARALLEL_KEY, share_run)
     options[PARALLEL_KEY] = Parallel(devices, shares)
     return model
 
@@ -94,15 +85,27 @@ def devices_of(model: ModelPatcher) -> int:
     return 1 if asked is None else len(asked.devices)
 
 
-def put_first(model: ModelPatcher, kind: str, key: str) -> None:
-    """Put a wrapper around all others of its kind: each rank runs these.
+def share_calls(model: ModelPatcher, key: str, run: Callable[..., Any]) -> None:
+    """Install the wrappers by which the team of a run computes a cloned model's calls.
 
     Args:
         model: Changed.
-        kind: Of the host's wrappers.
-        key: Of the wrapper.
+        key: Of the wrappers.
+        run: Wrapper of a sampling run that makes the team.
     """
-    wrappers = model.model_options["transformer_options"]["wrappers"][kind]
+    options = model.model_options
+    for kind, wrapper in (
+        (WrappersMP.OUTER_SAMPLE, run),
+        (WrappersMP.PREPARE_SAMPLING, prepare),
+        (WrappersMP.APPLY_MODEL, share_call),
+    ):
+        add_wrapper_with_key(kind, key, wrapper, options, is_model_options=True)
+        if kind != WrappersMP.OUTER_SAMPLE:
+            _put_first(options["transformer_options"]["wrappers"][kind], key)
+
+
+def _put_first(wrappers: dict[str, Any], key: str) -> None:
+    """Put a wrapper around all others of its kind: each rank runs these."""
     others = {name: wrappers.pop(name) for name in list(wrappers) if name != key}
     wrappers.update(others)
 
@@ -118,7 +121,7 @@ def share_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
     if why is None and len(devices) < 2:
         why = "there is one device"
     if why is not None:
-        _note(options, f"parallel: one device computes everything: {why}")
+        note(options, f"parallel: one device computes everything: {why}")
         return executor(*args, **kwargs)
     copies = COPIES.of(model, devices[1:])
     register_hooks(copies, guider.conds, guider.model_options)
@@ -133,7 +136,7 @@ def share_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
             finally:
                 del options[TEAM_KEY], options[NETS_KEY]
                 if team.calls:
-                    _note(options, team.describe())
+                    note(options, team.describe())
     finally:
         model.remove_additional_models(PARALLEL_KEY)
         for one in copies:
@@ -185,7 +188,7 @@ def share_call(
     why = partition if isinstance(partition, str) else None
     why = why or why_not_call(family, kwargs, control, geometry.image)
     if why is not None or isinstance(partition, str):
-        _note(options, f"parallel: one device computes a call: {why}")
+        note(options, f"parallel: one device computes a call: {why}")
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
     return team.compute(executor, family, geometry, partition, arguments)
 
@@ -222,7 +225,8 @@ def band_shape(
     return [*others, band, width] if height >= width else [*others, height, band]
 
 
-def _note(options: dict[str, Any], text: str) -> None:
+def note(options: dict[str, Any], text: str) -> None:
+    """Add a line to the report of a run, if there is one."""
     report: RunReport | None = options.get(REPORT_KEY)
     if report is not None:
         report.note(text)

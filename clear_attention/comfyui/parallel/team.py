@@ -217,7 +217,7 @@ class Team:
         if self.measured:
             return
         self.measured = True
-        self.shares = tuple(rank.lines / max(rank.busy, 1e-9) for rank in self.ranks)
+        self.shares = shares_by_speed(self.ranks)
 
     def describe(self) -> str:
         """Return a line for people about what the ranks did."""
@@ -226,6 +226,11 @@ class Team:
             for rank in self.ranks
         ]
         return ranks_described(work, self.calls, self.timed, columns=self.columns)
+
+
+def shares_by_speed(ranks: Sequence[Rank]) -> tuple[float, ...]:
+    """Return the share of each rank by what it computed in the seconds that it did not wait."""
+    return tuple(rank.lines / max(rank.busy, 1e-9) for rank in ranks)
 
 
 class _Errors:
@@ -273,10 +278,10 @@ def _told(error: BaseException, rank: Rank, lines: int, partition: Partition) ->
     """Return an error of too little memory with the device's name and a way out."""
     if not isinstance(error, torch.OutOfMemoryError):
         return error
-    what = "columns" if partition.columns else "rows"
     told = type(error)(
-        f"CLEAR Parallel: {rank.device} ran out of memory with {lines} of {partition.lines} {what} "
-        f"of tokens. Give it fewer by shares, such as 2:1, or add CLEAR Low Memory. ({error})"
+        f"CLEAR Parallel: {rank.device} ran out of memory with {lines} of {partition.lines} "
+        f"{partition.unit} of tokens. Give it fewer by shares, such as 2:1, or add CLEAR Low "
+        f"Memory. ({error})"
     )
     told.__cause__ = error
     return told

@@ -16,24 +16,6 @@ CPU = torch.device("cpu")
 SECONDS = 5.0
 
 
-@pytest.fixture(scope="module")
-def video_vae(host):
-    """Wan's VAE, narrow and with random weights: it decodes frames, and keeps state meanwhile."""
-    import comfy.ldm.wan.vae
-    import comfy.sd
-
-    torch.manual_seed(0)
-    network = comfy.ldm.wan.vae.WanVAE(
-        **dict(dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[]),
-        temperal_downsample=[False, True, True],
-    )
-    weights = {
-        name: torch.ones_like(weight) if name.endswith("gamma") else 0.1 * torch.randn_like(weight)
-        for name, weight in network.state_dict().items()
-    }
-    return comfy.sd.VAE(sd=weights, dtype=torch.float32)
-
-
 @pytest.fixture
 def plain(host):
     """The host's own node as a function."""

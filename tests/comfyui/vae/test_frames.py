@@ -7,28 +7,6 @@ import torch
 
 from ..vae_fixtures import picture
 
-WIDTH = 8
-
-
-@pytest.fixture(scope="module")
-def video_vae(host):
-    """Wan's VAE, which Qwen-Image has too, narrow and with random weights, by the host's loader."""
-    import comfy.ldm.wan.vae
-    import comfy.sd
-
-    torch.manual_seed(0)
-    network = comfy.ldm.wan.vae.WanVAE(
-        **dict(dim=WIDTH, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[]),
-        temperal_downsample=[False, True, True],
-    )
-    weights = {
-        name: torch.ones_like(weight) if name.endswith("gamma") else 0.1 * torch.randn_like(weight)
-        for name, weight in network.state_dict().items()
-    }
-    vae = comfy.sd.VAE(sd=weights, dtype=torch.float32)
-    vae.throw_exception_if_invalid()
-    return vae
-
 
 @pytest.fixture
 def pixels(product):

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import nn
 
-from ...core.patch import REPORT_KEY, with_settings
-from ...core.report import RunReport
+from ...core.patch import with_settings
 from ...families import require_family
-from ..node import PARALLEL_KEY, TEAM_KEY, prepare, put_first, share_call
+from ..node import PARALLEL_KEY, TEAM_KEY, note, share_calls
 from ..one_device import why_one_device
 from .connection import import_ray
 from .prompt import Prompt, for_workers
@@ -76,14 +74,7 @@ def with_cluster(
             )
     model = with_settings(model, node_id=node_id, about=ABOUT)
     here = traits(model)
-    for kind, wrapper in (
-        (WrappersMP.OUTER_SAMPLE, share_run),
-        (WrappersMP.PREPARE_SAMPLING, prepare),
-        (WrappersMP.APPLY_MODEL, share_call),
-    ):
-        add_wrapper_with_key(kind, CLUSTER_KEY, wrapper, model.model_options, is_model_options=True)
-        if kind != WrappersMP.OUTER_SAMPLE:
-            put_first(model, kind, CLUSTER_KEY)
+    share_calls(model, CLUSTER_KEY, share_run)
     asked = Cluster(address, gpus, for_workers(prompt, node_id), node_id, here)
     model.model_options["transformer_options"][CLUSTER_KEY] = asked
     return model
@@ -97,7 +88,7 @@ def share_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
     asked: Cluster = options[CLUSTER_KEY]
     why = why_one_device(model, options)
     if why is not None:
-        _note(options, f"cluster: this machine computes everything: {why}")
+        note(options, f"cluster: this machine computes everything: {why}")
         return executor(*args, **kwargs)
     _require_no_hooks(guider.conds)
     _require_last(model, asked)
@@ -114,7 +105,7 @@ def share_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
         team.end()
         if team.calls:
             known[asked.address, asked.gpus] = team.shares
-            _note(options, team.describe())
+            note(options, team.describe())
 
 
 def _require_last(model: ModelPatcher, asked: Cluster) -> None:
@@ -133,9 +124,3 @@ def _require_no_hooks(conds: Any) -> None:
             "CLEAR Cluster must get prompts without hooks, got some with LoRAs or other models of "
             "their own. Use CLEAR Parallel for them, or load the LoRA onto the model."
         )
-
-
-def _note(options: dict[str, Any], text: str) -> None:
-    report: RunReport | None = options.get(REPORT_KEY)
-    if report is not None:
-        report.note(text)

@@ -24,7 +24,7 @@ from ...families import HostFamily
 from ..cut import residuals_cut
 from ..devices import name_of
 from ..ranks_report import RankWork, ranks_described
-from ..team import CallArguments, Rank, model_call
+from ..team import CallArguments, Rank, model_call, shares_by_speed
 from .members import FailedWorker, LostWorker, gathered
 from .messages import packed, plain_part
 from .session import Session, interrupted
@@ -195,7 +195,7 @@ class ClusterTeam:
         self.calls += 1
         if not self.measured:
             self.measured = True
-            self.shares = tuple(rank.lines / max(rank.busy, 1e-9) for rank in self.ranks)
+            self.shares = shares_by_speed(self.ranks)
 
     def describe(self) -> str:
         """Return a line for people about what the ranks did."""
@@ -251,8 +251,7 @@ def _watch(
 
 
 def _too_little(error: FailedWorker, lines: int, partition: Partition) -> RuntimeError:
-    what = "columns" if partition.columns else "rows"
     return RuntimeError(
-        f"{error} It had {lines} of {partition.lines} {what} of tokens. Use more GPUs, or add "
-        "CLEAR Low Memory."
+        f"{error} It had {lines} of {partition.lines} {partition.unit} of tokens. Use more GPUs, "
+        "or add CLEAR Low Memory."
     )
