@@ -10,13 +10,11 @@ from .distill import CLEARDistill
 from .extract_lora import CLEARExtractLoRA
 from .high_resolution import CLEARHighRes
 from .loader import CLEARLoader
-from .locality import CLEARLocality
 from .low_memory import CLEARLowMemory
+from .measuring import CLEARLocality, CLEARPlan, CLEARWindowPreview
 from .parallel import CLEARCluster, CLEARParallel, CLEARParallelDecode
-from .plan import CLEARPlan
 from .seamless import CLEARSeamless, CLEARSeamlessDecode
 from .upscale import CLEARUpscale
-from .window_preview import CLEARWindowPreview
 
 
 class CLEARExtension(ComfyExtension):

@@ -4,9 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.core.settings import DIRECTIONS
-from ..clear_attention.comfyui.probe.window_preview import NOWHERE, TOKEN_PX, preview_window
-from .inputs import ADVANCED, MEASURING, SLIDER, found_as, radius_input
+from ...clear_attention.comfyui.core.settings import DIRECTIONS
+from ...clear_attention.comfyui.probe.window_preview import NOWHERE, TOKEN_PX, preview_window
+from ..inputs import ADVANCED, MEASURING, SLIDER, found_as, radius_input
 
 
 class CLEARWindowPreview(io.ComfyNode):

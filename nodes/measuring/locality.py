@@ -4,8 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..clear_attention.comfyui.probe.locality import Sample, report_locality
-from .inputs import ADVANCED, MEASURING, SLIDER, found_as, radius_input
+from ...clear_attention.comfyui.probe.locality import Sample, report_locality
+from ..inputs import ADVANCED, MEASURING, SLIDER, found_as, radius_input
 
 
 class CLEARLocality(io.ComfyNode):

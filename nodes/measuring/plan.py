@@ -4,10 +4,10 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..clear_attention.comfyui.parallel.node import devices_of
-from ..clear_attention.comfyui.plan.node import plan_run
-from .inputs import ADVANCED, MEASURING, found_as, radius_input
-from .reported import ReportedNode
+from ...clear_attention.comfyui.parallel.node import devices_of
+from ...clear_attention.comfyui.plan.node import plan_run
+from ..inputs import ADVANCED, MEASURING, found_as, radius_input
+from ..reported import ReportedNode
 
 
 class CLEARPlan(ReportedNode):
