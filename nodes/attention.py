@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..clear_attention.comfyui.core.patch import with_window
 from ..clear_attention.comfyui.core.settings import WindowSettings
 from ..clear_attention.comfyui.plan.benefit import with_estimate
-from ..clear_attention.families.block_text import parse_blocks
+from ..clear_attention.families.block_text import parse_blocks, parse_radii
 from .inputs import ADVANCED, CATEGORY, SLIDER, backend_input, found_as, model_input, radius_input
 from .reported import ReportedNode
 
@@ -97,6 +97,18 @@ class CLEARAttention(ReportedNode):
                     **ADVANCED,
                 ),
                 backend_input(),
+                io.String.Input(
+                    "radii",
+                    default="",
+                    optional=True,
+                    tooltip=(
+                        'A radius per block in place of the one above, such as "double 0-3: 8, '
+                        'single 0: 32": the output radii of CLEAR Locality Probe has this form. '
+                        "Blocks that are not named have the radius above, and dense_blocks stay "
+                        "full. Empty gives all blocks one radius."
+                    ),
+                    **ADVANCED,
+                ),
             ],
             outputs=[io.Model.Output()],
             hidden=[io.Hidden.unique_id],
@@ -115,10 +127,12 @@ class CLEARAttention(ReportedNode):
         dense_blocks: str = "",
         min_tokens: int = 0,
         backend: str = "auto",
+        radii: str = "",
     ) -> io.NodeOutput:
         local = WindowSettings(
             radius,
             pool_factor=pool_factor,
+            radii=parse_radii(radii),
             start_percent=start_percent,
             end_percent=end_percent,
             dense_blocks=parse_blocks(dense_blocks, "Dense blocks"),

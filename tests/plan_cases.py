@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import torch
 
 from clear_attention import TokenLayout, Window
 from clear_attention.families.network import Job, flux, sd3
 from clear_attention.plan.budget import Budget
-from clear_attention.plan.cost import Rates
+from clear_attention.plan.cost import Rates, WindowRate
 from clear_attention.plan.machine import Machine
 from clear_attention.plan.report import Plan, make_plan
 
@@ -31,6 +33,13 @@ SMALL_FLUX2 = flux(
     gated=True,
 )
 SMALL_SD3 = sd3(hidden=32, heads=2, mlp=64, joint=3, image=1, latent_values=8, context=8)
+
+
+def at_any_window(seconds: float, backend: str = "tiled") -> defaultdict[Window, WindowRate]:
+    """Return one rate for whichever window is asked for."""
+    return defaultdict(lambda: WindowRate(seconds, backend))
+
+
 RATES = Rates(
     linear=1e-9,
     stream=1e-7,
@@ -40,9 +49,8 @@ RATES = Rates(
     copy=4e-8,
     full=1e-9,
     shared=2e-9,
-    window=5e-9,
-    backend="tiled",
     device=CPU,
+    windows=at_any_window(5e-9),
 )
 ROOMY = Budget(available=10**12, weights=10**9, decoding=10**9, reserved=10**9)
 

@@ -12,24 +12,31 @@ from ..families.network import Job, Network
 from ..layout import TokenLayout
 from ..parallel.attention import band_call
 from ..parallel.partition import Partition
-
-FULL = "full"
-"""What stands for a backend's name where there is no window."""
+from ..window import Window
 
 
-def backend_of(network: Network, job: Job, dtype: torch.dtype, device: torch.device) -> str:
-    """Return the name of the backend that computes a call, `FULL` without a window."""
-    if job.window is None:
-        return FULL
+def backend_of(
+    network: Network, job: Job, window: Window, dtype: torch.dtype, device: torch.device
+) -> str:
+    """Return the name of the backend that computes the attentions of a call with a window.
+
+    Args:
+        network: The model's dimensions.
+        job: The call.
+        window: One of its windows.
+        dtype: In which the model computes.
+        device: Where it computes.
+    """
     image_only = all(one.image_only for one in network.attentions)
     layout = _layout(job, image_only)
     q = _query(network, job, layout.tokens, dtype, device, image_only)
-    return resolve_name(q, _call(job, layout), job.backend)
+    return resolve_name(q, Call(layout, window, job.pooling, scale=1.0), job.backend)
 
 
 def footprint_of(
     network: Network,
     job: Job,
+    window: Window,
     backend: str,
     dtype: torch.dtype,
     device: torch.device,
@@ -40,7 +47,8 @@ def footprint_of(
 
     Args:
         network: The model's dimensions.
-        job: The call, with a window.
+        job: The call.
+        window: Of the attention.
         backend: Its name.
         dtype: In which the model computes.
         device: Where it computes.
@@ -48,12 +56,13 @@ def footprint_of(
     """
     layout = _layout(job, image_only)
     q = _query(network, job, layout.tokens, dtype, device, image_only)
-    return BACKENDS[backend].footprint(q, _call(job, layout))
+    return BACKENDS[backend].footprint(q, Call(layout, window, job.pooling, scale=1.0))
 
 
 def footprint_of_band(
     network: Network,
     job: Job,
+    window: Window,
     backend: str,
     dtype: torch.dtype,
     device: torch.device,
@@ -66,7 +75,8 @@ def footprint_of_band(
 
     Args:
         network: The model's dimensions.
-        job: The call, with a window.
+        job: The call.
+        window: Of the attention.
         backend: Its name.
         dtype: In which the model computes.
         device: Where it computes.
@@ -75,7 +85,7 @@ def footprint_of_band(
         image_only: Whether text takes no part.
     """
     layout = _layout(job, image_only)
-    call = band_call(partition, rank, layout, job.window, job.pooling, scale=1.0)
+    call = band_call(partition, rank, layout, window, job.pooling, scale=1.0)
     tokens = call.queries.tokens(call.layout)
     q = _query(network, job, tokens, dtype, device, image_only)
     return BACKENDS[backend].footprint(q, call)
@@ -83,11 +93,6 @@ def footprint_of_band(
 
 def _layout(job: Job, image_only: bool) -> TokenLayout:
     return replace(job.layout, text=0) if image_only else job.layout
-
-
-def _call(job: Job, layout: TokenLayout) -> Call:
-    assert job.window is not None
-    return Call(layout, job.window, job.pooling, scale=1.0)
 
 
 def _query(

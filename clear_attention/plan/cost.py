@@ -6,15 +6,29 @@ Pure arithmetic on a model's dimensions; `planner_rates` measures what a machine
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 
 from ..families.network import Attention, Blocks, Job, Network
-from ..layout import TokenLayout
 from ..pairs import all_pairs, visible_pairs
+from ..window import Window
 from .attention import footprint_of
 from .memory import memory
+
+
+@dataclass(frozen=True)
+class WindowRate:
+    """What a backend needs for a window.
+
+    Attributes:
+        seconds: For one pair that its own kernel computes and one value of the heads.
+        backend: Its name.
+    """
+
+    seconds: float
+    backend: str
 
 
 @dataclass(frozen=True)
@@ -30,9 +44,8 @@ class Rates:
         copy: To copy one value.
         full: For one pair of full attention and one value of the heads.
         shared: For one pair that CLEAR leaves to plain fused attention, likewise.
-        window: For one pair that the backend's own kernel computes, likewise.
-        backend: Which of CLEAR's backends the last one belongs to.
         device: Where all of this was measured.
+        windows: Of each window that a call has.
     """
 
     linear: float
@@ -43,9 +56,8 @@ class Rates:
     copy: float
     full: float
     shared: float
-    window: float
-    backend: str
     device: torch.device
+    windows: Mapping[Window, WindowRate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class Cost:
     """What one call costs: the mean of a run's calls where attention is full in some of them.
 
     Attributes:
-        pairs: Query-key pairs of one head of an attention over all tokens.
+        pairs: Query-key pairs of one head, the mean of the attentions over all tokens.
         linear_flop: Floating point operations of the linear layers.
         attention_flop: Floating point operations of the attention.
         seconds: Expected, 0 where nothing was measured.
@@ -94,7 +106,7 @@ def cost(
             choice.
     """
     return Cost(
-        pairs=round(_pairs(job, job.layout)),
+        pairs=mean_pairs(network, job),
         linear_flop=linear_flop(network, job),
         attention_flop=attention_flop(network, job),
         seconds=0.0 if rates is None else seconds(network, job, rates),
@@ -110,14 +122,19 @@ def linear_flop(network: Network, job: Job) -> int:
     return 2 * job.batch * (image * tokens + text * job.layout.text)
 
 
+def mean_pairs(network: Network, job: Job) -> int:
+    """Count the pairs of one head, the mean of all attentions, or of those over all tokens."""
+    among = [each for each in network.attentions if not each.image_only] or network.attentions
+    number = sum(each.count for each in among)
+    return round(sum(_all_pairs(each, job) for each in among) / number) if number else 0
+
+
 def attention_flop(network: Network, job: Job) -> int:
     """Count the operations of the attention: 4 x heads x head_dim x pairs (CLEAR, table 1)."""
     pairs: dict[int, float] = {}
     for each in network.attentions:
         width = math.prod(network.heads_in(each))
-        local = (each.count - each.dense(job.dense)) * _pairs(job, each.layout(job.layout))
-        full = each.dense(job.dense) * all_pairs(each.layout(job.layout))
-        pairs[width] = pairs.get(width, 0) + (local + full)
+        pairs[width] = pairs.get(width, 0) + _all_pairs(each, job)
     return sum(round(4 * width * job.batch * number) for width, number in pairs.items())
 
 
@@ -158,23 +175,41 @@ def _elementwise(blocks: Blocks, network: Network, rates: Rates) -> float:
 
 def _attention_seconds(attention: Attention, network: Network, job: Job, rates: Rates) -> float:
     """Return the seconds of one value of the heads, over all attentions of a kind."""
-    layout, dense = attention.layout(job.layout), attention.dense(job.dense)
-    full = rates.full * all_pairs(layout)
-    if job.window is None:
-        return attention.count * full
-    # Of pairs only their number counts, which does not depend on the dtype.
-    where = (rates.backend, torch.float32, rates.device)
-    found = footprint_of(network, job, *where, image_only=attention.image_only)
-    local = rates.window * found.pairs + rates.shared * found.shared_pairs
-    mixed = job.local_share * local + (1 - job.local_share) * full
-    return dense * full + (attention.count - dense) * mixed
+    full = rates.full * all_pairs(attention.layout(job.layout))
+
+    def local(window: Window) -> float:
+        rate = rates.windows[window]
+        # Of pairs only their number counts, which does not depend on the dtype.
+        where = (rate.backend, torch.float32, rates.device)
+        found = footprint_of(network, job, window, *where, image_only=attention.image_only)
+        return rate.seconds * found.pairs + rates.shared * found.shared_pairs
+
+    return of_kind(attention, job, full, local)
 
 
-def _pairs(job: Job, layout: TokenLayout) -> float:
-    """Count the pairs of one head, the mean of a run's calls."""
-    full = all_pairs(layout)
-    if job.window is None:
-        return full
-    local = visible_pairs(layout, job.window, job.pooling)
-    # Whole numbers as they are: a float cannot hold all of them.
-    return local if job.local_share == 1 else full + job.local_share * (local - full)
+def of_kind(attention: Attention, job: Job, full: float, local: Callable[[Window], float]) -> float:
+    """Sum up attentions of a kind, the mean of a run's calls.
+
+    Args:
+        attention: The kind.
+        job: The call: says which of them have which window, and how often.
+        full: What one of them takes that stays full.
+        local: What one of them takes with a window.
+    """
+    total: float = 0
+    for window, number in attention.windows(job).items():
+        # Whole numbers as they are: a float cannot hold all of them.
+        one = full if window is None else local(window)
+        total += number * (one if job.local_share == 1 else full + job.local_share * (one - full))
+    return total
+
+
+def _all_pairs(attention: Attention, job: Job) -> float:
+    """Count the pairs of one head of all attentions of a kind, the mean of a run's calls."""
+    layout = attention.layout(job.layout)
+    return of_kind(
+        attention,
+        job,
+        all_pairs(layout),
+        lambda window: visible_pairs(layout, window, job.pooling),
+    )

@@ -12,7 +12,7 @@ from ..parallel.attention import received_bytes
 from ..parallel.partition import Partition, share_out
 from ..window import Window
 from .attention import footprint_of_band
-from .cost import Rates, token_seconds
+from .cost import Rates, of_kind, token_seconds
 from .cost import seconds as cost_seconds
 
 
@@ -152,7 +152,7 @@ def _received_by(
             itemsize=itemsize,
         )
 
-    return _of_kind(attention, job, one(None), one(job.window))
+    return of_kind(attention, job, one(None), one)
 
 
 def _attention_seconds(
@@ -169,19 +169,14 @@ def _attention_seconds(
     # Text asks each rank for its own keys, and the first one for those of the text too.
     of_text = rates.shared * shared * (own + (shared if rank == 0 else 0))
     full = rates.full * own * layout.tokens + of_text
-    if job.window is None:
-        return _of_kind(attention, job, full, full)
-    # Of pairs only their number counts, which does not depend on the dtype.
-    where = (rates.backend, torch.float32, rates.device)
-    found = footprint_of_band(
-        network, job, *where, partition, rank, image_only=attention.image_only
-    )
-    local = rates.window * found.pairs + rates.shared * found.shared_pairs + of_text
-    return _of_kind(attention, job, full, local)
 
+    def local(window: Window) -> float:
+        rate = rates.windows[window]
+        # Of pairs only their number counts, which does not depend on the dtype.
+        where = (rate.backend, torch.float32, rates.device)
+        found = footprint_of_band(
+            network, job, window, *where, partition, rank, image_only=attention.image_only
+        )
+        return rate.seconds * found.pairs + rates.shared * found.shared_pairs + of_text
 
-def _of_kind(attention: Attention, job: Job, full: float, local: float) -> float:
-    """Sum up attentions of a kind, of which some stay full, and all in a part of the calls."""
-    dense = attention.dense(job.dense)
-    share = job.local_share if job.window is not None else 1.0
-    return dense * full + (attention.count - dense) * (share * local + (1 - share) * full)
+    return of_kind(attention, job, full, local)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from ..families.network import Blocks, Job, Live, Network
-from .attention import FULL, backend_of, footprint_of
+from ..window import Window
+from .attention import backend_of, footprint_of
 from .slices import slice_size
 
 LATENTS = 10
@@ -92,24 +93,25 @@ class _Case:
         width = math.prod(self.network.heads_of(image_only=image_only))
         output = job.batch * tokens * width * self.dtype.itemsize
         reordered = 2 * output if whole else output
-        local = [
-            each.count - each.dense(job.dense)
+        windows = {
+            window
             for each in self.network.attentions
             if each.image_only == image_only
-        ]
-        backend = backend_of(self.network, job, self.dtype, self.device)
-        if backend == FULL or not any(local):
-            return reordered
-        where = (backend, self.dtype, self.device)
-        found = footprint_of(self.network, job, *where, image_only=image_only)
-        memory = found.memory if found.token_major else max(found.memory, reordered)
-        return max(memory, reordered) if self._is_full_too(image_only) else memory
+            for window in each.windows(job)
+        }
+        local = [self._local(one, image_only, reordered) for one in windows if one is not None]
+        full = job.local_share < 1 or None in windows or not local
+        return max(*local, reordered) if full and local else max(local, default=reordered)
 
-    def _is_full_too(self, image_only: bool) -> bool:
-        """Tell whether some attentions, or all in some calls, are full."""
-        dense = [
-            each.dense(self.job.dense)
-            for each in self.network.attentions
-            if each.image_only == image_only
-        ]
-        return self.job.local_share < 1 or any(dense)
+    def _local(self, window: Window, image_only: bool, reordered: int) -> int:
+        """Return the bytes that an attention with a window holds.
+
+        Args:
+            window: The disc.
+            image_only: Whether text takes no part.
+            reordered: Of a result in the order of the block's tokens.
+        """
+        backend = backend_of(self.network, self.job, window, self.dtype, self.device)
+        where = (window, backend, self.dtype, self.device)
+        found = footprint_of(self.network, self.job, *where, image_only=image_only)
+        return found.memory if found.token_major else max(found.memory, reordered)

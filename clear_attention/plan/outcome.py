@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from ..families.names import Block
 from ..units import gib
 from .cost import Cost
 from .report import Plan
@@ -21,6 +22,7 @@ class TimedCall:
         radius: Of the window that was applied, None for full attention.
         seconds: How long it took.
         devices: That computed it together.
+        radii: Of the blocks whose window is another one.
     """
 
     batch: int
@@ -29,6 +31,7 @@ class TimedCall:
     radius: int | None
     seconds: float
     devices: int = 1
+    radii: Mapping[Block, int] = field(default_factory=dict)
 
 
 def outcome(plan: Plan, calls: Sequence[TimedCall], peak: int | None = None) -> list[str]:
@@ -48,7 +51,9 @@ def outcome(plan: Plan, calls: Sequence[TimedCall], peak: int | None = None) -> 
     seconds = _expected_seconds(plan, best)
     assert seconds is not None
     predicted = seconds * best.batch / plan.job.batch
-    what = "full attention" if best.radius is None else f"CLEAR r = {best.radius}"
+    what = "full attention"
+    if best.radius is not None:
+        what = f"CLEAR r = {plan.network.radius_text(plan.job)}"
     if best.devices > 1:
         what += f", {best.devices} devices"
     lines = [
@@ -85,7 +90,9 @@ def _planned_cost(plan: Plan, call: TimedCall) -> Cost | None:
         return None
     if call.radius is None:
         return plan.full
-    return plan.local if window is not None and call.radius == window.radius else None
+    if window is None or (call.radius, call.radii) != (window.radius, plan.job.radii):
+        return None
+    return plan.local
 
 
 def _memory(plan: Plan, calls: Sequence[TimedCall]) -> int:
@@ -99,6 +106,7 @@ def _nothing_to_compare(plan: Plan, calls: Sequence[TimedCall]) -> str:
         return "Plan and run: the model was not called."
     layout, call = plan.job.layout, calls[-1]
     radius = "full attention" if call.radius is None else f"radius {call.radius}"
+    radius = f"{radius}, others for some blocks" if call.radii else radius
     planned = f"a grid of {layout.height} x {layout.width} tokens"
     had = f"{call.height} x {call.width} with {radius}"
     devices = plan.devices.count if plan.devices.share else 1

@@ -19,8 +19,8 @@ from ..families.network import Job, Network
 from ..layout import TokenLayout
 from ..partial import attend_part
 from ..window import Window
-from .attention import FULL, backend_of, footprint_of
-from .cost import Rates
+from .attention import backend_of, footprint_of
+from .cost import Rates, WindowRate
 from .machine import Machine, TimedPart
 
 WIDEST = 4096  # side of the linear layers that are timed
@@ -55,24 +55,28 @@ def measure(network: Network, job: Job, machine: Machine) -> Rates:
         copy=unit("copy", lambda rows: _copy(machine, rows, hidden)),
         full=unit("full", lambda rows: _full(machine, rows, network), 2),
         shared=unit("shared", lambda rows: _shared(machine, rows, network), 2),
-        window=0.0,
-        backend=FULL,
         device=machine.device,
     )
-    return with_window(rates, network, job, machine)
+    return with_windows(rates, network, job, machine)
 
 
 @torch.inference_mode()
-def with_window(rates: Rates, network: Network, job: Job, machine: Machine) -> Rates:
-    """Return the rates for a call whose size lets CLEAR choose another backend."""
-    backend = backend_of(network, job, machine.dtype, machine.device)
-    if backend == rates.backend:
-        return rates
-    if backend == FULL:
-        return replace(rates, backend=FULL, window=0.0)
-    window = job.window
-    assert window is not None
-    found = footprint_of(network, job, backend, machine.dtype, machine.device)
+def with_windows(rates: Rates, network: Network, job: Job, machine: Machine) -> Rates:
+    """Return the rates for a call whose size lets CLEAR choose other backends."""
+    windows = {
+        window: _window_rate(rates.windows.get(window), window, network, job, machine)
+        for window in network.windows(job)
+    }
+    return replace(rates, windows=windows)
+
+
+def _window_rate(
+    known: WindowRate | None, window: Window, network: Network, job: Job, machine: Machine
+) -> WindowRate:
+    backend = backend_of(network, job, window, machine.dtype, machine.device)
+    if known is not None and known.backend == backend:
+        return known
+    found = footprint_of(network, job, window, backend, machine.dtype, machine.device)
     # What the backend leaves to fused attention has a rate of its own.
     grid = replace(job.layout, text=0 if found.shared_pairs else job.layout.text, extra=0)
 
@@ -81,7 +85,7 @@ def with_window(rates: Rates, network: Network, job: Job, machine: Machine) -> R
 
     key = ("window", backend, window, network.hidden, network.heads)
     taken = machine.per_unit(key, grid.tokens, part, 1 if found.linear else 2)
-    return replace(rates, backend=backend, window=taken)
+    return WindowRate(taken, backend)
 
 
 def _linear(machine: Machine, rows: int, hidden: int, mlp: int) -> TimedPart:

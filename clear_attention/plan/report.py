@@ -12,7 +12,7 @@ from .cost import Cost, Rates, cost
 from .devices import Devices, SharedCost, shared_cost
 from .devices_table import SizeOnDevices, lines_on_devices
 from .machine import Machine
-from .rates import measure, with_window
+from .rates import measure, with_windows
 
 EDGES_PX = (512, 1024, 2048, 4096, 8192)
 
@@ -116,7 +116,7 @@ class Plan:
     def at(self, edge: int) -> Plan:
         """Return the plan of a square of so many tokens on a side."""
         job = replace(self.job, layout=TokenLayout(self.job.layout.text, edge, edge))
-        rates = with_window(self.rates, self.network, job, self.machine)
+        rates = with_windows(self.rates, self.network, job, self.machine)
         full, clear = _costs(self.network, job, self.machine, rates, self.slice_tokens)
         return replace(self, job=job, rates=rates, full=full, clear=clear)
 
@@ -131,9 +131,11 @@ class Plan:
 
     def table(self) -> str:
         """Return the plan as text."""
-        layout, window = self.job.layout, self.job.window
+        layout = self.job.layout
         pooled = f", pooled by {self.job.pool_factor}" if self.job.pooling else ""
-        clear = f"CLEAR r = {window.radius}{pooled}" if window else "full"
+        clear = "full"
+        if self.network.windows(self.job):
+            clear = f"CLEAR r = {self.network.radius_text(self.job)}{pooled}"
         width = max(12, len(clear))
         rows = [("", "full", clear), *self._rows()]
         state = " The model runs in slices already." if self.sliced else ""

@@ -8,7 +8,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from plan_cases import CPU, FLUX_DEV, FLUX_WIDTHS, RATES, SMALL_FLUX, SMALL_FLUX2, SMALL_SD3, job
+from plan_cases import (
+    CPU,
+    FLUX_DEV,
+    FLUX_WIDTHS,
+    RATES,
+    SMALL_FLUX,
+    SMALL_FLUX2,
+    SMALL_SD3,
+    at_any_window,
+    job,
+)
 
 from clear_attention import TokenLayout, Window
 from clear_attention.families.network import Job, flux
@@ -49,6 +59,13 @@ def test_reference_tokens_cost_as_much_as_those_of_the_picture():
     assert more == 2 * 10 * SMALL_FLUX.image_weights
 
 
+def every_block(network):
+    """Return the blocks of a network."""
+    return frozenset(
+        (each.kind, index) for each in network.attentions for index in range(each.count)
+    )
+
+
 JOBS = st.builds(
     job,
     height=st.integers(1, 40),
@@ -71,7 +88,7 @@ def test_everything_is_proportional_to_the_batch(network, call):
 
 @given(NETWORKS, JOBS)
 def test_attentions_that_all_stay_dense_cost_what_full_attention_costs(network, call):
-    dense = dataclasses.replace(call, dense={each.kind: 99 for each in network.attentions})
+    dense = dataclasses.replace(call, dense=every_block(network))
     assert attention_flop(network, dense) == attention_flop(network, call.full())
     assert seconds(network, dense, RATES) == pytest.approx(seconds(network, call.full(), RATES))
 
@@ -88,6 +105,27 @@ def test_a_window_over_the_whole_grid_needs_every_pair(network, call):
 def test_slices_never_need_more_memory_than_the_whole(network, call, dtype):
     whole = memory(network, call, dtype, CPU)
     assert 0 < memory(network, call, dtype, CPU, 0) <= whole
+
+
+@given(NETWORKS, JOBS, st.integers(1, 12))
+def test_a_radius_per_block_costs_what_its_blocks_cost(network, call, radius):
+    """Of SD3, whose first blocks attend twice, a block is all of its attentions."""
+    other = dataclasses.replace(call, window=Window(radius))
+    kind = network.attentions[0].kind
+    some = {(kind, 0): radius}
+    rest = dataclasses.replace(call, radii={block: radius for block in every_block(network)})
+    for count in (attention_flop, lambda *given: seconds(*given, RATES)):
+        assert count(network, rest) == pytest.approx(count(network, other))
+        one = count(network, dataclasses.replace(call, radii=some)) - count(network, call)
+        without = dataclasses.replace(call, dense=frozenset(some))
+        of_other = dataclasses.replace(other, dense=frozenset(some))
+        change = count(network, other) - count(network, of_other)
+        assert one == pytest.approx(change - (count(network, call) - count(network, without)))
+    of_mix = memory(network, dataclasses.replace(call, radii=some), torch.float32, CPU)
+    alone = [memory(network, each, torch.float32, CPU) for each in (call, other)]
+    assert min(alone) <= of_mix <= max(alone)
+    if network is not SMALL_SD3:
+        assert of_mix == max(alone)
 
 
 def test_a_gated_mlp_has_one_matrix_more_and_twice_the_inside():
@@ -122,7 +160,7 @@ def test_seconds_add_up_by_hand():
     assert seconds(network, call, RATES) == pytest.approx(expected)
     full = linear + 8 * per_token + 1e-9 * 64 * 4
     assert seconds(network, call.full(), RATES) == pytest.approx(full)
-    masked = dataclasses.replace(RATES, backend="masked")
+    masked = dataclasses.replace(RATES, windows=at_any_window(5e-9, "masked"))
     assert seconds(network, call, masked) == pytest.approx(linear + 8 * per_token + 5e-9 * 64 * 4)
 
 
@@ -130,9 +168,10 @@ def test_the_image_attention_of_sd3_leaves_the_text_out():
     text, image = 40, 48
     pairs = 3 * (text + image) ** 2 + image**2
     assert attention_flop(SMALL_SD3, job(text=text, radius=None)) == 4 * 32 * pairs
-    local = attention_flop(SMALL_SD3, job(text=text, dense={"joint": 3}))
+    local = attention_flop(SMALL_SD3, job(text=text, dense={("joint", 1), ("joint", 2)}))
     disc = Window(3).pairs(8, 6)
-    assert local == 4 * 32 * (3 * (text + image) ** 2 + disc)
+    everywhere = text**2 + 2 * text * image + disc
+    assert local == 4 * 32 * (2 * (text + image) ** 2 + everywhere + disc)
 
 
 def test_the_pooled_branch_costs_time_and_operations():

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plan_cases import FLUX_DEV, RATES, SMALL_FLUX, SMALL_SD3, job, plan
+from plan_cases import FLUX_DEV, RATES, SMALL_FLUX, SMALL_SD3, at_any_window, job, plan
 
 from clear_attention.parallel.partition import share_out
 from clear_attention.plan.cost import seconds
@@ -97,7 +97,9 @@ def test_all_ranks_together_repeat_the_text_and_the_positions_only(network, call
 @pytest.mark.parametrize("radius", [None, 40])
 def test_each_pair_is_computed_once(radius):
     """A window over the whole grid: all pairs, wherever the cuts lie."""
-    rates = dataclasses.replace(RATES, **ATTENTION_ALONE, full=1.0, shared=1.0, window=1.0)
+    rates = dataclasses.replace(
+        RATES, **ATTENTION_ALONE, full=1.0, shared=1.0, windows=at_any_window(1.0)
+    )
     call, partition = job(12, 8, 5, radius), share_out(12, 8, (1, 1, 1))
     ranks = sum(rank_seconds(SMALL_FLUX, call, rates, partition, rank) for rank in range(3))
     assert ranks == 3 * 32 * (5 + 12 * 8) ** 2  # three attentions, 32 values of the heads
@@ -127,7 +129,7 @@ def test_dense_blocks_and_full_steps_exchange_whole_pictures():
 
     local, full = received(), received(None)
     assert local < full
-    dense = received(dense={"double": 1})  # one of three attentions
+    dense = received(dense={("double", 0)})  # one of three attentions
     assert dense == pytest.approx(local + (full - local) / 3)
     assert received(local_share=0.5) == pytest.approx((local + full) / 2)
 

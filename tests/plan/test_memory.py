@@ -79,7 +79,7 @@ def test_a_run_that_is_full_in_a_part_has_the_larger_peak(backend, larger):
         "local": local,
         "full": local.full(),
         "mixed": dataclasses.replace(local, local_share=0.4),
-        "dense": dataclasses.replace(local, dense={"single": 1}),
+        "dense": dataclasses.replace(local, dense={("single", 37)}),
     }
     peaks = {name: memory(FLUX_DEV, each, torch.float32, CPU) for name, each in calls.items()}
     assert peaks["local"] != peaks["full"]

@@ -8,15 +8,16 @@ from plan_cases import SMALL_FLUX, SMALL_SD3, job, machine
 
 from clear_attention.plan import machine as timing
 from clear_attention.plan.machine import Found, TimedPart
-from clear_attention.plan.rates import measure, with_window
+from clear_attention.plan.rates import measure, with_windows
 
 
 @pytest.mark.parametrize("network", [SMALL_FLUX, SMALL_SD3], ids=["flux", "sd3"])
 def test_every_rate_is_measured(network):
     rates = measure(network, job(40, 40), machine())
     numbers = {name: value for name, value in vars(rates).items() if isinstance(value, float)}
-    assert all(0 < value < 1e-2 for value in numbers.values()), numbers
-    assert rates.backend == "tiled"
+    (of_window,) = rates.windows.values()
+    assert all(0 < value < 1e-2 for value in (*numbers.values(), of_window.seconds)), numbers
+    assert of_window.backend == "tiled"
 
 
 def test_nothing_is_measured_twice():
@@ -55,10 +56,17 @@ def test_small_windows_take_the_backend_that_suits_them():
     here = machine()
     small, large = job(6, 6, radius=4), job(60, 60, radius=4)
     rates = measure(SMALL_FLUX, small, here)
-    assert rates.backend == "masked"
-    other = with_window(rates, SMALL_FLUX, large, here)
-    assert other.backend == "tiled" and other.linear == rates.linear
-    assert measure(SMALL_FLUX, job(radius=None), here).backend == "full"
+    assert [rate.backend for rate in rates.windows.values()] == ["masked"]
+    other = with_windows(rates, SMALL_FLUX, large, here)
+    assert [rate.backend for rate in other.windows.values()] == ["tiled"]
+    assert other.linear == rates.linear
+    assert not measure(SMALL_FLUX, job(radius=None), here).windows
+
+
+def test_each_window_of_a_call_is_measured():
+    call = job(60, 60, radius=4, radii={("single", 0): 9, ("single", 1): 9, ("single", 7): 2})
+    rates = measure(SMALL_FLUX, call, machine())
+    assert [window.radius for window in rates.windows] == [4, 9]
 
 
 @pytest.mark.parametrize(

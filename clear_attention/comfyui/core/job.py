@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import torch
 from comfy.model_patcher import ModelPatcher
 
@@ -42,10 +40,11 @@ def job_of(settings: Settings, layout: TokenLayout, batch: int) -> Job:
         return Job(layout, batch=batch)
     return Job(
         layout,
-        settings.window,
+        settings.window_of(None),
         local.pool_factor,
         batch,
-        dict(Counter(kind for kind, _ in local.dense_blocks)),
+        local.dense_blocks,
+        local.radii,
         local.backend,
         min(1.0, local.end_percent) - max(0.0, local.start_percent),
     )

@@ -25,8 +25,8 @@ from .report import ComputedPath
 from .settings import Block
 
 UNNAMED = (
-    "another node does not say which block is running, so that none is kept dense, "
-    "and pooling takes the mean"
+    "another node does not say which block is running, so that none is kept dense, all have one "
+    "radius, and pooling takes the mean"
 )
 
 MASKED = (
@@ -102,7 +102,8 @@ def _why_dense(
 def _local(
     model_call: ModelCall, host_call: HostCall, layout: TokenLayout, block: Block | None
 ) -> Tensor:
-    local, window, q = model_call.settings.local, model_call.settings.window, host_call.q
+    local, q = model_call.settings.local, host_call.q
+    window = model_call.settings.window_of(block)
     asked = model_call.geometry.queries(layout, q.shape[2])
     assert local is not None and window is not None and asked is not None
     pooling = local.pooling(block)

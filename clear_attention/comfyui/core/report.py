@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...layout import TokenLayout
@@ -63,9 +63,13 @@ class ComputedPath:
     whole: bool = False
     behind: tuple[tuple[str, int], ...] = ()
 
-    def brief(self) -> str:
-        """Return what was computed and how, without numbers of pairs and calls."""
-        line = ", ".join(self._parts())
+    def brief(self, radii: str = "") -> str:
+        """Return what was computed and how, without numbers of pairs and calls.
+
+        Args:
+            radii: Of several paths that differ by their radius alone; empty for this one's.
+        """
+        line = ", ".join(self._parts(radii))
         return line + (f": {self.why}" if self.why else "")
 
     def describe(self, calls: int) -> str:
@@ -78,8 +82,9 @@ class ComputedPath:
         whose = f"{self.whose}: " if self.whose else ""
         return whose + ", ".join(parts) + (f": {self.why}" if self.why else "")
 
-    def _parts(self) -> list[str]:
-        parts = [self.backend if self.radius is None else f"{self.backend}, radius {self.radius}"]
+    def _parts(self, radii: str = "") -> list[str]:
+        radius = radii or str(self.radius)
+        parts = [self.backend if self.radius is None else f"{self.backend}, radius {radius}"]
         if self.wrapped:
             parts.append("wrapped around")
         if self.pool_factor:
@@ -223,8 +228,7 @@ class RunReport:
     def _own_lines(self, about: str) -> list[str]:
         """Return the lines of which a node is the cause."""
         if about == WINDOW:
-            own = list(dict.fromkeys(path.brief() for path in self.calls if not path.whose))
-            own = own or list(self.notes)
+            own = _briefs(path for path in self.calls if not path.whose) or list(self.notes)
         elif about.endswith(":"):
             own = [line for line in (*self.lines(), *self.notes) if line.startswith(about)]
         else:
@@ -250,6 +254,18 @@ def tell(text: str, node_id: str, shown: Sequence[str] | None = None) -> None:
     """
     _show(LINE_BREAK.join(text.splitlines() if shown is None else shown), node_id)
     SAVED_REPORTS.add(text, node_id)
+
+
+def _briefs(paths: Iterable[ComputedPath]) -> list[str]:
+    """Return a line for each path; those that differ by their radius alone share one."""
+    alike: dict[ComputedPath, set[int]] = {}
+    for path in paths:
+        key = dataclasses.replace(path, radius=path.radius and 0, computed=0, possible=0)
+        alike.setdefault(key, set()).add(path.radius or 0)
+    return [
+        path.brief(f"{min(radii)} to {max(radii)}" if len(radii) > 1 else str(max(radii)))
+        for path, radii in alike.items()
+    ]
 
 
 def _calls(number: int, of_what: str) -> str:

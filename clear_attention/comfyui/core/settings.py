@@ -22,6 +22,7 @@ class WindowSettings:
         radius: Of the disc of an image token, in tokens.
         pool_factor: Edge of a pooled cell in tokens, 0 for no pooled branch.
         pool_weights: Learned pooling per block; a block without an entry pools by the mean.
+        radii: Of the blocks whose disc is another one; a block that stays dense needs none.
         start_percent: Share of the sampling schedule at which the window begins.
         end_percent: Share of the sampling schedule at which the window ends.
         dense_blocks: Blocks that keep full attention.
@@ -33,6 +34,7 @@ class WindowSettings:
     radius: int
     pool_factor: int = 0
     pool_weights: Mapping[Block, Pooling] = field(default_factory=dict)
+    radii: Mapping[Block, int] = field(default_factory=dict)
     start_percent: float = 0.0
     end_percent: float = 1.0
     dense_blocks: frozenset[Block] = frozenset()
@@ -43,7 +45,16 @@ class WindowSettings:
     @property
     def needs_block(self) -> bool:
         """Whether the attention must know which block is running."""
-        return bool(self.pool_weights or self.dense_blocks)
+        return bool(self.radii or self.pool_weights or self.dense_blocks)
+
+    @property
+    def largest_radius(self) -> int:
+        """The largest radius that a block can have."""
+        return max(self.radius, *self.radii.values()) if self.radii else self.radius
+
+    def radius_of(self, block: Block | None) -> int:
+        """Return the radius of a block; `radius` where nobody says which block it is."""
+        return self.radius if block is None else self.radii.get(block, self.radius)
 
     def check(self, block_counts: Mapping[str, int]) -> None:
         """Raise a ValueError for settings that could have no effect on a model.
@@ -57,6 +68,7 @@ class WindowSettings:
                 f"{self.end_percent:g}."
             )
         require_blocks(self.dense_blocks, block_counts, "Dense blocks")
+        require_blocks(self.radii, block_counts, "Radii")
 
     def pooling(self, block: Block | None) -> Pooling | None:
         """Return the pooled branch of a block, or None."""
@@ -67,7 +79,7 @@ class WindowSettings:
 
     def without_blocks(self) -> WindowSettings:
         """Return the settings for another network: what was learned or named per block is gone."""
-        return replace(self, pool_factor=0, pool_weights={}, dense_blocks=frozenset())
+        return replace(self, radii={}, pool_factor=0, pool_weights={}, dense_blocks=frozenset())
 
 
 @dataclass(frozen=True)
@@ -99,12 +111,21 @@ class Settings:
     replaced: tuple[str, ...] = ()
     about: tuple[tuple[str, str], ...] = ()
 
+    def window_of(self, block: Block | None) -> Window | None:
+        """Return the disc of an image token, wrapped by whichever node: their order is free.
+
+        Args:
+            block: That attends, None where nobody says it.
+        """
+        return None if self.local is None else self._window(self.local.radius_of(block))
+
     @property
-    def window(self) -> Window | None:
-        """The disc of an image token, wrapped by whichever node: the order does not matter."""
-        if self.local is None:
-            return None
-        return Window(self.local.radius, self.wrap_height, self.wrap_width)
+    def largest_window(self) -> Window | None:
+        """The disc of the block that sees farthest, None for full attention."""
+        return None if self.local is None else self._window(self.local.largest_radius)
+
+    def _window(self, radius: int) -> Window:
+        return Window(radius, self.wrap_height, self.wrap_width)
 
     def with_window(self, local: WindowSettings | None, node_id: str | None = None) -> Settings:
         """Return the settings with another window; None is full attention.

@@ -111,9 +111,11 @@ def _why_not_linear(model: ModelPatcher, shape: Sequence[int], settings: Setting
 def _why_quadratic(model: ModelPatcher, shape: Sequence[int], settings: Settings) -> str | None:
     network, job = network_of(model), job_of(settings, _layout(model, shape), shape[0])
     where = (dtype_of(model), model.load_device)
-    backend = backend_of(network, job, *where)
-    linear = footprint_of(network, job, backend, *where).linear
-    return None if linear else f"the backend {backend} is not linear"
+    for window in network.windows(job):
+        backend = backend_of(network, job, window, *where)
+        if not footprint_of(network, job, window, backend, *where).linear:
+            return f"the backend {backend} is not linear"
+    return None
 
 
 def _layout(model: ModelPatcher, shape: Sequence[int]) -> TokenLayout:

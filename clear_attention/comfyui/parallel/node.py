@@ -218,7 +218,7 @@ def band_shape(
     """
     *others, height, width = shape
     patch = require_family(model).patch(plain_module(model.get_model_object("diffusion_model")))
-    window = settings.window
+    window = settings.largest_window
     halo = 2 * window.reach * patch if window is not None else 0
     longer = max(height, width)
     band = min(longer, math.ceil(longer * max(shares) / sum(shares)) + halo)

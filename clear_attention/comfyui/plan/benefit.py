@@ -8,6 +8,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ...plan.cost import attention_seconds
 from ...plan.rates import measure
+from ...window import Window
 from ..core.benefit import ESTIMATE_KEY
 from ..core.job import job_of, network_of
 from ..core.patch import settings_of
@@ -45,10 +46,12 @@ def seconds_in_full(report: RunReport, model: ModelPatcher) -> float | None:
     for path, calls in report.calls.items():
         if path.radius is None or path.layout is None or path.whose:
             continue
-        asked = job_of(settings_of(model), path.layout, 1)
+        settings = settings_of(model)
+        window = Window(path.radius, settings.wrap_height, settings.wrap_width)
+        asked = job_of(settings, path.layout, 1).with_one(window)
         job = replace(asked, backend=path.backend, local_share=1.0)
         rates = measure(network, job, machine)
         full, local = (attention_seconds(network, one, rates) for one in (job.full(), job))
-        attentions = sum(each.count - each.dense(job.dense) for each in network.attentions)
+        attentions = sum(each.count for each in network.attentions)
         saved += (full - local) * calls / attentions
     return report.seconds + saved * report.pictures_per_call

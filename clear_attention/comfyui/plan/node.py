@@ -116,10 +116,10 @@ def _timed(model: Any, x: Tensor, t: Tensor, options: dict[str, Any], seconds: f
     settings: Settings = options.get(SETTINGS_KEY, Settings())
     local = settings.local
     dense = why_dense(local, geometry, t, model.model_sampling) is not None
-    radius = None if dense or local is None else local.radius
+    radius, radii = (None, {}) if dense or local is None else (local.radius, local.radii)
     seat: Seat | None = options.get(SEAT_KEY)
     devices = 1 if seat is None else seat.partition.size
-    return TimedCall(x.shape[0], geometry.height, geometry.width, radius, seconds, devices)
+    return TimedCall(x.shape[0], geometry.height, geometry.width, radius, seconds, devices, radii)
 
 
 def _wait_for(device: torch.device) -> None:

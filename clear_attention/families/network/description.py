@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from ...layout import TokenLayout
 from ...pooling import Pooling
 from ...window import Window
+from ..names import Block
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Job:
         window: The disc, or None for full attention.
         pool_factor: Edge of a pooled cell in tokens, 0 without pooling.
         batch: Pictures in the call.
-        dense: Number of attentions of each kind that stay full.
+        dense: Blocks whose attentions stay full.
+        radii: Of the blocks whose disc is another one.
         backend: "auto", or the name of the backend that is asked for.
         local_share: Share of a run's calls that have the window; the others are full.
     """
@@ -29,7 +32,8 @@ class Job:
     window: Window | None = None
     pool_factor: int = 0
     batch: int = 1
-    dense: Mapping[str, int] = field(default_factory=dict)
+    dense: frozenset[Block] = frozenset()
+    radii: Mapping[Block, int] = field(default_factory=dict)
     backend: str = "auto"
     local_share: float = 1.0
 
@@ -38,9 +42,19 @@ class Job:
         """The pooled branch, or None."""
         return Pooling(self.pool_factor) if self.pool_factor > 1 else None
 
+    def window_of(self, block: Block) -> Window | None:
+        """Return the disc of a block, None where its attention stays full."""
+        if self.window is None or block in self.dense:
+            return None
+        return replace(self.window, radius=self.radii.get(block, self.window.radius))
+
     def full(self) -> Job:
         """Return the same call with full attention."""
         return replace(self, window=None)
+
+    def with_one(self, window: Window) -> Job:
+        """Return the same call with one window for all blocks."""
+        return replace(self, window=window, radii={}, dense=frozenset())
 
     def local(self) -> Job:
         """Return the same call as it is where the window is on."""
@@ -130,9 +144,12 @@ class Attention:
         """Return the tokens that take part."""
         return replace(layout, text=0) if self.image_only else layout
 
-    def dense(self, dense: Mapping[str, int]) -> int:
-        """Return how many of them stay full."""
-        return min(self.count, dense.get(self.kind, 0))
+    def windows(self, job: Job) -> Counter[Window | None]:
+        """Return how many of them have each window in a call; None stands for full attention.
+
+        Of blocks of which some have an attention more, these are the first ones.
+        """
+        return Counter(job.window_of((self.kind, index)) for index in range(self.count))
 
 
 @dataclass(frozen=True)
@@ -165,6 +182,16 @@ class Network:
     def head_dim(self) -> int:
         """Width of one head."""
         return self.hidden // self.heads
+
+    def windows(self, job: Job) -> list[Window]:
+        """Return the windows that its attentions have in a call, the smallest first."""
+        found = {window for each in self.attentions for window in each.windows(job)}
+        return sorted((one for one in found if one is not None), key=lambda one: one.radius)
+
+    def radius_text(self, job: Job) -> str:
+        """Write the radius of a call for people, or the smallest and the largest of several."""
+        radii = [window.radius for window in self.windows(job)]
+        return str(radii[0]) if len(radii) == 1 else f"{radii[0]} to {radii[-1]}"
 
     def heads_of(self, *, image_only: bool) -> tuple[int, int]:
         """Return the heads and their width of the attentions of all tokens or of the image."""

@@ -144,9 +144,8 @@ def test_the_estimate_adds_what_each_layer_saves(
     one = dict.fromkeys(("linear", "stream", "positions", "heads", "activation", "copy"), 0.0)
 
     def rates(network, job, machine):
-        return cost.Rates(
-            **one, full=1.0, shared=0.5, window=0.5, backend=job.backend, device=machine.device
-        )
+        windows = dict.fromkeys(network.windows(job), cost.WindowRate(0.5, job.backend))
+        return cost.Rates(**one, full=1.0, shared=0.5, device=machine.device, windows=windows)
 
     model_on_cpu = SimpleNamespace(device=torch.device("cpu"))
     monkeypatch.setattr(estimate, "measure", rates)

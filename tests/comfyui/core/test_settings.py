@@ -125,11 +125,11 @@ def test_a_window_wraps_before_and_after_the_node_that_wraps_it(
     model = flux_model("a")
     before = nodes.CLEARAttention(nodes.CLEARSeamless(model, direction), 6)
     after = nodes.CLEARSeamless(nodes.CLEARAttention(model, 6), direction)
-    window = settings_of(before).window
-    assert window == settings_of(after).window
+    window = settings_of(before).window_of(None)
+    assert window == settings_of(after).window_of(None)
     wraps = {"both": (True, True), "horizontal": (False, True), "vertical": (True, False)}
     assert (window.radius, window.wrap_height, window.wrap_width) == (6, *wraps[direction])
-    assert not settings_of(nodes.CLEARAttention(model, 6)).window.wraps
+    assert not settings_of(nodes.CLEARAttention(model, 6)).window_of(None).wraps
 
 
 def test_settings_change_nothing_of_the_model_that_was_given(flux_model, groups, product):
@@ -143,6 +143,7 @@ def test_settings_change_nothing_of_the_model_that_was_given(flux_model, groups,
 def test_what_belongs_to_blocks_is_gone_for_another_network(groups):
     window, _ = groups
     blocks = {"pool_factor": 4, "pool_weights": {("double", 0): None}, "dense_blocks": {("a", 0)}}
+    blocks["radii"] = {("double", 0): 3}
     others = {name: EARLIER for name in names_of(window) if name not in blocks}
     elsewhere = window(**blocks, **others).without_blocks()
     assert {name: getattr(elsewhere, name) for name in others} == others
