@@ -175,6 +175,17 @@ class CLEARDistill(io.ComfyNode):
                     optional=True,
                     tooltip="Shows pictures of teacher and student while training. Not needed.",
                 ),
+                io.String.Input(
+                    "radii",
+                    default="",
+                    optional=True,
+                    tooltip=(
+                        'A radius per block in place of the one above, such as "double 0-3: 8, '
+                        'single 0: 32": the output radii of CLEAR Locality Probe has this form. '
+                        "Empty gives all blocks one radius."
+                    ),
+                    **ADVANCED,
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -210,12 +221,13 @@ class CLEARDistill(io.ComfyNode):
         cfg: float,
         seed: int,
         vae: Any = None,
+        radii: str = "",
     ) -> io.NodeOutput:
         # What trains needs packages that painting does not: imported where it is used.
         from ..clear_attention.comfyui.distill.node import distil_in_graph, precision_of
 
         settings = dict(
-            student=StudentConfig(radius, pool_factor, rank),
+            student=StudentConfig(radius, pool_factor, rank, radii=radii),
             generation=Generation(samples=samples, sizes_px=((height, width),), cfg=cfg, seed=seed),
             training=Training(
                 steps=steps,

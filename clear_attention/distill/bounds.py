@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..families.block_text import parse_radii
+
 LARGEST_SEED = 2**62
 
 
@@ -52,6 +54,14 @@ def seed(name: str, value: int) -> None:
     """Refuse a seed that is negative or too large for torch."""
     if not 0 <= value <= LARGEST_SEED:
         raise ConfigError(f"{name} must be from 0 to {LARGEST_SEED}, got {value}.")
+
+
+def radii(name: str, text: str) -> None:
+    """Refuse text that is no radius per block."""
+    try:
+        parse_radii(text, name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def sizes(name: str, values: Sequence[tuple[int, int]], multiple: int) -> None:

@@ -45,8 +45,12 @@ class StudentConfig(Section):
     backend: str = "auto"
     """Backend of the local attention."""
 
+    radii: str = ""
+    """Radius of the blocks that have another one, such as "double 0-3: 8, single 0: 32"."""
+
     def __post_init__(self) -> None:
         at_least(self, "student", radius=1, pool_factor=0, rank=0)
+        bounds.radii("student.radii", self.radii)
         one_of("student.backend", self.backend, ("auto", *BACKENDS))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -22,11 +22,17 @@ class Local:
         window: The disc of an image token.
         pooling_weights: ``[factor, factor]`` by block, with a gradient; empty without pooling.
         backend: Name of the backend, or "auto".
+        radii: Radius of the blocks whose disc is another one.
     """
 
     window: Window
     pooling_weights: Mapping[Block, Tensor] = field(default_factory=dict)
     backend: str = "auto"
+    radii: Mapping[Block, int] = field(default_factory=dict)
+
+    def window_of(self, block: Block) -> Window:
+        """Return the disc of a block."""
+        return replace(self.window, radius=self.radii.get(block, self.window.radius))
 
 
 @dataclass(eq=False)

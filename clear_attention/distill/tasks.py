@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..distill import losses
-from ..families.block_text import parse_blocks, require_blocks
+from ..families.block_text import format_radii, parse_blocks, parse_radii, require_blocks
 from ..families.names import Block
 from ..window import Window
 from .config import Loss, StudentConfig, Training
@@ -88,6 +88,7 @@ class Distillation(Task):
         self.student = Student(denoiser.table, size, student.rank, training.seed)
         self.form = student
         self.window = Window(student.radius)
+        self.radii = radii_of(student, denoiser.size.blocks)
         self.backend = student.backend
         self.loss = loss
         self.blocks = compared_blocks(loss.attention_blocks, denoiser.size.blocks)
@@ -96,6 +97,10 @@ class Distillation(Task):
         """Return the student's form, the losses and the teacher's fingerprint."""
         student = dataclasses.asdict(self.form)
         del student["backend"]  # all compute the same
+        if self.radii:
+            student["radii"] = format_radii(self.radii)
+        else:  # states of runs that had no such setting go on
+            del student["radii"]
         compared = ", ".join(f"{kind} {index}" for kind, index in sorted(self.blocks))
         return {
             "student": student,
@@ -128,7 +133,7 @@ class Distillation(Task):
     @property
     def local(self) -> Local:
         """The student's attention."""
-        return Local(self.window, self.student.pooling_weights, self.backend)
+        return Local(self.window, self.student.pooling_weights, self.backend, self.radii)
 
     def velocity(
         self, noisy: Tensor, batch: Batch, local: Local | None, recorder: Recorder | None = None
@@ -155,6 +160,21 @@ def frozen(network: nn.Module) -> Generator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
+
+
+def radii_of(student: StudentConfig, counts: Mapping[str, int]) -> dict[Block, int]:
+    """Read which blocks have a radius of their own.
+
+    Args:
+        student: What is distilled.
+        counts: Number of blocks by kind.
+
+    Raises:
+        ValueError: A block is none of the model.
+    """
+    radii = parse_radii(student.radii, "student.radii")
+    require_blocks(radii, counts, "student.radii")
+    return radii
 
 
 def compared_blocks(text: str, counts: Mapping[str, int]) -> frozenset[Block]:

@@ -1,8 +1,9 @@
 """CLEAR checkpoints as files: what one holds, which window it is for, and how to write one.
 
 The published files have no metadata: their names tell the radius. Ours say it themselves, under the
-metadata keys ``clear.family``, ``clear.radius``, ``clear.pool_factor`` and ``clear.base``. They
-hold whole weights like the published ones, or changes of low rank, see `low_rank`.
+metadata keys ``clear.family``, ``clear.radius``, ``clear.pool_factor`` and ``clear.base``, and name
+the blocks that have another radius under ``clear.radii`` ("double 0-3: 8, single 0: 32"). They hold
+whole weights like the published ones, or changes of low rank, see `low_rank`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from ..atomic_files import written_whole
 from ..families import FAMILIES
+from ..families.block_text import format_radii
 from ..families.names import PARAMETERS, HostSlice, ModelSize, NameTable
 from ..weights import wrong_files
 from .errors import CheckpointError, quoted, some
@@ -29,11 +31,14 @@ from .metadata import (
     BASE,
     FAMILY,
     POOL_FACTOR,
+    RADII,
     RADIUS,
     RANK,
+    Radii,
     check_pool_factor,
     check_radius,
     check_rank,
+    find_radii,
     find_radius,
 )
 from .model_size import measure
@@ -57,6 +62,7 @@ class Checkpoint:
         path: The file.
         tensors: Shape and dtype of each tensor, by its name in the file.
         radius: Radius of the window in tokens.
+        radii: Radius of the blocks that have another one.
         pool_factor: Edge of a pooled cell in tokens; 0 without a pooled branch.
         base: What the weights were distilled from, as the file says; None if it does not.
         table: The names of the model family that it is for.
@@ -67,6 +73,7 @@ class Checkpoint:
     path: Path
     tensors: Mapping[str, TensorInfo]
     radius: int
+    radii: Radii
     pool_factor: int
     base: str | None
     table: NameTable
@@ -104,7 +111,7 @@ def read(path: str | os.PathLike[str], radius: int | None = None) -> Checkpoint:
 
     Args:
         path: A .safetensors file.
-        radius: Radius of the window in tokens, in place of what the file or its name says.
+        radius: Of the windows of all blocks in tokens, in place of what the file or its name says.
 
     Raises:
         CheckpointError: The file is not a usable CLEAR checkpoint, or its radius is not known.
@@ -130,6 +137,7 @@ def read(path: str | os.PathLike[str], radius: int | None = None) -> Checkpoint:
         path=path,
         tensors=header.tensors,
         radius=find_radius(radius, header.metadata, path.name),
+        radii=find_radii(header.metadata, size.blocks, path.name) if radius is None else {},
         pool_factor=size.pool_factor,
         base=header.metadata.get(BASE),
         table=names_of,
@@ -171,6 +179,7 @@ def save(
     tensors: Mapping[str, Tensor],
     *,
     radius: int,
+    radii: Radii | None = None,
     pool_factor: int | None = None,
     base: str | None = None,
     family: str | None = None,
@@ -183,13 +192,15 @@ def save(
         path: The file to write; one that is there is replaced.
         tensors: Every tensor of a checkpoint, by its published name; or the low-rank form.
         radius: Radius of the window in tokens.
+        radii: Radius of the blocks that have another one.
         pool_factor: Edge of a pooled cell in tokens, 0 for no pooling; must agree with the pooling
             weights, from which None takes it.
         base: What the weights were distilled from.
         family: Key of the model family; None takes the first published one with these names.
 
     Raises:
-        CheckpointError: The tensors are no whole checkpoint, or have NaN or infinite values.
+        CheckpointError: The tensors are no whole checkpoint, or have NaN or infinite values; or
+            radii are of blocks that are not there.
         OSError: The file cannot be written.
     """
     path = Path(path)
@@ -198,6 +209,9 @@ def save(
     size = measure(names_of, shapes, path.name)
     metadata = {"format": "pt", FAMILY: names_of.family}
     metadata[RADIUS] = str(check_radius(radius, path.name))
+    if radii:
+        metadata[RADII] = format_radii(radii)
+        find_radii(metadata, size.blocks, path.name)
     if size.rank:
         metadata[RANK] = str(size.rank)
     if base is not None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..families.names import DOWN
 from ..weights import checkpoint
 from .errors import CheckpointError, some
+from .metadata import Radii
 
 
 def save(
@@ -25,6 +26,7 @@ def save(
     tensors: Mapping[str, Tensor],
     *,
     radius: int,
+    radii: Radii | None = None,
     pool_factor: int | None = None,
     base: str | None = None,
     family: str | None = None,
@@ -35,6 +37,7 @@ def save(
         path: The file to write; one that is there is replaced.
         tensors: Every change, by its names in a LoRA, and the pooling weights.
         radius: Radius of the window in tokens.
+        radii: Radius of the blocks that have another one.
         pool_factor: Edge of a pooled cell in tokens; None takes it from the pooling weights.
         base: What the weights were distilled from.
         family: Key of the model family; None takes the first one that has these names.
@@ -48,4 +51,12 @@ def save(
             f"{os.path.basename(path)} must hold low-rank changes, named *.{DOWN}, "
             f"got {some(tensors)}."
         )
-    checkpoint.save(path, tensors, radius=radius, pool_factor=pool_factor, base=base, family=family)
+    checkpoint.save(
+        path,
+        tensors,
+        radius=radius,
+        radii=radii,
+        pool_factor=pool_factor,
+        base=base,
+        family=family,
+    )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ..families.block_text import parse_radii, require_blocks
+from ..families.names import Block
 from .errors import CheckpointError, quoted
 
-RADIUS, POOL_FACTOR = "clear.radius", "clear.pool_factor"
+Radii = Mapping[Block, int]
+RADIUS, RADII, POOL_FACTOR = "clear.radius", "clear.radii", "clear.pool_factor"
 FAMILY, BASE = "clear.family", "clear.base"
 RANK = "clear.rank"
 
@@ -39,6 +42,28 @@ def find_radius(given: int | None, metadata: Mapping[str, str], name: str) -> in
         f"{name} does not say which radius it was distilled for: set the radius input, "
         "or give the file back its published name, such as clear_local_16.safetensors."
     )
+
+
+def find_radii(metadata: Mapping[str, str], counts: Mapping[str, int], name: str) -> Radii:
+    """Return the radii of the blocks that have one of their own, as the metadata says them.
+
+    Args:
+        metadata: The file's metadata.
+        counts: Number of blocks of each kind of the model that the file is for.
+        name: The file's name.
+
+    Raises:
+        CheckpointError: The metadata has radii that cannot be read, or of other blocks.
+    """
+    try:
+        radii = parse_radii(metadata.get(RADII, ""), "its radii")
+        require_blocks(radii, counts, "its radii")
+    except ValueError as error:
+        raise CheckpointError(
+            f"{name} cannot be used with the radius per block in its metadata ({RADII}): {error} "
+            "Set the radius input for one radius of all blocks."
+        ) from error
+    return radii
 
 
 def check_radius(radius: object, name: str) -> int:

@@ -30,6 +30,7 @@ STUDENTS = {
     "whole": StudentConfig(radius=2),
     "pooled": StudentConfig(radius=2, pool_factor=2),
     "low rank": StudentConfig(radius=2, rank=3),
+    "radii": StudentConfig(radius=2, radii="single 0: 3"),
 }
 
 
@@ -233,6 +234,7 @@ def test_a_damaged_state_says_what_to_do(tmp_path: Path):
 CHANGES = {
     "radius": (dict(student=StudentConfig(radius=3)), "student.radius was 2 and is now 3"),
     "pooling": (dict(student=STUDENTS["pooled"]), "student.pool_factor was 0 and is now 2"),
+    "radii": (dict(student=STUDENTS["radii"]), "student.radii was not recorded and is now 'single"),
     "rank": (dict(student=STUDENTS["low rank"]), "student.rank was 0 and is now 3"),
     "loss": (
         dict(loss=dataclasses.replace(toy.LOSS, prediction=0.25)),
@@ -280,6 +282,20 @@ def test_a_state_of_another_run_is_refused_in_a_sentence(changes, words: str, fi
     assert words in str(error.value)
     assert "\n" not in str(error.value)
     assert trainer.step == 0
+
+
+def test_one_radius_in_other_words_is_the_same_run(finished: Path):
+    """A state from before there were radii has none; every block at the one radius is that too."""
+    assert "radii" not in changed(finished, {}).made_with()["student"]
+    trainer = changed(finished, dict(student=StudentConfig(radius=2, radii=" , ")))
+    assert trainer.resume() == 12
+
+
+def test_a_radius_of_a_block_that_is_not_there_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"student\.radii must be blocks .* got single 1"):
+        toy.trainer(tmp_path, student=StudentConfig(radius=2, radii="single 1: 3"))
+    with pytest.raises(ValueError, match=r"student\.radii must look like"):
+        StudentConfig(radii="single 1")
 
 
 def test_only_what_differs_is_named(finished: Path):

@@ -108,7 +108,9 @@ class Toy:
             weight = local.pooling_weights.get(block)
             pooling = None if weight is None else Pooling(weight.shape[0], weight)
             layout = TokenLayout(TEXT, GRID, GRID)
-            out = attention(q, k, v, layout, local.window, pooling=pooling, backend=local.backend)
+            out = attention(
+                q, k, v, layout, local.window_of(block), pooling=pooling, backend=local.backend
+            )
         out = out.transpose(1, 2).flatten(2)
         if recorder is not None:
             recorder.add(block, out)

@@ -62,6 +62,21 @@ def test_metadata_is_what_the_design_says(published, tmp_path):
         }
 
 
+def test_a_radius_per_block_is_read_back(published, tmp_path):
+    path, radii = (
+        tmp_path / "x.safetensors",
+        {("double", 0): 4, ("single", 0): 4, ("single", 1): 32},
+    )
+    save(path, published(), radius=8, radii=radii)
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["clear.radii"] == "double 0: 4, single 0: 4, single 1: 32"
+    assert read(path).radii == radii and read(path).radius == 8
+    one = read(path, radius=5)  # of all blocks: what a user gives wins
+    assert (one.radius, one.radii) == (5, {})
+    save(path, published(), radius=8, radii={})
+    assert read(path).radii == {} and "clear.radii" not in read(path).metadata
+
+
 def test_slices_of_fused_tensors_can_be_written(published, tmp_path):
     tensors = published()
     name = "transformer_blocks.0.attn.to_{}.weight"
@@ -79,6 +94,7 @@ def test_slices_of_fused_tensors_can_be_written(published, tmp_path):
     ("arguments", "message"),
     [
         ({"radius": 0}, "positive whole number"),
+        ({"radius": 8, "radii": {("single", 9): 4}}, "must be blocks of the model"),
         ({"radius": 8, "pool_factor": 2}, "pooling factor"),
         ({"radius": 8, "pool_factor": 0}, "pooling factor"),
     ],

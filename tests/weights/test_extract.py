@@ -123,8 +123,10 @@ def test_biases_are_whole_and_leave_other_rows_alone(clear, base):
 def test_the_file_is_read_back_with_its_window(clear, base, tmp_path):
     extracted = extract(FLUX, ROWS, base, clear, rank=3, dtype=torch.bfloat16)
     path = tmp_path / "anything.safetensors"
-    low_rank.save(path, extracted.tensors, radius=9, base="flux1-dev")
+    radii = {("double", 1): 4}
+    low_rank.save(path, extracted.tensors, radius=9, radii=radii, base="flux1-dev")
     found = read(path)
+    assert found.radii == radii
     assert (found.rank, found.radius, found.pool_factor, found.base) == (3, 9, 2, "flux1-dev")
     loaded = load(found)
     pooling = [name for name in clear if name.endswith("spatial_weight")]

@@ -137,7 +137,9 @@ def test_a_good_file_with_flipped_bytes(data, check, good):
 @FUZZ
 @given(
     metadata=st.dictionaries(
-        st.sampled_from(["clear.family", "clear.radius", "clear.pool_factor", "clear.rank"]),
+        st.sampled_from(
+            ["clear.family", "clear.radius", "clear.radii", "clear.pool_factor", "clear.rank"]
+        ),
         json_values,
     )
 )

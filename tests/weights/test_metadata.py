@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clear_attention.weights import CheckpointError, read
-from clear_attention.weights.metadata import find_radius
+from clear_attention.weights.metadata import find_radii, find_radius
 
 PUBLISHED = {
     "clear_local_8.safetensors": (8, 0),
@@ -63,6 +63,17 @@ def test_a_given_radius_must_be_a_positive_integer(radius):
 def test_a_radius_in_the_metadata_must_be_a_positive_integer(text):
     with pytest.raises(CheckpointError, match="must be a positive whole number"):
         find_radius(None, {"clear.radius": text}, "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    "text", ["8", "single 0", "single 0: 0", "joint 0: 4", "\ud800", "single 9: 4"]
+)
+def test_radii_in_the_metadata_must_be_those_of_blocks(text):
+    counts = {"double": 1, "single": 2}
+    with pytest.raises(CheckpointError, match=r"x\.safetensors .*clear\.radii.*: its radii must"):
+        find_radii({"clear.radii": text}, counts, "x.safetensors")
+    assert find_radii({"clear.radii": "single 1: 4"}, counts, "x") == {("single", 1): 4}
+    assert find_radii({}, counts, "x.safetensors") == {}
 
 
 def test_a_published_name_must_have_a_positive_radius():

@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ...distill.config import RunConfig
-from ...distill.tasks import compared_blocks
+from ...distill.tasks import compared_blocks, radii_of
 from ...distill.updates.optimisers import make_optimiser
 from ...distill.workers.processes import Accelerator, require_divisible
 from ...distill.workers.sharding import require_even, sharded
@@ -34,7 +34,9 @@ def require_possible(model: ModelPatcher, config: RunConfig) -> None:
     require_trainable(model)
     if not config.student.rank:
         require_plain_weights(model)
-    compared_blocks(config.loss.attention_blocks, block_counts(model))
+    counts = block_counts(model)
+    compared_blocks(config.loss.attention_blocks, counts)
+    radii_of(config.student, counts)
     make_optimiser([torch.zeros(1)], config.optimiser)
 
 

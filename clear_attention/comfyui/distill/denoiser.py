@@ -188,6 +188,7 @@ def window_settings(local: Local) -> WindowSettings:
         local.window.radius,
         pool_factor=factor,
         pool_weights={block: Pooling(factor, weight) for block, weight in weights.items()},
+        radii=local.radii,
         backend=local.backend,
     )
 

@@ -99,7 +99,8 @@ def form_of(student: StudentConfig) -> str:
     """Name what is distilled as the published files do, such as ``local_16_down_4``."""
     pooled = f"_down_{student.pool_factor}" if student.pool_factor else ""
     low_rank = f"_rank_{student.rank}" if student.rank else ""
-    return f"local_{student.radius}{pooled}{low_rank}"
+    per_block = "_radii" if student.radii else ""
+    return f"local_{student.radius}{pooled}{low_rank}{per_block}"
 
 
 def models_folder() -> Path:

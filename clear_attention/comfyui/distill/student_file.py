@@ -16,6 +16,7 @@ def write(task: Distillation, config: RunConfig) -> None:
     config.output.parent.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = dict(
         radius=config.student.radius,
+        radii=task.radii,
         pool_factor=config.student.pool_factor,
         base=config.base or None,
         family=task.denoiser.table.family,

@@ -70,7 +70,12 @@ def extract_lora(
     target.parent.mkdir(parents=True, exist_ok=True)  # first: what fails here need not wait
     extracted = _extract(model, clear, rank)
     low_rank.save(
-        target, extracted.tensors, radius=found.radius, base=found.base, family=found.family
+        target,
+        extracted.tensors,
+        radius=found.radius,
+        radii=found.radii,
+        base=found.base,
+        family=found.family,
     )
     text = report(extracted, target, os.path.getsize(target), os.path.getsize(found.path))
     return Written(target.name, text)

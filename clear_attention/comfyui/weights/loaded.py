@@ -17,6 +17,7 @@ from ...families.names import HOST_PREFIX, Block, HostSlice
 from ...weights import checkpoint
 from ...weights.checkpoint import Checkpoint
 from ...weights.errors import CheckpointError
+from ...weights.metadata import Radii
 from .folder import path_of
 
 
@@ -38,6 +39,11 @@ class ClearWeights:
     def radius(self) -> int:
         """Radius of the window in tokens."""
         return self.checkpoint.radius
+
+    @property
+    def radii(self) -> Radii:
+        """Radius of the blocks that have another one."""
+        return self.checkpoint.radii
 
     @property
     def pool_factor(self) -> int:

@@ -44,6 +44,10 @@ def load_onto(
         block: Pooling(clear.pool_factor, weight) for block, weight in clear.pooling_weights.items()
     }
     local = WindowSettings(
-        clear.radius, pool_factor=clear.pool_factor, pool_weights=pool_weights, backend=backend
+        clear.radius,
+        pool_factor=clear.pool_factor,
+        pool_weights=pool_weights,
+        radii=clear.radii,
+        backend=backend,
     )
     return apply_clear(with_window(model, local, node_id), clear, strength, reference)

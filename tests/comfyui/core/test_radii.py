@@ -112,7 +112,7 @@ def test_the_plan_counts_each_block(flux_model, nodes, product):
 
 
 def test_low_memory_asks_whether_every_backend_is_linear(flux_model, nodes, product, monkeypatch):
-    """Of two radii, the larger one covers the grid; a backend that holds all scores is quadratic."""
+    """One window of a backend that holds all scores is enough for the host's own estimate."""
     estimate, patch = product("comfyui.memory.estimate"), product("comfyui.core.patch")
     shape = [1, 16, 256, 256]
     model = nodes.CLEARAttention(flux_model("b"), RADIUS, backend="tiled", radii=RADII)

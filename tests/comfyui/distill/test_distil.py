@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from clear_attention.distill.config import Optimiser, StudentConfig
 from clear_attention.distill.data.shards import ShardFolder
-from clear_attention.distill.denoiser import Local
 from clear_attention.weights import checkpoint, low_rank
 
 from ..distil_fixtures import WIDTHS, WordsCLIP, config, samples, student_of
@@ -22,9 +21,16 @@ STUDENTS = {
     "whole": StudentConfig(radius=2),
     "pooled": StudentConfig(radius=2, pool_factor=2),
     "low rank": StudentConfig(radius=2, rank=3),
+    "radii": StudentConfig(radius=2, pool_factor=2),
     "pooled low rank": StudentConfig(radius=2, pool_factor=2, rank=3),
 }
 SIGMA = torch.tensor([0.3, 0.8])
+
+
+def form(student, name):
+    """Return a student; the one that is to have radii gets those of blocks that the model has."""
+    radii = "joint 0: 4, joint 1: 1" if name == "3.5-medium" else "double 0: 4, single 0: 1"
+    return dataclasses.replace(STUDENTS[student], radii=radii if student == "radii" else "")
 
 
 @pytest.fixture
@@ -49,19 +55,21 @@ def distance(one, other):
     return float((one - other).norm() / other.norm())
 
 
-@pytest.mark.parametrize("student", STUDENTS.values(), ids=STUDENTS)
+@pytest.mark.parametrize("student", STUDENTS)
 @pytest.mark.parametrize("name", WIDTHS)
 def test_a_file_computes_what_the_attached_student_does(name, student, teacher, files, run):
     from clear_attention.comfyui.distill.denoiser import HostDenoiser
     from clear_attention.comfyui.weights.loader import load_onto
 
     denoiser, given = HostDenoiser(teacher(name)), samples(name)
+    student = form(student, name)
     task = student_of(denoiser, name, student)
     latent = torch.randn(2, 16, 12, 12, generator=torch.Generator().manual_seed(7))
-    local = Local(task.window, task.student.pooling_weights)
+    local = task.local
+    assert bool(local.radii) is bool(student.radii)
     with torch.no_grad(), task.student.attached(denoiser.network):
         attached = denoiser.velocity(latent, SIGMA, given, guidance=3.5, local=local)
-    facts = dict(radius=2, pool_factor=student.pool_factor)
+    facts = dict(radius=2, radii=task.radii, pool_factor=student.pool_factor)
     if student.rank:
         low_rank.save(files / "f.safetensors", task.student.low_rank(torch.float32), **facts)
     else:
@@ -73,7 +81,7 @@ def test_a_file_computes_what_the_attached_student_does(name, student, teacher, 
     torch.testing.assert_close(loaded, attached, rtol=0, atol=1e-5 * float(attached.abs().max()))
 
 
-@pytest.mark.parametrize("student", ["whole", "pooled low rank"])
+@pytest.mark.parametrize("student", ["radii", "pooled low rank"])
 @pytest.mark.parametrize("name", ["b", "3.5-medium"])
 def test_a_run_writes_a_file_that_paints_the_last_pictures_of_the_student(
     name, student, teacher, files, distil, tmp_path
@@ -81,7 +89,7 @@ def test_a_run_writes_a_file_that_paints_the_last_pictures_of_the_student(
     from clear_attention.comfyui.distill.sampling import Prompt
     from clear_attention.comfyui.weights.loader import load_onto
 
-    settings = config(tmp_path, name, student=STUDENTS[student])
+    settings = config(tmp_path, name, student=form(student, name))
     pictures = []
     watcher = distil.Watcher(pictures=lambda step, *latents: pictures.append((step, *latents)))
     clip = WordsCLIP(WIDTHS[name])

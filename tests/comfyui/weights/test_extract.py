@@ -105,7 +105,7 @@ def test_the_window_travels_in_the_file(extract, flux_model, nodes, product, fol
         assert file.metadata()["clear.radius"] == "4"
     extract(model, "b", 5, "my name", 9)  # replaced, with another radius
     settings = nodes.CLEARLoader(model, lora_name).model_options["transformer_options"]
-    assert settings[patch.SETTINGS_KEY].window.radius == 9
+    assert settings[patch.SETTINGS_KEY].local.radius == 9
 
 
 def test_the_report_tells_rank_size_and_error(extract, flux_model, folders):
