@@ -145,7 +145,7 @@ def test_a_window_of_its_own_wraps_as_the_models_does(host):
     from clear_attention.comfyui.controlnet.settings import ControlSettings
     from clear_attention.comfyui.core.settings import Settings
 
-    window = ControlSettings(radius=3).attention(Settings(wrap_width=True)).window
+    window = ControlSettings(radius=3).attention(Settings(wrap_width=True)).window_of(None)
     assert (window.radius, window.wrap_height, window.wrap_width) == (3, False, True)
 
 

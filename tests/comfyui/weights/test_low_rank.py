@@ -191,7 +191,7 @@ def test_the_node_brings_the_files_window_and_pooling(name, model_of, write, nod
         return patched.model_options["transformer_options"][patch.SETTINGS_KEY]
 
     assert (settings().local.radius, settings().local.pool_factor) == (RADIUS, 2)
-    assert settings(1.0, 9).window.radius == 9
+    assert settings(1.0, 9).local.radius == 9
     pooling = settings().local.pool_weights
     assert len(pooling) == sum(name.endswith("spatial_weight") for name in tensors)
     for (kind, index), pooled in pooling.items():
