@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 export COMFYUI
 
-.PHONY: demo models test check bench bench-gpu format clean
+.PHONY: demo models pictures test check release-check bench bench-gpu format clean
 
 demo:
 	$(PYTHON) tools/demo.py $(ARGS)
@@ -16,11 +16,17 @@ models:
 	$(PYTHON) demo/evaluate.py
 	$(PYTHON) demo/thumbnails.py
 
+pictures:
+	$(PYTHON) tools/icon.py
+
 test:
 	$(PYTHON) tools/test.py $(ARGS)
 
 check:
 	$(PYTHON) tools/checks.py
+
+release-check:
+	$(PYTHON) tools/release.py $(ARGS)
 
 bench:
 	$(PYTHON) benchmarks/cpu/attention.py $(ARGS)

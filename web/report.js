@@ -7,25 +7,32 @@ const MARGIN_PX = 10 // around each widget of the canvas
 const PADDING_PX = { x: 16, y: 8 } // within the text's own box
 const MOST_PX = 200 // beyond it the page scrolls the text
 
-const ruler = document.createElement("div")
-Object.assign(ruler.style, {
-  position: "absolute",
-  visibility: "hidden",
-  top: "0",
-  font: "12px/16px sans-serif",
-  whiteSpace: "pre-line",
-  overflowWrap: "anywhere",
-})
+const LINE_PX = 16 // of the text's 12 pixels
+
+const pen = document.createElement("canvas").getContext("2d")
+
+// Count the lines that a paragraph takes: words stay whole, and longer ones break anywhere.
+function linesOf(paragraph, width) {
+  let lines = 1
+  let used = 0
+  for (const word of paragraph.split(/(?<=\s)/)) {
+    const room = pen.measureText(word.trimEnd()).width
+    if (used + room > width && used) {
+      lines += 1
+      used = 0
+    }
+    lines += Math.max(0, Math.ceil(room / width) - 1)
+    used = (used + pen.measureText(word).width) % width
+  }
+  return lines
+}
 
 // Return the height of a text in a node of some width.
 function heightOf(text, nodeWidth) {
-  ruler.style.fontFamily = getComputedStyle(document.body).fontFamily
-  ruler.style.width = `${Math.max(60, nodeWidth - 2 * (MARGIN_PX + PADDING_PX.x) - 8)}px`
-  ruler.textContent = text
-  document.body.append(ruler)
-  const height = ruler.offsetHeight + 2 * PADDING_PX.y
-  ruler.remove()
-  return Math.min(MOST_PX, height) + 2 * MARGIN_PX
+  pen.font = `12px ${getComputedStyle(document.body).fontFamily}`
+  const width = Math.max(60, nodeWidth - 2 * (MARGIN_PX + PADDING_PX.x) - 8)
+  const lines = text.split("\n").reduce((sum, line) => sum + linesOf(line, width), 0)
+  return Math.min(MOST_PX, lines * LINE_PX + 2 * PADDING_PX.y) + 2 * MARGIN_PX
 }
 
 // Let words stay whole; the page breaks such texts anywhere.
@@ -54,7 +61,7 @@ function fit(nodeId, text) {
 }
 
 app.registerExtension({
-  name: "clear-attention.report",
+  name: "clearattention.report",
   setup() {
     api.addEventListener("progress_text", ({ detail }) => {
       // The page's own listener puts the text onto the node; its box is there a moment later.
