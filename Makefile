@@ -18,6 +18,7 @@ models:
 
 pictures:
 	$(PYTHON) tools/icon.py
+	$(PYTHON) tools/help_pictures.py
 
 test:
 	$(PYTHON) tools/test.py $(ARGS)

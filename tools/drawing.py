@@ -83,7 +83,14 @@ class Drawing:
 
 
 def window(
-    x: float, y: float, edge: float, *, tokens: int, radius: int, at: tuple[int, int]
+    x: float,
+    y: float,
+    edge: float,
+    *,
+    tokens: int,
+    radius: int,
+    at: tuple[int, int],
+    wrap: bool = False,
 ) -> Iterator[Box]:
     """Yield a grid of tokens: the one that looks, those that it sees, and the others.
 
@@ -94,10 +101,14 @@ def window(
         tokens: In a row and in a column.
         radius: Of the window, in tokens.
         at: Row and column of the token that looks.
+        wrap: Whether the window reaches across the edges.
     """
     step = edge / tokens
     rows, columns = torch.meshgrid(torch.arange(tokens), torch.arange(tokens), indexing="ij")
-    seen = Window(radius).sees(rows - at[0], columns - at[1]).tolist()
+    down, across = (rows - at[0]).abs(), (columns - at[1]).abs()
+    if wrap:
+        down, across = down.minimum(tokens - down), across.minimum(tokens - across)
+    seen = Window(radius).sees(down, across).tolist()
     for row in range(tokens):
         for column in range(tokens):
             colour = SEEN if seen[row][column] else UNSEEN
