@@ -36,7 +36,7 @@ def write_picture(base_directory: Path) -> None:
     folder = base_directory / "input"
     folder.mkdir(parents=True, exist_ok=True)
     with (
-        Image.open(WORKFLOWS / "clear_flux_text_to_image.jpg") as picture,
+        Image.open(WORKFLOWS / "01 Text to image at 2048 pixels.jpg") as picture,
         written_whole(folder / "example.png") as part,
     ):
         picture.save(part, "PNG")

@@ -8,10 +8,10 @@ WORKFLOWS = Path(__file__).parents[1] / "workflows"
 EXAMPLES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 # Example -> the host that has its model; the demo's models are FLUX.1's.
 OTHER_MODELS = {
-    "clear_flux2_klein": (0, 3, 75),
-    "clear_krea2": (0, 33, 0),
-    "clear_qwen_image_edit": (0, 3, 75),
-    "clear_z_image": (0, 3, 75),
+    "09 FLUX.2 Klein at 2048 pixels": (0, 3, 75),
+    "10 Krea 2 at 2048 pixels": (0, 33, 0),
+    "11 Edit a picture with Qwen-Image": (0, 3, 75),
+    "08 Z-Image at 2048 pixels": (0, 3, 75),
 }
 PAINTED = [name for name in EXAMPLES if name not in OTHER_MODELS]
 NODES = (
@@ -36,4 +36,4 @@ NODES = (
 
 def shrink(name: str) -> int:
     """Return by what an example's sizes are divided in tests; one enlarges a given picture."""
-    return 8 if name == "clear_upscale_any_image" else 16
+    return 8 if name == "02 Any picture to 4K" else 16

@@ -23,7 +23,7 @@ from tools.environment import reexec_in_venv
 from tools.host import HOSTS, ROOT
 
 OUTPUT = ROOT / "output"
-WORKFLOW = "clear_flux_text_to_image.json"
+WORKFLOW = "01 Text to image at 2048 pixels.json"
 SIZES_PX = ((512, 6), (1024, 4), (2048, 3))  # edge of the picture, steps to time
 DECODED_PX = 64  # of the pictures that are only timed: decoding would take longer than the steps
 SERVER_OPTIONS = ("--use-pytorch-cross-attention",)  # the host's fastest full attention on CPUs
@@ -110,9 +110,11 @@ class Demo:
         (latent,) = workflows.nodes_of_type(workflow, "EmptySD3LatentImage")
         (sampler,) = workflows.nodes_of_type(workflow, "KSampler")
         (loader,) = workflows.nodes_of_type(workflow, "CLEARLoader")
+        (positions,) = workflows.nodes_of_type(workflow, "CLEARHighRes")
         (text,) = workflows.nodes_of_type(workflow, "CLIPTextEncode")
         latent["widgets_values"][:2] = [size, size]
         sampler["widgets_values"][2] = steps
+        positions["mode"] = workflows.BYPASSED  # the picture is no larger than the model knows
         loader["mode"] = 0 if clear else workflows.BYPASSED
         if self.words:
             text["widgets_values"][0] = self.words
@@ -134,7 +136,7 @@ class Demo:
 
 def crop_before_decoding(prompt: dict[str, dict[str, Any]], edge_px: int) -> None:
     """Let a prompt decode a corner only, where the picture does not matter."""
-    (decode,) = (node for node in prompt.values() if node["class_type"] == "VAEDecode")
+    (decode,) = (node for node in prompt.values() if node["class_type"].startswith("VAEDecode"))
     corner = {"width": edge_px, "height": edge_px, "x": 0, "y": 0}
     inputs = {"samples": decode["inputs"]["samples"], **corner}
     prompt["corner"] = {"class_type": "LatentCrop", "inputs": inputs}

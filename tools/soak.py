@@ -191,12 +191,14 @@ def prompt_of(name: str, info: dict[str, Any]) -> Prompt:
     """Return a small prompt of an example workflow."""
     from tools import workflows
 
-    files = {"upscale": "clear_upscale_any_image", "controlnet": "clear_flux_controlnet_upscale_4k"}
+    files = {"upscale": "02 Any picture to 4K", "controlnet": "12 Prompt to 4K with a ControlNet"}
     workflow = workflows.load(workflows.FOLDER / f"{files[name]}.json")
     prompt = workflows.to_prompt(workflows.with_demo_models(workflow, shrink=16), info)
     for entry in prompt.values():
         if entry["class_type"] == "CLEARUpscale":
-            entry["inputs"] |= dict(size=512, steps=6, denoise="0.5, 0.5", vae_tile=256)
+            entry["inputs"] |= dict(
+                size=512, steps=6, denoise="0.5, 0.5", vae_tile=256, preset="custom"
+            )
         elif entry["class_type"] == "CLEARControlNet":
             entry["inputs"]["every"] = 2
         elif "steps" in entry["inputs"]:

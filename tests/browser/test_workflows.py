@@ -54,7 +54,7 @@ def test_opening_a_workflow_changes_nothing_and_offers_the_missing_models(page_a
     message = page_as_it_is.missing_models()
     models = [model for node in workflow["nodes"] for model in node["properties"].get("models", ())]
     named = all(f"{model['directory']} / {model['name']}" in message for model in models)
-    count = 6 if name in ("clear_flux_lora", "clear_flux_controlnet_upscale_4k") else 5
+    count = 6 if name in ("04 CLEAR with a LoRA", "12 Prompt to 4K with a ControlNet") else 5
     count = 3 if name in OTHER_MODELS else count
     assert len(models) == count and (named or message.lower().startswith(f"{count} errors"))
     assert page_as_it_is.missing_types() == []
@@ -80,13 +80,13 @@ def test_a_workflow_run_from_the_page_shows_its_picture_and_what_clear_did(
     page.run()
     assert page.dialog() == ""
     size = {
-        "clear_flux_text_to_image": 64,
-        "clear_flux_lora": 64,
-        "clear_flux_seamless_texture": 64,
-        "clear_flux_low_vram": 128,
-        "clear_kontext": 128,
-        "clear_flux_8k": 512,
-        "clear_upscale_any_image": 512,
+        "01 Text to image at 2048 pixels": 128,
+        "04 CLEAR with a LoRA": 64,
+        "06 Seamless texture": 64,
+        "03 2048 pixels on a small card": 128,
+        "05 Edit a picture with Kontext": 128,
+        "07 Prompt to 8K": 512,
+        "02 Any picture to 4K": 512,
     }.get(name, 256)
     assert page.picture_sizes() == [(size, size)]
     assert "radius 8" in page.node_text("CLEARLoader")

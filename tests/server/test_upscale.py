@@ -14,11 +14,12 @@ def cascade(server):
     folder = server.base / "input"
     with Image.open(folder / "example.png") as picture:
         picture.resize((64, 48)).save(folder / "small.png")
-    prompt = prompt_of(server, example("clear_upscale_any_image"))
+    prompt = prompt_of(server, example("02 Any picture to 4K"))
     (load,) = [node["inputs"] for node in prompt.values() if node["class_type"] == "LoadImage"]
     (inputs,) = [node["inputs"] for node in prompt.values() if node["class_type"] == "CLEARUpscale"]
     load["image"] = "small.png"
     inputs |= dict(size=256, steps=6, denoise="0.5, 0.5", vae_tile=128, trained_size=64)
+    inputs["preset"] = "custom"
     return prompt, inputs
 
 

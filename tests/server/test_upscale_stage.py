@@ -37,7 +37,7 @@ def inside(workflow):
 @pytest.fixture
 def both(server):
     """Run the subgraph and the node: ``both((width, height), **widgets)`` gives two of SAVED."""
-    workflow = example("clear_upscale_inside")
+    workflow = example("14 Inside CLEAR Upscale")
     (node,) = [node for node in workflow["nodes"] if str(node["id"]) == STAGE]
     shown = [socket["name"] for socket in node["inputs"] if "widget" in socket]
 
@@ -104,7 +104,7 @@ def test_a_stage_gives_to_the_bit_what_the_node_gives_without_guidance(both):
 def test_the_library_offers_the_stage_of_the_example(server):
     from tools import workflows
 
-    example_of = workflows.load(workflows.FOLDER / "clear_upscale_inside.json")
+    example_of = workflows.load(workflows.FOLDER / "14 Inside CLEAR Upscale.json")
     (published,) = (ROOT / "subgraphs").glob("*.json")
     blueprint = workflows.load(published)
     first, second = inside(example_of)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-PICTURE = Path(__file__).parents[3] / "workflows" / "clear_flux_text_to_image.jpg"
+PICTURE = Path(__file__).parents[3] / "workflows" / "01 Text to image at 2048 pixels.jpg"
 EDGE_PX = 256
 
 
