@@ -65,15 +65,22 @@ class Benefit:
         """Return the sentence."""
         if self.times_less < LITTLE:
             return f"CLEAR off: attention stayed full{self._time()}"
+        work = f"{self.times_less:.1f}x less attention work"
         if self.dense_calls:
-            return f"CLEAR on in a part of the run: {self.times_less:.1f}x less attention work " + (
-                f"there{self._time()}"
-            )
-        return f"CLEAR on: {self.times_less:.1f}x less attention work{self._time()}"
+            return f"CLEAR on in a part of the run: {self._faster()}{work} there{self._time()}"
+        return f"CLEAR on: {self._faster()}{work}{self._time()}"
+
+    def _faster(self) -> str:
+        if self.seconds is None or self.in_full is None or not self._gains(self.in_full):
+            return ""
+        return f"{self.in_full / self.seconds:.1f}x faster, "
 
     def _time(self) -> str:
         if self.seconds is None:
             return ""
-        if self.in_full is None or self.in_full < LITTLE * self.seconds:
+        if self.in_full is None or not self._gains(self.in_full):
             return f", {duration(self.seconds)}"
         return f", {duration(self.seconds)} instead of about {duration(self.in_full)}"
+
+    def _gains(self, in_full: float) -> bool:
+        return self.seconds is not None and in_full >= LITTLE * self.seconds
