@@ -74,6 +74,7 @@ def trained(
 ) -> Trainer:
     """Train to the last step, from where an earlier run stopped, under a progress bar."""
     from clear_attention.distill.data.batches import Batches
+    from clear_attention.distill.data.held_out import HeldOut
     from clear_attention.distill.trainer import Trainer
 
     trainer = Trainer(
@@ -82,7 +83,7 @@ def trained(
         config.training,
         config.optimiser,
         config.folder,
-        Batches(held_out, config.training, salt=1),
+        HeldOut(held_out, config.training),
     )
     trainer.resume()
     with Bar(name, config.training.steps) as bar:

@@ -162,19 +162,26 @@ class Training(Section):
     """Steps between lines of the log."""
 
     save_every: int = 250
-    """Steps between resumable states; the last two are kept."""
+    """Steps between resumable states; `output` is written anew with each."""
+
+    keep_states: int = 2
+    """How many states are kept, the last ones."""
 
     validate_every: int = 0
     """Steps between validations; 0 validates at the end only."""
 
-    validation_batches: int = 4
-    """Batches of held-out data per validation."""
+    validation_samples: int = 0
+    """Held-out pictures per validation, each once; 0 takes all."""
+
+    patience: int = 0
+    """Validations without a better held-out error after which the run ends; 0 never ends it."""
 
     def __post_init__(self) -> None:
         one_of("training.precision", self.precision, PRECISIONS)
         one_of("training.timesteps", self.timesteps, TIMESTEPS)
         at_least(self, "training", steps=1, batch=1, batch_tokens=0, accumulate=1, log_every=1)
-        at_least(self, "training", save_every=1, validate_every=0, validation_batches=0)
+        at_least(self, "training", save_every=1, keep_states=1)
+        at_least(self, "training", validate_every=0, validation_samples=0, patience=0)
         at_least(self, "training", guidance=0)
         bounds.share("training.ema_decay", self.ema_decay, whole=False)
         bounds.finite("training.timestep_mean", self.timestep_mean)

@@ -19,7 +19,8 @@ SAMPLED = 32
 
 INDEPENDENT = (
     *("steps", "accumulate", "gradient_checkpointing"),
-    *("log_every", "save_every", "validate_every", "validation_batches"),
+    *("log_every", "save_every", "keep_states"),
+    *("validate_every", "validation_samples", "patience"),
 )
 """Settings of the training on which the weights after a step do not depend."""
 

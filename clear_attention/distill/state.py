@@ -22,7 +22,6 @@ from .workers.sharding import spread_as
 
 NAME = "state-{:07}.safetensors"
 PATTERN = re.compile(r"state-(\d{7})\.safetensors")
-KEPT = 2
 LONGEST_REASON = 120
 
 
@@ -47,8 +46,14 @@ class State:
     made_with: dict[str, Any]
 
 
-def save(folder: Path, state: State) -> Path:
-    """Write a state and remove all but the last ones."""
+def save(folder: Path, state: State, keep: int) -> Path:
+    """Write a state and remove all but the last ones.
+
+    Args:
+        folder: Of the run.
+        state: To write.
+        keep: How many to keep.
+    """
     tensors = {f"weights/{name}": tensor for name, tensor in state.weights.items()}
     tensors |= {f"average/{name}": tensor for name, tensor in state.average.items()}
     for name, entries in state.memory.items():
@@ -57,7 +62,7 @@ def save(folder: Path, state: State) -> Path:
     path = folder / NAME.format(state.step)
     remove_remains(folder, PATTERN.pattern)  # a run that goes on may save at other steps
     write_tensors(path, tensors, state=json.dumps(facts))
-    for old in states(folder)[:-KEPT]:
+    for old in states(folder)[:-keep]:
         old.unlink()
     return path
 

@@ -26,6 +26,9 @@ class Task(nn.Module):
     The frozen model is not a submodule: neither copied, nor sent between processes, nor saved.
     """
 
+    criterion = "loss"
+    """Name of the loss by which validations are compared."""
+
     def __init__(self, denoiser: Denoiser, training: Training) -> None:
         super().__init__()
         self._frozen = (denoiser,)
@@ -75,6 +78,8 @@ class FlowMatching(Task):
 
 class Distillation(Task):
     """Trains a student to attend locally and predict what its teacher does."""
+
+    criterion = "prediction"
 
     def __init__(
         self,

@@ -10,19 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..distill import state as states
 from .config import Optimiser, Training
 from .data.batches import Batches
+from .data.held_out import HeldOut
 from .identity import deciding, require_same, samples_in
-from .log import Log
+from .log import Log, read
 from .state import State
 from .tasks import Task
 from .updates import average
+from .updates.best import Best
 from .updates.gradients import Gradients
 from .updates.optimisers import make_optimiser, make_schedule, rate_of
+from .updates.validation import validate
 from .workers import sharding
 from .workers.processes import Accelerator, any_process, make_accelerator
 
@@ -46,7 +48,7 @@ class Trainer:
         training: Training,
         optimiser: Optimiser,
         folder: Path,
-        held_out: Batches | None = None,
+        held_out: HeldOut | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
         """Prepare a run.
@@ -78,6 +80,8 @@ class Trainer:
         averaged = self.parameters if training.ema_decay else {}
         self.average = {name: p.detach().clone() for name, p in averaged.items()}
         self.step = 0
+        self.best = Best(task.criterion)
+        self.written: Callable[[bool], None] | None = None
         self.settings = deciding(training, optimiser) | task.made_with()
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -126,13 +130,18 @@ class Trainer:
         observe: Observer | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         validated: Callable[[int], None] | None = None,
+        written: Callable[[bool], None] | None = None,
     ) -> bool:
         """Train to the end, or until asked to stop; the state is kept in either case.
+
+        The end is also where validations have not become better for as long as `patience` says.
 
         Args:
             observe: Called after each update.
             should_stop: Asked before each update.
             validated: Called at each validation on the main process, inside `result`: for pictures.
+            written: Called on the main process, inside `result`, with each state that is kept, and
+                with True at each best validation: for files of what is trained.
 
         Returns:
             Whether the end was reached.
@@ -141,18 +150,20 @@ class Trainer:
             Diverged: A loss or a weight became NaN; the last good state is in the folder.
             NotWritten: The disk is full; the states before are kept.
         """
+        self.written = written
         log = Log(self.folder, self.step) if self.accelerator.is_main_process else None
-        while self.step < self.training.steps:
+        self.best.recall(read(self.folder) if log else ())
+        while self.step < self.training.steps and not self.out_of_patience():
             if any_process(self.accelerator, should_stop()):
-                self.save()
+                self.keep()
                 return False
             values = self.update()
             if log and self.due(self.training.log_every):
                 log.add(self.step, values, "train")
+            if self.due(self.training.save_every):
+                self.keep()
             if self.due(self.training.validate_every):
                 self.report_validation(log, validated)
-            if self.due(self.training.save_every):
-                self.save()
             if observe:
                 observe(self.step, values)
         return True
@@ -166,15 +177,26 @@ class Trainer:
         return self.step == self.training.steps or (every > 0 and self.step % every == 0)
 
     def report_validation(self, log: Log | None, validated: Callable[[int], None] | None) -> None:
-        """Validate; add the losses to the log and call `validated`, both on the main process."""
+        """Validate; on the main process, add the losses to the log and call who wants to know."""
         values = self.validate()
         if log and values:
             log.add(self.step, values, "held_out")
-        if validated is None:
-            return
+        is_best = self.best.take(self.step, values)
+        if self.written and is_best:
+            self.on_main(lambda written=self.written: written(True))
+        if validated:
+            self.on_main(lambda: validated(self.step))
+
+    def on_main(self, call: Callable[[], None]) -> None:
+        """Call something on the main process with the result in place; all must enter."""
         with self.result():
             if self.accelerator.is_main_process:
-                validated(self.step)
+                call()
+
+    def out_of_patience(self) -> bool:
+        """Return whether validations have not become better for too long, the same everywhere."""
+        patience = self.training.patience
+        return patience > 0 and any_process(self.accelerator, self.best.worse >= patience)
 
     def update(self) -> dict[str, float]:
         """Do one update and return its losses, gradient norm and step size.
@@ -200,19 +222,10 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """Return the mean losses on held-out data, of the averaged weights where there are some."""
-        count = self.training.validation_batches
-        if self.held_out is None or not count:
+        if self.held_out is None:
             return {}
-        self.task.eval()
-        sums: dict[str, float] = {}
-        with self.averaged(), self.task.context(), torch.no_grad():
-            for step in range(count):
-                batch = self.held_out.draw(step).to(self.accelerator.device)
-                with self.gradients.precision():
-                    terms = self.task(batch)
-                for name, term in terms.items():
-                    sums[name] = sums.get(name, 0.0) + float(term) / count
-        return sums
+        with self.averaged():
+            return validate(self.held_out, self.gradients)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Put the averaged weights in place for the length of a ``with``; none, no change."""
@@ -242,6 +255,12 @@ class Trainer:
             "optimiser.clip_norm in a folder of its own and start again."
         )
 
+    def keep(self) -> None:
+        """Write the state, and let whoever writes files of what is trained do so."""
+        self.save()
+        if self.written:
+            self.on_main(lambda written=self.written: written(False))
+
     def save(self) -> None:
         """Write the state from which `resume` goes on.
 
@@ -263,7 +282,7 @@ class Trainer:
         )
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            states.save(self.folder, state)
+            states.save(self.folder, state, self.training.keep_states)
 
     def gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors in one piece on the main process, and what is at hand on others."""

@@ -47,7 +47,7 @@ def losses_of_result(trainer: Trainer) -> dict[str, Tensor]:
     """Compute losses with the weights that are in place now, in this process alone."""
     assert trainer.held_out is not None
     with trainer.task.context(), torch.no_grad():
-        terms = trainer.task(trainer.held_out.draw(0))
+        terms = trainer.task(trainer.held_out.batch([0, 1]))
     return {f"alone/{name}": term for name, term in terms.items()}
 
 

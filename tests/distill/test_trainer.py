@@ -207,7 +207,7 @@ def test_a_state_that_is_not_finite_is_not_gone_on_from(tmp_path: Path):
     found = state.load(last)
     name = next(iter(found.weights))
     found.weights[name].view(-1)[0] = torch.nan
-    state.save(tmp_path / "run", found)
+    state.save(tmp_path / "run", found, 2)
     with pytest.raises(ValueError, match=r"0000012.*is not finite: delete it to go on from the on"):
         toy.trainer(tmp_path).resume()
 
@@ -320,7 +320,14 @@ def test_every_setting_either_decides_the_result_or_is_listed_as_independent(fin
     "changes",
     [
         dict(accumulate=2),
-        dict(save_every=5, log_every=2, validate_every=3, validation_batches=1),
+        dict(
+            save_every=5,
+            log_every=2,
+            validate_every=3,
+            validation_samples=1,
+            patience=9,
+            keep_states=5,
+        ),
         dict(student=StudentConfig(radius=2, backend="reference")),
         dict(loss=dataclasses.replace(toy.LOSS, attention_blocks="single 0, double 0")),
     ],

@@ -6,7 +6,6 @@ It has FLUX's names and real CLEAR attention, so that a window matters and can b
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +24,7 @@ HIDDEN, CHANNELS, TEXT = 32, 4, 3
 GRID = 6
 
 ADAMW = Optimiser("adamw", 1e-2, weight_decay=1e-3, warmup_steps=2, cosine_to=0.1)
-TRAINING = Training(
-    steps=12, batch=4, precision="float32", save_every=3, log_every=1, validation_batches=2
-)
+TRAINING = Training(steps=12, batch=4, precision="float32", save_every=3, log_every=1)
 STUDENT = StudentConfig(radius=2)
 # The toy has learned nothing, so that the data would lead away from it.
 LOSS = Loss(flow=0.0, attention_blocks="double 0, single 0")
@@ -141,6 +138,7 @@ def data(folder: Path, count: int = 16) -> ShardFolder:
 def trainer(folder: Path, training: Training = TRAINING, student: StudentConfig = STUDENT, **rest):
     """Make a trainer of a student of the toy in a folder."""
     from clear_attention.distill.data.batches import Batches
+    from clear_attention.distill.data.held_out import HeldOut
     from clear_attention.distill.tasks import Distillation
     from clear_attention.distill.trainer import Trainer
 
@@ -153,6 +151,6 @@ def trainer(folder: Path, training: Training = TRAINING, student: StudentConfig 
         training,
         optimiser,
         folder / "run",
-        Batches(shards, dataclasses.replace(training, batch=8), salt=1),
+        HeldOut(shards, training),
         **rest,
     )

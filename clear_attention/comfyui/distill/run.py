@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,12 +12,13 @@ from comfy.model_patcher import ModelPatcher
 
 from ...distill.config import RunConfig
 from ...distill.tasks import Distillation
+from ...distill.updates.best import Best
 from ...distill.workers.processes import Accelerator, any_process, make_accelerator
 from .checks import require_possible, require_shares
 from .datasets import open_data, paint_missing
 from .denoiser import HostDenoiser
 from .sampling import Painter, painter_of
-from .student_file import write
+from .student_file import StudentFiles
 from .training import make_trainer, memory_of, train
 from .validation import Validation
 from .watcher import Watcher
@@ -38,7 +40,7 @@ def distil(
         watcher: Called, and asked whether to stop.
 
     Returns:
-        Whether the end was reached and the file written.
+        Whether the end was reached; the file is written in any case, with each state.
 
     Raises:
         ValueError: A setting cannot be used; the message says why.
@@ -73,9 +75,13 @@ def train_and_write(
     task = Distillation(denoiser, config.training, config.student, config.loss)
     trainer = make_trainer(task, data, held_out, config, accelerator)
     validation = Validation(task, held_out, painter, config, watcher)
-    if not train(trainer, config, watcher, validation.show):
-        return False
-    with trainer.result():
-        if accelerator.is_main_process:
-            write(task, config)
-    return True
+    files = StudentFiles(task, config)
+    done = train(trainer, config, watcher, validation.show, files)
+    if held_out and trainer.best.step:
+        logger.info("CLEAR: %s", best_sentence(trainer.best, files.best))
+    return done
+
+
+def best_sentence(best: Best, path: Path) -> str:
+    """Say which validation was the best, and where its file is."""
+    return f"the smallest held-out error was {best.error:.3g} at step {best.step}, in {path.name}"

@@ -1,7 +1,9 @@
-"""The file that a run writes, for CLEARLoader: whole projections, or a change of low rank."""
+"""The files that a run writes, for CLEARLoader: whole projections, or a change of low rank."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +12,50 @@ from ...distill.config import RunConfig
 from ...distill.tasks import Distillation
 from ...weights import checkpoint, low_rank
 
+BEST = "_best"
+"""Behind the name of the run's file, in that of the file with the smallest held-out error."""
 
-def write(task: Distillation, config: RunConfig) -> None:
-    """Write the student in bfloat16, with its window in the file's metadata."""
-    config.output.parent.mkdir(parents=True, exist_ok=True)
+
+@dataclass(frozen=True, eq=False)
+class StudentFiles:
+    """Writes what a run has trained so far, so that a run that is killed leaves a file that loads.
+
+    Attributes:
+        task: What is trained.
+        config: The run.
+    """
+
+    task: Distillation
+    config: RunConfig
+
+    @property
+    def best(self) -> Path:
+        """The file of the best validation."""
+        return best_of(self.config.output)
+
+    def write(self, is_best: bool = False) -> None:
+        """Write the student as it is now.
+
+        Args:
+            is_best: Into the file of the best validation, not into the run's own.
+        """
+        write(self.best if is_best else self.config.output, self.task, self.config)
+
+
+def best_of(output: Path) -> Path:
+    """Return the file of a run's best validation."""
+    return output.with_stem(output.stem + BEST)
+
+
+def write(path: Path, task: Distillation, config: RunConfig) -> None:
+    """Write the student in bfloat16, with its window in the file's metadata.
+
+    Args:
+        path: The file; one that is there is replaced as a whole.
+        task: Whose student.
+        config: The run.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = dict(
         radius=config.student.radius,
         radii=task.radii,
@@ -22,7 +64,7 @@ def write(task: Distillation, config: RunConfig) -> None:
         family=task.denoiser.table.family,
     )
     if config.student.rank:
-        low_rank.save(config.output, task.student.low_rank(torch.bfloat16), **facts)
+        low_rank.save(path, task.student.low_rank(torch.bfloat16), **facts)
         return
     base = task.denoiser.network.state_dict()
-    checkpoint.save(config.output, task.student.published(base, torch.bfloat16), **facts)
+    checkpoint.save(path, task.student.published(base, torch.bfloat16), **facts)

@@ -15,6 +15,9 @@ from ...families import DEFAULT
 from ..config import Training
 from .shards import Samples, ShardFolder
 
+SALT = 0
+"""Distinguishes what is drawn for updates from what is drawn from the same seed otherwise."""
+
 PATCH_AREA = DEFAULT.patch**2  # latent pixels per token
 
 
@@ -50,15 +53,14 @@ class Batch:
 class Batches:
     """Draws batches of one size of picture each; sizes come up by their number of batches."""
 
-    def __init__(self, data: ShardFolder, training: Training, salt: int = 0) -> None:
+    def __init__(self, data: ShardFolder, training: Training) -> None:
         """Draw from a folder.
 
         Args:
             data: The samples.
             training: Size of a batch, seed and noise levels.
-            salt: Distinguishes what is drawn from the same seed for other purposes.
         """
-        self.data, self.training, self.salt = data, training, salt
+        self.data, self.training = data, training
         self.buckets = data.buckets()
         if not self.buckets:
             raise ValueError(f"{data.folder} holds no samples.")
@@ -69,7 +71,7 @@ class Batches:
 
     def draw(self, step: int) -> Batch:
         """Return the batch of a step, the same on every call."""
-        draw = torch.Generator().manual_seed(_seed(self.training.seed, self.salt, step))
+        draw = torch.Generator().manual_seed(seed_of(self.training.seed, SALT, step))
         bucket = int(torch.multinomial(self.weights, 1, generator=draw))
         size = self.sizes[bucket]
         # Without repetition where there are enough.
@@ -92,7 +94,7 @@ class Batches:
         return torch.randint(1, 1001, (size,), generator=draw) / 1000  # as the paper's code
 
 
-def _seed(*numbers: int) -> int:
+def seed_of(*numbers: int) -> int:
     """Mix numbers into one seed, so that neighbours have nothing in common."""
     mixed = 0x9E3779B97F4A7C15
     for number in numbers:

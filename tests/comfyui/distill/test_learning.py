@@ -37,6 +37,7 @@ def run(host: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig
     from clear_attention.comfyui.distill.run import distil
     from clear_attention.comfyui.distill.watcher import Watcher
     from clear_attention.distill.data.batches import Batches
+    from clear_attention.distill.data.held_out import HeldOut
     from clear_attention.distill.data.shards import ShardFolder
     from clear_attention.distill.tasks import Distillation
     from clear_attention.distill.trainer import Trainer
@@ -51,9 +52,7 @@ def run(host: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig
         student=StudentConfig(radius=2),
         loss=Loss(attention_blocks="double 0, single 0-3"),
         optimiser=Optimiser("adamw", 2e-3, betas=(0.9, 0.98), warmup_steps=10, cosine_to=0.02),
-        training=Training(
-            steps=STEPS, batch=4, precision="float32", save_every=STEPS, validation_batches=4
-        ),
+        training=Training(steps=STEPS, batch=4, precision="float32", save_every=STEPS),
         generation=Generation(
             samples=16, held_out=2, held_out_samples=8, sizes_px=((128, 128),), steps=8, batch=8
         ),
@@ -61,14 +60,14 @@ def run(host: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig
     watcher = Watcher(should_stop=lambda: False)
     assert distil(load_model(), DemoCLIP(), config, PROMPTS, watcher)
     denoiser = HostDenoiser(load_model())
-    held_out = Batches(ShardFolder(config.data_folder / "held_out"), config.training, salt=1)
+    shards = ShardFolder(config.data_folder / "held_out")
     untrained = Trainer(
         Distillation(denoiser, config.training, config.student, config.loss),
-        held_out,
+        Batches(shards, config.training),
         config.training,
         config.optimiser,
         folder / "untrained",
-        held_out,
+        HeldOut(shards, config.training),
     )
     return config, untrained.validate()
 

@@ -1,0 +1,73 @@
+"""Held-out data of a validation: each picture once, at noise levels spread over the whole range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..config import Training
+from .batches import Batch, Batches, seed_of
+from .shards import ShardFolder
+
+SALT = 1
+"""Distinguishes the noise of validations from what is drawn from the same seed for training."""
+
+GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it spread evenly over 0 to 1, and so do those of every n-th picture: of each prompt."""
+
+
+class HeldOut:
+    """The pictures of a validation, numbered; all validations of a run see the same noise."""
+
+    def __init__(self, data: ShardFolder, training: Training) -> None:
+        """List the pictures of a folder.
+
+        Args:
+            data: The samples.
+            training: How many of them, size of a part, seed and noise levels.
+        """
+        self.batches, self.training = Batches(data, training), training
+        places = [(b, row) for b, count in enumerate(self.batches.counts) for row in range(count)]
+        self.places = places[: training.validation_samples or len(places)]
+        numbers = torch.arange(len(self.places), dtype=torch.float64)
+        self.sigma = self._levels((0.5 + GOLDEN * numbers) % 1).float()
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def parts(self, processes: int) -> list[list[int]]:
+        """Return the pictures in parts of one size of picture, none larger than an update's.
+
+        Args:
+            processes: That share an update.
+        """
+        found: list[list[int]] = []
+        for bucket, size in enumerate(self.batches.sizes):
+            numbers = [n for n, (its, _) in enumerate(self.places) if its == bucket]
+            most = -(-size // (processes * self.training.accumulate))
+            found += [numbers[first : first + most] for first in range(0, len(numbers), most)]
+        return found
+
+    def batch(self, numbers: Sequence[int]) -> Batch:
+        """Return pictures of one part with their noise.
+
+        Args:
+            numbers: Of the pictures.
+        """
+        bucket = self.places[numbers[0]][0]
+        rows = [self.places[number][1] for number in numbers]
+        samples = self.batches.data.load(self.batches.buckets[bucket], rows)
+        noise = [self._noise(number, samples.latent.shape[1:]) for number in numbers]
+        return Batch(samples, torch.stack(noise), self.sigma[list(numbers)])
+
+    def _noise(self, number: int, shape: torch.Size) -> Tensor:
+        draw = torch.Generator().manual_seed(seed_of(self.training.seed, SALT, number))
+        return torch.randn(shape, generator=draw)
+
+    def _levels(self, shares: Tensor) -> Tensor:
+        """Return the noise levels below which training draws these shares of its own."""
+        if self.training.timesteps == "logit_normal":
+            return torch.sigmoid(torch.special.ndtri(shares) + self.training.timestep_mean)
+        return shares
