@@ -18,12 +18,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m clear_attention.distill", description=__doc__)
     parser.add_argument("config", type=Path, help="TOML file that describes the run")
     parser.add_argument("--comfyui", type=Path, help="folder of ComfyUI, in place of the file's")
+    parser.add_argument(
+        "--export",
+        type=Path,
+        help="write the file of this state, such as state-0000250.safetensors",
+    )
     parser.add_argument("--cpu", action="store_true", help="run on the CPU")
     options = parser.parse_args(arguments)
     try:
         config = read(options.config)
         folder = options.comfyui or config.comfyui or PACK.parents[1]
         command = open_host(folder.resolve(), config.base_directory, options.cpu)
+        if options.export:
+            return int(command.export_state(config, options.export))
         return int(command.run(config))
     except (ValueError, ImportError, OSError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)

@@ -29,7 +29,7 @@ def run(trainer: Trainer, stop_at: int = 0) -> dict[str, Tensor]:
 
     Returns:
         The record of the steps; losses of the result, computed by the first process alone while
-        the others wait; how many numbers this process held.
+        the others wait, and on held-out data, by all together; how many numbers this process held.
     """
     trainer.resume()
     alone: dict[str, Tensor] = {}
@@ -40,7 +40,12 @@ def run(trainer: Trainer, stop_at: int = 0) -> dict[str, Tensor]:
     recorded = record(trainer, should_stop=lambda: trainer.step == stop_at > 0, validated=validated)
     parameters = trainer.parameters.values()
     held = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in parameters)
-    return {"held": torch.tensor(held), **alone, **recorded}
+    return {"held": torch.tensor(held), **alone, **held_out_losses(trainer), **recorded}
+
+
+def held_out_losses(trainer: Trainer) -> dict[str, Tensor]:
+    """Validate, all processes together."""
+    return {f"held_out/{name}": torch.tensor(loss) for name, loss in trainer.validate().items()}
 
 
 def losses_of_result(trainer: Trainer) -> dict[str, Tensor]:

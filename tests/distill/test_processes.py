@@ -150,7 +150,7 @@ def agree(several: dict[str, Tensor], folder: Path, run: Run, at: int = 0) -> No
     replay(several, one, exact)
     with one.result():
         alone = one_of_several.losses_of_result(one)
-    for name, loss in alone.items():
+    for name, loss in {**alone, **one_of_several.held_out_losses(one)}.items():
         assert abs(float(several[name] - loss)) <= loss_noise(float(loss)), name
 
 

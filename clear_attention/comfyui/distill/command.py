@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,7 @@ from ...distill.config_file import read_prompts
 from ...distill.workers.processes import leave, make_accelerator
 from ..core.pictures import contact_sheet, save_picture
 from ..headless import load_nodes, run_node
+from .export import export
 from .run import distil
 from .watcher import Watcher
 
@@ -42,6 +44,16 @@ def run(config: RunConfig) -> int:
         screen.close()
         print(f"Written: {config.output}" if finished else "Stopped; the same command goes on.")
     return leave(accelerator, 0 if finished else 1)
+
+
+def export_state(config: RunConfig, state: Path) -> int:
+    """Write the file of a state, and return an exit code."""
+    if "model" not in config.loaders:
+        raise ConfigError("The settings need a table loaders.model: a node and its inputs.")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    load_nodes()
+    print(f"Written: {export(run_node(config.loaders['model']), config, state)}")
+    return 0
 
 
 def watcher_of(screen: Screen | None, stop: StopOnSignal) -> Watcher:

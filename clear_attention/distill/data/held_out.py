@@ -15,7 +15,7 @@ SALT = 1
 """Distinguishes the noise of validations from what is drawn from the same seed for training."""
 
 GOLDEN = (5**0.5 - 1) / 2
-"""Multiples of it spread evenly over 0 to 1, and so do those of every n-th picture: of each prompt."""
+"""Its multiples spread evenly over 0 to 1, and so do every n-th of them: those of each prompt."""
 
 
 class HeldOut:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -157,6 +158,81 @@ def test_an_interrupted_run_goes_on_without_painting_again(teacher, files, disti
         (1, 4),
         (1, 6),
     ]
+
+
+class Killed(BaseException):
+    """Ends a run as a kill does: nobody handles it."""
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_run_that_is_killed_leaves_a_file_that_loads(at, teacher, files, distil, tmp_path, run):
+    from clear_attention.comfyui.distill.student_file import best_of
+    from clear_attention.comfyui.weights.loader import load_onto
+
+    def progress(what, done, of):
+        if (what, done) == ("training", at):
+            raise Killed
+
+    every_two = dataclasses.replace(config(tmp_path, "b").training, save_every=2, validate_every=2)
+    settings = config(tmp_path, "b", training=every_two)
+    with pytest.raises(Killed), torch.inference_mode():
+        distil.distil(
+            teacher("b"), WordsCLIP(WIDTHS["b"]), settings, PROMPTS, distil.Watcher(progress)
+        )
+    latent = torch.randn(1, 16, 12, 12, generator=torch.Generator().manual_seed(7))
+    given, extra = samples("b"), {"guidance": torch.tensor([3.5])}
+    rest = (latent, SIGMA[:1], given.context[:1])
+
+    def velocity(name):
+        return run(load_onto(teacher("b"), name), *rest, y=given.pooled[:1], **extra)
+
+    untrained = run(
+        with_window(teacher("b"), settings.student.radius), *rest, y=given.pooled[:1], **extra
+    )
+    found = distance(velocity(settings.output.name), untrained)
+    best = best_of(settings.output)
+    if at == 1:  # before the first state: the teacher behind its window, in bfloat16
+        assert found < 0.01 and not best.exists()
+    else:
+        assert distance(velocity(best.name), velocity(settings.output.name)) == 0
+        assert found > 1e-4
+    assert not list(settings.output.parent.glob("*.part"))
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_any_state_becomes_a_file(averaged, teacher, files, distil, tmp_path):
+    from safetensors.torch import load_file
+
+    from clear_attention.comfyui.distill.export import export
+
+    every = dataclasses.replace(
+        config(tmp_path, "b").training, save_every=1, keep_states=9, ema_decay=0.5 * averaged
+    )
+    settings = config(tmp_path, "b", training=every)
+    with torch.inference_mode():
+        assert distil.distil(
+            teacher("b"), WordsCLIP(WIDTHS["b"]), settings, PROMPTS, distil.Watcher()
+        )
+        last = export(teacher("b"), settings, Path(f"state-{every.steps:07}.safetensors"))
+        first = export(teacher("b"), settings, settings.folder / "state-0000001.safetensors")
+        assert last.name == f"mine_step_{every.steps}.safetensors"
+        of_run = load_file(settings.output)
+        assert all(torch.equal(of_run[name], t) for name, t in load_file(last).items())
+        assert any(not torch.equal(of_run[name], t) for name, t in load_file(first).items())
+        with pytest.raises(ValueError, match=r"student\.radius was 2 and is now 3"):
+            wider = dataclasses.replace(settings, student=StudentConfig(radius=3))
+            export(teacher("b"), wider, Path("state-0000001.safetensors"))
+        with pytest.raises(
+            ValueError, match=r"must be a state of the run, which has state-0000001"
+        ):
+            export(teacher("b"), settings, Path("state-7.safetensors"))
+
+
+def with_window(model, radius):
+    from clear_attention.comfyui.core.patch import with_window
+    from clear_attention.comfyui.core.settings import WindowSettings
+
+    return with_window(model, WindowSettings(radius))
 
 
 def test_an_update_that_the_host_breaks_off_does_not_count(teacher, files, distil, tmp_path):
