@@ -197,6 +197,7 @@ class CLEARDistill(io.ComfyNode):
                     tooltip="The teacher's pictures above the student's; needs a vae.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -242,5 +243,6 @@ class CLEARDistill(io.ComfyNode):
             ),
             optimiser=Optimiser(name=optimiser, learning_rate=learning_rate),
         )
-        done = distil_in_graph(model, clip, vae, name, prompts, settings)
+        node_id = cls.hidden.unique_id if cls.hidden else None
+        done = distil_in_graph(model, clip, vae, name, prompts, settings, node_id)
         return io.NodeOutput(done.clear_name, done.losses, done.pictures)

@@ -94,6 +94,13 @@ def states(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("state-*") if PATTERN.fullmatch(path.name))
 
 
+def step_of_last(folder: Path) -> int:
+    """Return the step of a folder's last state, 0 without one."""
+    found = states(folder)
+    match = PATTERN.fullmatch(found[-1].name) if found else None
+    return int(match[1]) if match else 0
+
+
 def load(path: Path) -> State:
     """Read a state.
 

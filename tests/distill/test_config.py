@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -175,6 +176,17 @@ def test_the_recipe_is_a_run_with_the_papers_settings():
     assert (config.optimiser, config.loss) == (Optimiser(learning_rate=1.0), Loss())
     assert Optimiser().rate == config.optimiser.rate
     assert set(config.loaders) == {"model", "clip", "vae"}
+
+
+def test_the_prompts_of_the_recipes_are_what_their_words_give():
+    path = ROOT / "recipes" / "compose_prompts.py"
+    spec = importlib.util.spec_from_file_location("compose_prompts", path)
+    compose = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(compose)
+    prompts = read_prompts(ROOT / "recipes" / "prompts.txt")
+    assert prompts == compose.compose_all()
+    assert len(set(prompts)) == len(prompts) >= 1000
+    assert not any("{" in prompt or "  " in prompt for prompt in prompts)
 
 
 def test_the_documentation_has_every_setting_with_its_default():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clear_attention.distill.memory import estimate, trained_numbers
+from clear_attention.distill.ahead.memory import estimate, trained_numbers
 from clear_attention.distill.student import Student
 from clear_attention.families.flux import NAMES as FLUX
 from clear_attention.families.names import ModelSize

@@ -19,8 +19,8 @@ from ...distill.config_file import read_prompts
 from ...distill.workers.processes import leave, make_accelerator
 from ..core.pictures import contact_sheet, save_picture
 from ..headless import load_nodes, run_node
-from .export import export
 from .run import distil
+from .student_file import export
 from .watcher import Watcher
 
 

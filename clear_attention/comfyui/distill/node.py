@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from ...distill import loss_figure
 from ...distill.config import ConfigError, RunConfig, StudentConfig
 from ...distill.config_file import prompts_in
 from ..core.pictures import contact_sheet, figure_or_message, save_picture
+from ..core.report import tell
 from ..weights.folder import FOLDER, SUFFIX, register_model_folder
 from .run import distil
 from .sampling import request_to_stop_kept
-from .watcher import Watcher
+from .watcher import Watcher, log
 
 RUNS = "clear_distill"
 """Folder of all runs in the host's output folder."""
@@ -48,7 +50,13 @@ class Distilled:
 
 
 def distil_in_graph(
-    model: ModelPatcher, clip: Any, vae: Any, name: str, prompts: str, settings: Mapping[str, Any]
+    model: ModelPatcher,
+    clip: Any,
+    vae: Any,
+    name: str,
+    prompts: str,
+    settings: Mapping[str, Any],
+    node_id: str | None = None,
 ) -> Distilled:
     """Distil a model into ``models/clear``; data and states are kept in the output folder.
 
@@ -59,6 +67,7 @@ def distil_in_graph(
         name: Of the run, and the beginning of the file's name.
         prompts: One per line.
         settings: Sections of a `RunConfig` by name.
+        node_id: The node that shows what the run will take.
 
     Raises:
         ValueError: A setting cannot be used; the message says why.
@@ -82,12 +91,21 @@ def distil_in_graph(
     )
     screen = NodeScreen(config.folder, vae)
     watcher = Watcher(
-        progress=screen.progress, pictures=screen.pictures if vae is not None else None
+        progress=screen.progress,
+        pictures=screen.pictures if vae is not None else None,
+        message=partial(log_and_show, node_id),
     )
     if not distil(model, clip, config, lines, watcher):
         comfy.model_management.throw_exception_if_processing_interrupted()
     losses = figure(config.folder)
     return Distilled(config.output.name, losses, losses if screen.sheet is None else screen.sheet)
+
+
+def log_and_show(node_id: str | None, text: str) -> None:
+    """Write a line to the log, and onto a node if there is one."""
+    log(text)
+    if node_id is not None:
+        tell(text, node_id)
 
 
 def precision_of(model: ModelPatcher) -> str:

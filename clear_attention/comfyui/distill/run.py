@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,15 @@ from ...distill.config import RunConfig
 from ...distill.tasks import Distillation
 from ...distill.updates.best import Best
 from ...distill.workers.processes import Accelerator, any_process, make_accelerator
+from .ahead import look_ahead
 from .checks import require_possible, require_shares
 from .datasets import open_data, paint_missing
 from .denoiser import HostDenoiser
 from .sampling import Painter, painter_of
 from .student_file import StudentFiles
-from .training import make_trainer, memory_of, train
+from .training import make_trainer, train
 from .validation import Validation
 from .watcher import Watcher
-
-logger = logging.getLogger(__name__)
 
 
 def distil(
@@ -50,6 +48,11 @@ def distil(
     accelerator = make_accelerator(cpu=model.load_device.type == "cpu")
     require_shares(accelerator, model, config)
     painter = painter_of(config, clip)
+    if accelerator.is_main_process:
+        shows, processes = watcher.pictures is not None, accelerator.num_processes
+        watcher.message(
+            str(look_ahead(model, clip, config, prompts, shows=shows, processes=processes))
+        )
     # One process paints for all; the others wait here for its answer.
     lacking = (
         bool(prompts)
@@ -70,7 +73,6 @@ def train_and_write(
     accelerator: Accelerator,
 ) -> bool:
     """Train on the data that is there and write the file, unless asked to stop."""
-    logger.info("CLEAR: distilling holds %s", memory_of(denoiser, config))
     data, held_out = open_data(config, denoiser.fingerprint)
     task = Distillation(denoiser, config.training, config.student, config.loss)
     trainer = make_trainer(task, data, held_out, config, accelerator)
@@ -78,7 +80,7 @@ def train_and_write(
     files = StudentFiles(task, config)
     done = train(trainer, config, watcher, validation.show, files)
     if held_out and trainer.best.step:
-        logger.info("CLEAR: %s", best_sentence(trainer.best, files.best))
+        watcher.message(best_sentence(trainer.best, files.best))
     return done
 
 

@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from comfy.model_patcher import ModelPatcher
 
+from ...distill import state as states
 from ...distill.config import RunConfig
+from ...distill.identity import require_same
 from ...distill.tasks import Distillation
 from ...weights import checkpoint, low_rank
+from .denoiser import HostDenoiser
 
 BEST = "_best"
 """Behind the name of the run's file, in that of the file with the smallest held-out error."""
+
+
+COMPARED = ("student", "teacher")
+"""What a state's file depends on; how it was trained does not matter any more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,3 +76,33 @@ def write(path: Path, task: Distillation, config: RunConfig) -> None:
         return
     base = task.denoiser.network.state_dict()
     checkpoint.save(path, task.student.published(base, torch.bfloat16), **facts)
+
+
+def export(model: ModelPatcher, config: RunConfig, state: Path) -> Path:
+    """Write the student of a state, averaged if the run averages, and return the file.
+
+    Args:
+        model: The teacher, a MODEL; it stays as it is.
+        config: The run.
+        state: A file, or the name of one in the run's folder.
+
+    Raises:
+        ValueError: The state is damaged, or is of another student or teacher.
+    """
+    path = state if state.exists() else config.folder / state
+    if not path.exists():
+        there = [each.name for each in states.states(config.folder)]
+        raise ValueError(
+            f"{state} must be a state of the run, which has {', '.join(there) or 'none'}."
+        )
+    found = states.load(path)
+    with torch.inference_mode(False):
+        task = Distillation(HostDenoiser(model), config.training, config.student, config.loss)
+        own = task.made_with()
+        before, now = ({key: each.get(key) for key in COMPARED} for each in (found.made_with, own))
+        require_same(path, before, now)
+        parameters = {name: p for name, p in task.named_parameters() if p.requires_grad}
+        states.copy_into(parameters, found.average or found.weights, str(path))
+        target = config.output.with_stem(f"{config.output.stem}_step_{found.step}")
+        write(target, task, config)
+    return target

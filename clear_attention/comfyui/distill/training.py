@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 from comfy.model_management import InterruptProcessingException
 
-from ...distill import memory
 from ...distill.config import RunConfig
 from ...distill.data.batches import Batches
 from ...distill.data.held_out import HeldOut
@@ -15,7 +14,6 @@ from ...distill.data.shards import ShardFolder
 from ...distill.tasks import Distillation
 from ...distill.trainer import Trainer
 from ...distill.workers.processes import Accelerator, any_process
-from .denoiser import HostDenoiser
 from .student_file import StudentFiles
 from .watcher import Watcher
 
@@ -75,16 +73,3 @@ def train(
     except InterruptProcessingException:  # raised by any of the host's layers
         trainer.keep()
         raise
-
-
-def memory_of(denoiser: HostDenoiser, config: RunConfig) -> memory.Memory:
-    """Estimate what a run holds for its whole length, from the model as it is loaded."""
-    tensors = denoiser.network.state_dict().values()
-    return memory.estimate(
-        denoiser.table,
-        denoiser.size,
-        teacher_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-        rank=config.student.rank,
-        optimiser=config.optimiser.name,
-        ema=config.training.ema_decay > 0,
-    )

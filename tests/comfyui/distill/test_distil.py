@@ -203,7 +203,7 @@ def test_a_run_that_is_killed_leaves_a_file_that_loads(at, teacher, files, disti
 def test_any_state_becomes_a_file(averaged, teacher, files, distil, tmp_path):
     from safetensors.torch import load_file
 
-    from clear_attention.comfyui.distill.export import export
+    from clear_attention.comfyui.distill.student_file import export
 
     every = dataclasses.replace(
         config(tmp_path, "b").training, save_every=1, keep_states=9, ema_decay=0.5 * averaged
@@ -413,3 +413,18 @@ def test_guidance_with_a_negative_prompt_paints_other_data(teacher, distil, tmp_
 def test_the_node_computes_in_what_is_fast_on_the_device(product, device, precision):
     model = SimpleNamespace(load_device=torch.device(device))
     assert product("comfyui.distill.node").precision_of(model) == precision
+
+
+def test_it_is_said_before_anything_is_painted(teacher, files, distil, tmp_path):
+    said = []
+    watcher = distil.Watcher(
+        progress=lambda what, done, of: said.append(what), message=lambda text: said.append(text)
+    )
+    with torch.inference_mode():
+        assert distil.distil(
+            teacher("b"), WordsCLIP(WIDTHS["b"]), config(tmp_path, "b"), PROMPTS, watcher
+        )
+    assert said[0].startswith("this run will take about ")
+    assert said[1] == "painting train data"
+    assert "the smallest held-out error was" in said[-1]
+    assert said[-1].endswith("mine_best.safetensors")

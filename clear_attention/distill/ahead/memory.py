@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..families.names import ModelSize, NameTable
+from ...families.names import ModelSize, NameTable
 
 MASTER = 4  # bytes per trained number: float32
 # Numbers that an optimiser keeps per trained one: AdamW two averages; Prodigy besides those the

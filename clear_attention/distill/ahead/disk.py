@@ -1,0 +1,50 @@
+"""What a run will write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..config import RunConfig
+from .memory import KEPT, MASTER
+
+FILE = 2
+"""Bytes of a number in the files: data and student are kept in 16 bits."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes that a run writes.
+
+    Attributes:
+        data: Latents and text embeddings.
+        states: Those that are kept, and one that is being written.
+        files: The run's own and that of the best validation.
+    """
+
+    data: int
+    states: int
+    files: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.data + self.states + self.files
+
+
+def disk(config: RunConfig, *, missing: int, trained: int, latent: int, text: int) -> Disk:
+    """Work out what a run will write.
+
+    Args:
+        config: The run.
+        missing: Pictures that are to be painted.
+        trained: Numbers that are trained, as many as a file of the student holds.
+        latent: Numbers of a latent, the mean over the sizes.
+        text: Numbers of a prompt's embedding.
+    """
+    training = config.training
+    copies = 1 + KEPT[config.optimiser.name] + (training.ema_decay > 0)
+    return Disk(
+        data=missing * (latent + text) * FILE,
+        states=(training.keep_states + 1) * copies * trained * MASTER,
+        files=2 * trained * FILE,
+    )
