@@ -90,7 +90,7 @@ class Optimiser(Section):
     weight_decay: float = 1e-4
     """Decoupled decay of what is trained; a student is its difference to the teacher."""
 
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the running averages of gradients and of their squares."""
 
     warmup_steps: int = 0

@@ -252,7 +252,7 @@ CHANGES = {
     "average": (dict(ema_decay=0.9), "training.ema_decay was 0.0 and is now 0.9"),
     "optimiser": (
         dict(optimiser=dataclasses.replace(toy.ADAMW, betas=(0.9, 0.95))),
-        "optimiser.betas was [0.9, 0.99] and is now [0.9, 0.95]",
+        "optimiser.betas was [0.9, 0.999] and is now [0.9, 0.95]",
     ),
     "teacher": (dict(teacher=1), "teacher was '"),
     "steps of a decay": (dict(steps=13), "training.steps was 12 and is now 13"),
