@@ -10,6 +10,7 @@ import pytest
 from clear_attention.distill.ahead.disk import disk
 from clear_attention.distill.ahead.duration import Pass, duration
 from clear_attention.distill.config import Generation, Optimiser, RunConfig, Training
+from tools import distill_table
 
 ONE = Pass(tokens=2.0, full=3.0, local=1.0, trained=0.25)
 
@@ -64,3 +65,9 @@ def test_the_disk_holds_data_one_state_more_than_is_kept_and_two_files():
     assert found.files == 2 * 100 * 2
     averaged = dataclasses.replace(config(ema_decay=0.9, keep_states=1), optimiser=Optimiser())
     assert disk(averaged, missing=0, trained=100, latent=30, text=20).states == 2 * 6 * 100 * 4
+
+
+def test_the_documentation_has_the_table_of_the_recipes():
+    text = distill_table.DOCS.read_text(encoding="utf-8")
+    between = text.split(distill_table.START)[1].split(distill_table.END)[0]
+    assert between.strip() == distill_table.table(), "run python3 tools/distill_table.py"

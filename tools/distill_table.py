@@ -1,0 +1,142 @@
+"""Write the table of docs/distillation.md: what the recipes for FLUX.1 [dev] take, calculated.
+
+``python3 tools/distill_table.py`` replaces what stands between its two marks.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from clear_attention import TokenLayout, Window
+from clear_attention.distill.ahead.duration import Duration, Pass, duration
+from clear_attention.distill.ahead.memory import estimate, trained_numbers
+from clear_attention.distill.config import RunConfig
+from clear_attention.distill.config_file import read
+from clear_attention.families.flux import NAMES
+from clear_attention.families.names import ModelSize
+from clear_attention.families.network import Job
+from clear_attention.plan.cost import attention_flop, linear_flop
+from tools.fit_table import FLUX_DEV, TEXT_TOKENS, TOKEN_PX, WEIGHTS
+from tools.host import ROOT
+
+DOCS = ROOT / "docs" / "distillation.md"
+START, END = "<!-- runs: tools/distill_table.py -->", "<!-- end of runs -->"
+SIZE = ModelSize(3072, {"double": 19, "single": 38}, 0)
+
+USED = 0.4
+"""Share of a card's operations per second that is used: a usual one, not measured here."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A kind of card.
+
+    Attributes:
+        name: For people.
+        tera: Operations per second in bfloat16 by its maker, in 10**12, without sparsity.
+        count: Cards that share a run.
+    """
+
+    name: str
+    tera: float
+    count: int = 1
+
+
+RUNS = {
+    "flux_dev_24gb": (Card("RTX 4090, 24 GB", 165), "fp8"),
+    "flux_dev_48gb": (Card("RTX 6000 Ada, 48 GB", 364), "bf16"),
+    "flux_dev_local_16": (Card("H100, 80 GB", 989), "bf16"),
+    "flux_dev_four_gpus": (Card("4 x RTX 6000 Ada", 364, 4), "bf16"),
+}
+
+
+def one_pass(config: RunConfig, card: Card) -> Pass:
+    """Return the seconds of a picture's way through FLUX.1 [dev], the mean over a run's sizes."""
+    rate = USED * card.tera * 1e12
+    passes = [
+        (
+            linear_flop(FLUX_DEV, job),
+            attention_flop(FLUX_DEV, job.full()),
+            attention_flop(FLUX_DEV, job),
+        )
+        for job in (
+            Job(
+                TokenLayout(TEXT_TOKENS, h // TOKEN_PX, w // TOKEN_PX),
+                Window(config.student.radius),
+            )
+            for h, w in config.generation.sizes_px
+        )
+    ]
+    means = [sum(column) / len(passes) / rate for column in zip(*passes, strict=True)]
+    trained = trained_numbers(NAMES, SIZE, config.student.rank)
+    return Pass(*means, trained=trained / FLUX_DEV.image_weights)
+
+
+def duration_of(config: RunConfig, card: Card) -> Duration:
+    """Return what a recipe takes on a card, calculated."""
+    generation = config.generation
+    return duration(
+        config,
+        one_pass(config, card),
+        missing=generation.samples + generation.held_out_samples,
+        held_out=generation.held_out_samples,
+        shows=True,
+        processes=card.count,
+    )
+
+
+def row(name: str, card: Card, weights: str) -> str:
+    """Return the line of a recipe."""
+    config = read(ROOT / "recipes" / f"{name}.toml")
+    student, found = config.student, duration_of(config, card)
+    held = estimate(
+        NAMES,
+        SIZE,
+        teacher_bytes=WEIGHTS[weights],
+        rank=student.rank,
+        optimiser=config.optimiser.name,
+        ema=config.training.ema_decay > 0,
+    )
+    shared = held.teacher + (held.total - held.teacher) / card.count
+    form = f"rank {student.rank}" if student.rank else "whole"
+    cells = [
+        f"`{name}`",
+        card.name,
+        f"{form}, {weights}",
+        f"{config.training.steps} x {config.training.batch}",
+        f"{shared / 1e9:.0f} GB",
+        *(f"{seconds / 3600:.0f} h" for seconds in (found.painting, found.training)),
+        f"{found.total / 3600:.0f} h",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def table() -> str:
+    """Return the table."""
+    titles = "Recipe|Card|Student, teacher|Updates|Memory|Painting|Training|All"
+    return "\n".join(
+        [
+            "| " + " | ".join(titles.split("|")) + " |",
+            "|" + "---|" * (titles.count("|") + 1),
+            *(row(name, *run) for name, run in RUNS.items()),
+        ]
+    )
+
+
+def main() -> None:
+    """Write the table into the documentation."""
+    from demo.markdown import replace_between
+
+    replace_between(DOCS, table(), START, END)
+
+
+if __name__ == "__main__":
+    from tools.environment import reexec_in_venv
+
+    reexec_in_venv()
+    main()
