@@ -35,5 +35,5 @@ NODES = (
 
 
 def shrink(name: str) -> int:
-    """Return by what an example's sizes are divided in tests; one enlarges a given picture."""
-    return 8 if name == "02 Any picture to 4K" else 16
+    """Return by what an example's sizes are divided in tests, so that none is beyond 256 pixels."""
+    return 32 if name == "07 Prompt to 8K" else 16

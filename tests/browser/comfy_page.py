@@ -14,6 +14,7 @@ from playwright.sync_api import TimeoutError as NotYet
 from tools.patience import Patience, slowdown_by_load
 
 OURS = "/extensions/clear-attention/"
+POLL_MS = 50  # by default a script is tried in each frame, which the page then has to draw
 
 # The page opens with its default workflow; what is put onto it before that has come is lost.
 READY = """!!(window.app?.vueAppReady && app.graph?.nodes.length
@@ -151,7 +152,11 @@ class ComfyPage:
         Raises:
             TimeoutError: It never was; the message says what was waited for, and for how long.
         """
-        self._wait(lambda left: self.page.wait_for_function(script, timeout=left), what, seconds)
+        self._wait(
+            lambda left: self.page.wait_for_function(script, timeout=left, polling=POLL_MS),
+            what,
+            seconds,
+        )
 
     def wait_for_element(self, element: Locator, what: str, seconds: float) -> None:
         """Wait until an element is visible, or raise as `wait_for_script` does."""

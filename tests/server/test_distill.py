@@ -242,39 +242,10 @@ def assert_hardly_any_differs(actual: torch.Tensor, expected: torch.Tensor) -> N
     assert difference.max() <= 2 * 6 * 1e-3 + torch.finfo(actual.dtype).eps * expected.abs().max()
 
 
-@pytest.mark.parametrize(
-    ("wrong", "sentence"),
-    [
-        (("radius", "radios"), "Unknown setting student.radios; known are"),
-        (("clear_demo_vae", "nothing"), "The loader VAELoader refuses"),
-    ],
-    ids=["unknown setting", "no such file"],
-)
-def test_a_mistake_ends_the_command_with_one_sentence(command, wrong, sentence):
-    process = command(settings=RUN.replace(*wrong))
+def test_a_mistake_ends_the_command_with_one_sentence(command):
+    process = command(settings=RUN.replace("clear_demo_vae", "nothing"))
     text, _ = process.communicate()
     assert process.returncode == 2
     last = text.splitlines()[-1]
     assert last.startswith("python -m clear_attention.distill: ")
-    assert sentence in last
-
-
-def test_what_several_processes_cannot_share_is_refused_before_painting(command, tmp_path):
-    process = command(launcher=TWO, ACCELERATE_USE_FSDP="true")
-    text, _ = process.communicate()
-    assert process.returncode != 0
-    assert "set training.gradient_checkpointing = true" in text
-    assert not (tmp_path / "run" / "data").exists()
-
-
-def test_without_comfyui_the_command_says_so(tmp_path):
-    run = tmp_path / "run.toml"
-    run.write_text('output = "a"\nfolder = "b"\n', encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "clear_attention.distill", str(run), "--comfyui", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert "is no ComfyUI: name its folder with --comfyui" in done.stderr
+    assert "The loader VAELoader refuses" in last

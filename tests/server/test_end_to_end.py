@@ -29,8 +29,8 @@ def test_a_prompt_reports_its_progress_and_leaves_a_picture_that_says_what_clear
     assert len(done) > 1 and done == sorted(set(done)) and done[-1] == 6
     with Image.open(path) as picture:
         picture.verify()
-        assert (picture.format, picture.size) == ("PNG", (256, 256))
-    assert re.search(r"radius 8, 32 text \+ 16 x 16 image tokens", saved_report(path))
+        assert (picture.format, picture.size) == ("PNG", (128, 128))
+    assert re.search(r"radius 8, 32 text \+ 8 x 8 image tokens", saved_report(path))
 
 
 @pytest.mark.parametrize("name", OTHER_MODELS)

@@ -29,4 +29,4 @@ def test_the_probe_chooses_the_dense_blocks_of_a_second_picture(server):
     (table,) = entry["outputs"]["table"]["text"]
     assert "double 0 " in table and "Radius 2 is enough for" in table
     sizes = {path.name.split("_")[0]: pixels(path).shape for path in server.images(entry)}
-    assert sizes["plot"][1] > sizes["picture"][1] == 256
+    assert sizes["plot"][1] > sizes["picture"][1] == 128

@@ -24,7 +24,7 @@ def test_a_picture_is_planned_painted_compared_and_drawn_upon(server):
         }
         prompt[at] = {"class_type": kind, "inputs": defaults | inputs}
 
-    add("plan", "CLEARPlan", model=loader, width=256, height=256, text_tokens=32, steps=4)
+    add("plan", "CLEARPlan", model=loader, width=128, height=128, text_tokens=32, steps=4)
     prompt[place["KSampler"]]["inputs"]["model"] = ["plan", 2]
     add("plot", "SaveImage", images=["plan", 1], filename_prefix="plot")
     add("window", "CLEARWindowPreview", image=decoded, radius=4, pool_factor=4, x=0.1)
@@ -34,13 +34,13 @@ def test_a_picture_is_planned_painted_compared_and_drawn_upon(server):
 
     (plan,) = entry["outputs"]["plan"]["text"]
     assert "FLUX, 1 double + 4 single attentions of 2 heads x 128" in plan
-    assert "256 x 256 pixels, batch 1: 32 text + 16 x 16 image tokens" in plan
+    assert "128 x 128 pixels, batch 1: 32 text + 8 x 8 image tokens" in plan
     assert "Verdict: fits." in plan
-    assert "16 x 16 tokens" in entry["outputs"]["told"]["text"][0]
+    assert "8 x 8 tokens" in entry["outputs"]["told"]["text"][0]
     paths = {re.split("_|-", path.name)[0]: path for path in server.images(entry)}
     assert pixels(paths["plot"]).shape[1] > 1000
     painted = next(path for name, path in paths.items() if name not in ("plot", "drawn"))
-    assert pixels(paths["drawn"]).shape == pixels(painted).shape == (256, 256, 3)
+    assert pixels(paths["drawn"]).shape == pixels(painted).shape == (128, 128, 3)
     assert "Plan and run, CLEAR r = 8:" in saved_report(painted)
     assert "Plan and run, CLEAR r = 8:" in server.log
 

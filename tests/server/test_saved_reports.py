@@ -9,8 +9,8 @@ import pytest
 
 from .pictures import prompt_of, saved_report, text_to_image
 
-FIRST = r"radius 8, 32 text \+ 16 x 16 image tokens"
-SECOND = r"radius 8, 32 text \+ 20 x 20 image tokens"
+FIRST = r"radius 8, 32 text \+ 8 x 8 image tokens"
+SECOND = r"radius 8, 32 text \+ 10 x 10 image tokens"
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def with_second_sampler(prompt):
         "class_type": "LatentUpscale",
         "inputs": {
             "samples": [sampler, 0],
-            **{"upscale_method": "bilinear", "width": 320, "height": 320, "crop": "disabled"},
+            **{"upscale_method": "bilinear", "width": 160, "height": 160, "crop": "disabled"},
         },
     }
     inputs = {**prompt[sampler]["inputs"], "latent_image": ["901", 0], "denoise": 0.5}

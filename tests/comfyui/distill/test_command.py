@@ -10,7 +10,7 @@ import pytest
 from clear_attention.distill.config import Optimiser, RunConfig, StudentConfig, Training
 from clear_attention.distill.workers.sharding import ASKED
 
-from ..distil_fixtures import config
+from ..distil_fixtures import WordsCLIP, config
 
 TWO = SimpleNamespace(num_processes=2)
 RECOMPUTED = Training(batch=2, gradient_checkpointing=True)
@@ -71,3 +71,17 @@ def test_what_several_processes_cannot_share_is_refused(
         checks.require_shares(TWO, teacher("b"), config(tmp_path, "b", **changes))
     shared = config(tmp_path, "b", training=RECOMPUTED, optimiser=Optimiser("prodigy"))
     checks.require_shares(TWO, teacher("b"), shared)
+
+
+def test_what_several_processes_cannot_share_is_refused_before_painting(
+    teacher, product, tmp_path, monkeypatch
+):
+    run = product("comfyui.distill.run")
+    monkeypatch.setenv(ASKED, "true")
+    processes = SimpleNamespace(num_processes=2, is_main_process=True)
+    monkeypatch.setattr(run, "make_accelerator", lambda cpu: processes)
+    given = config(tmp_path, "b", training=Training(batch=2))
+    watcher = product("comfyui.distill.watcher").Watcher()
+    with pytest.raises(ValueError, match=r"set training\.gradient_checkpointing = true"):
+        run.distil(teacher("b"), WordsCLIP(64), given, ["one", "two three"], watcher)
+    assert not given.data_folder.exists()

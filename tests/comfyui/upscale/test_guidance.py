@@ -8,11 +8,11 @@ from ..upscale_fixtures import low_frequencies, picture
 
 
 def test_guidance_keeps_the_coarse_picture_and_decays(upscale):
-    image = picture(128, 128)
+    image = picture(64, 64)
     target = low_frequencies(image)
 
     def distance(**guidance):
-        painted, _ = upscale(image, 256, denoise="1", **guidance)
+        painted, _ = upscale(image, 128, denoise="1", **guidance)
         return (low_frequencies(painted) - target).pow(2).mean().sqrt()
 
     free = distance()
@@ -65,7 +65,7 @@ def autocorrelation(image):
 def repeats(image, parent):
     """Return how much more alike two places far from each other are than in the small picture."""
     more = autocorrelation(at_size_of(image, parent)) - autocorrelation(parent)
-    near = 32  # pixels, of 256
+    near = parent.shape[1] // 8
     for rows in (slice(None, near), slice(-near, None)):
         for columns in (slice(None, near), slice(-near, None)):
             more[rows, columns] = 0
@@ -78,22 +78,22 @@ def at_size_of(image, parent):
 
 
 def test_guidance_keeps_a_picture_from_repeating_itself(upscale, demo, vae):
-    """A painted picture, at twice the size. Measured: 0.097 and 0.038; 0.118 and 0.078."""
+    """A painted picture, at twice the size. Measured: 0.244 and 0.054; 0.154 and 0.085."""
     import comfy.sample
 
     with torch.inference_mode():
-        latent = torch.zeros(1, 16, 32, 32)
+        latent = torch.zeros(1, 16, 16, 16)
         noise = comfy.sample.prepare_noise(latent, 42)
         sampling = (8, 1.0, "euler", "simple", demo.prompt, demo.prompt, latent)
         parent = vae.decode(comfy.sample.sample(demo.model, noise, *sampling, disable_pbar=True))
 
     def measured(strength):
         result, _ = upscale(
-            parent, 512, denoise="0.7", steps=10, trained_size=256, guidance_strength=strength
+            parent, 256, denoise="0.7", steps=10, trained_size=128, guidance_strength=strength
         )
         away = (at_size_of(result, parent) - parent).pow(2).mean().sqrt()
         return repeats(result, parent), away
 
     free, guided = measured(0.0), measured(1.0)
-    assert guided[0] < min(0.06, 0.6 * free[0])
+    assert guided[0] < min(0.08, 0.6 * free[0])
     assert guided[1] < 0.8 * free[1]

@@ -35,8 +35,14 @@ def latent(height, width):
     return torch.randn(1, 16, height, width, generator=generator)
 
 
+def pixels_of(samples):
+    """Return a black picture of the size that the VAE makes of a latent."""
+    batch, _, height, width = samples.shape
+    return torch.zeros(batch, 8 * height, 8 * width, 3)
+
+
 @pytest.mark.parametrize(
-    ("direction", "size"), [("both", (3, 11)), ("horizontal", (10, 20)), ("vertical", (13, 6))]
+    ("direction", "size"), [("both", (3, 11)), ("horizontal", (3, 20)), ("vertical", (13, 2))]
 )
 def test_a_rolled_latent_gives_the_rolled_picture(size, direction, decode, vae):
     samples = latent(*size)
@@ -55,7 +61,7 @@ def test_a_rolled_latent_gives_the_rolled_picture(size, direction, decode, vae):
 
 
 def test_edges_that_do_not_wrap_are_decoded_as_ever(decode, vae):
-    samples = latent(12, 60)
+    samples = latent(2, 60)
     with torch.inference_mode():
         plain = vae.decode(samples)
     middle = slice(8 * 28, 8 * 32)  # out of the reach of both ends
@@ -66,12 +72,11 @@ def test_edges_that_do_not_wrap_are_decoded_as_ever(decode, vae):
 
 def test_tiles_meet_across_the_joint_as_they_do_inside(decode, monkeypatch, vae):
     """Each tile gets a brightness of its own, as a VAE's normalisation over a tile may give it."""
-    plain = vae.decode
     calls = []
 
     def of_a_tile(samples, *args, **kwargs):
         calls.append(samples.shape)
-        return torch.zeros_like(plain(samples)) + len(calls) / 100
+        return pixels_of(samples) + len(calls) / 100
 
     monkeypatch.setattr(vae, "decode", of_a_tile)
     picture = decode(latent(32, 32), "horizontal", tile_size=128)
@@ -82,10 +87,8 @@ def test_tiles_meet_across_the_joint_as_they_do_inside(decode, monkeypatch, vae)
 
 
 def test_the_end_fades_wholly_into_what_lies_before_the_beginning(decode, monkeypatch, vae):
-    plain = vae.decode
-
     def ramp(samples):
-        picture = plain(samples)
+        picture = pixels_of(samples)
         return torch.arange(picture.shape[2]).float()[:, None].expand_as(picture)
 
     monkeypatch.setattr(vae, "decode", ramp)
@@ -96,7 +99,7 @@ def test_the_end_fades_wholly_into_what_lies_before_the_beginning(decode, monkey
     assert (column[-fade - 1 :].diff() < 0).all()
 
 
-@pytest.mark.parametrize(("direction", "size"), [("horizontal", (6, 20)), ("vertical", (20, 6))])
+@pytest.mark.parametrize(("direction", "size"), [("horizontal", (2, 20)), ("vertical", (20, 2))])
 def test_small_tiles_give_the_same_picture(direction, size, decode):
     samples = latent(*size)
     tiled = decode(samples, direction, tile_size=256)
