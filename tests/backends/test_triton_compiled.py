@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,17 +36,31 @@ def test_every_class_of_gpu_has_every_kernel():
     assert CONFIGS.keys() == GPUS.keys()
 
 
-def test_kernels_fit_the_gpu(gpu, pytestconfig):
-    every = pytestconfig.getoption("--all-kernels")
+@pytest.fixture(scope="module")
+def compiled(request) -> Callable[[str], list[dict[str, Any]]]:
+    """Return what was compiled for a class of GPU; a single process compiles for all of them."""
+    every = request.config.getoption("--all-kernels")
+    asked = {item.callspec.params["gpu"]: None for item in request.session.items
+             if "compiled" in item.fixturenames}  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), gpu, *([] if every else ["--first"])],
+        [sys.executable, str(SCRIPT), *asked, *([] if every else ["--first"])],
         capture_output=True,
         text=True,
         env=environment,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+
+    def of(gpu: str) -> list[dict[str, Any]]:
+        assert done.returncode == 0, done.stderr[-3000:]
+        return [line for line in lines if line["gpu"] == gpu]
+
+    return of
+
+
+def test_kernels_fit_the_gpu(gpu, compiled, pytestconfig):
+    every = pytestconfig.getoption("--all-kernels")
+    found = compiled(gpu)
     for kernel in found:
         assert kernel["shared_bytes"] <= GPUS[gpu].shared_bytes, kernel
         assert kernel["spills"] == 0, kernel

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,13 +20,19 @@ ROOT = Path(__file__).parents[2]
 HOST = Path(os.environ.get("COMFYUI_HOST", ROOT / ".host" / "ComfyUI-0.3.75"))
 CPU = torch.device("cpu")
 
+# One process for all, as importing the host takes longest. First the command as a user starts it.
 MEASURED = """
-import argparse, json, sys
+import contextlib, io, json, runpy, sys
 sys.path.insert(0, {root!r})
+sys.argv = [{script!r}, "--small", "--here", "--only", "parallel", "--minutes", "30"]
+printed, code = io.StringIO(), None
+with contextlib.redirect_stdout(printed):
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        code = end.code
 import dataclasses, torch
 from pathlib import Path
-from benchmarks.cpu.host import import_host
-import_host(Path({host!r}), True, 1)
 from benchmarks.cpu import parallel as on_cores
 from benchmarks.gpu import parallel
 from benchmarks.gpu.measure import Budget
@@ -46,11 +53,14 @@ try:
     refused = ""
 except SystemExit as error:
     refused = str(error)
-print(json.dumps([[each.told for each in late], [each.told for each in wrong], table, refused]))
+facts = dict(code=code, printed=printed.getvalue(), table=table, refused=refused)
+print(json.dumps(facts | dict(late=[x.told for x in late], wrong=[x.told for x in wrong])))
 """
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    """Code and text of the small command; cells without time and of wrong pictures; the CPU's."""
     if not (HOST / "comfy").is_dir():
         pytest.skip(f"needs a ComfyUI: {HOST} has none, set COMFYUI_HOST to its folder")
     environment = {
@@ -59,24 +69,12 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
     }
-    return subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=1800
-    )
-
-
-@pytest.fixture(scope="module")
-def small() -> subprocess.CompletedProcess[str]:
-    """The part of the GPU benchmark about several devices, in tiny sizes, in this Python."""
-    script = str(ROOT / "benchmarks" / "gpu" / "run.py")
-    return run(script, "--small", "--here", "--only", "parallel", "--minutes", "30")
-
-
-@pytest.fixture(scope="module")
-def spoiled() -> tuple[list[str], list[str], str, str]:
-    """Cells without time, cells of wrong pictures, the CPU's table, its refusal of wrong ranks."""
-    out = run("-c", MEASURED.format(root=str(ROOT), host=str(HOST)))
+    script = ROOT / "benchmarks" / "gpu" / "run.py"
+    code = MEASURED.format(root=str(ROOT), host=str(HOST), script=str(script))
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert out.returncode == 0, out.stderr
-    return tuple(json.loads(out.stdout.splitlines()[-1]))
+    return json.loads(out.stdout.splitlines()[-1])
 
 
 def rows(text: str, first: str) -> list[dict[str, str]]:
@@ -93,10 +91,10 @@ def rows(text: str, first: str) -> list[dict[str, str]]:
     return found
 
 
-def test_the_small_run_compares_ranks_with_one_device(small):
-    assert small.returncode == 0, small.stderr
-    assert "Tiny sizes: these times say nothing about any machine." in small.stdout
-    table = rows(small.stdout, "px")
+def test_the_small_run_compares_ranks_with_one_device(measured):
+    assert measured["code"] == 0, measured["printed"]
+    assert "Tiny sizes: these times say nothing about any machine." in measured["printed"]
+    table = rows(measured["printed"], "px")
     assert [(row["px"], row["devices"]) for row in table] == [
         (size, devices) for size in ("64 x 64", "128 x 128") for devices in ("cpu", "cpu,cpu")
     ]
@@ -109,33 +107,33 @@ def test_the_small_run_compares_ranks_with_one_device(small):
     assert all(row["error"] == row["ms waited"] == "-" for row in table[::2])
 
 
-def test_the_copies_of_a_single_device_stay_within_it(small):
-    (row,) = rows(small.stdout, "from")
+def test_the_copies_of_a_single_device_stay_within_it(measured):
+    (row,) = rows(measured["printed"], "from")
     assert (row["from"], row["to"], row["arrives whole"]) == ("cpu", "cpu", "yes")
     assert float(row["GB/s one way"]) > 0
     assert float(row["GB/s while as much comes back"]) > 0
 
 
-def test_nothing_is_started_when_the_time_is_over(spoiled):
-    assert set(spoiled[0]) == {"not run (time)"} and len(spoiled[0]) == 4
+def test_nothing_is_started_when_the_time_is_over(measured):
+    assert measured["late"] == ["not run (time)"] * 4
 
 
-def test_a_picture_of_ranks_that_differs_is_marked_and_not_timed(spoiled):
-    one, two = spoiled[1]
+def test_a_picture_of_ranks_that_differs_is_marked_and_not_timed(measured):
+    one, two = measured["wrong"]
     assert float(one) > 0
     assert two == "**WRONG**"
 
 
-def test_two_cores_are_compared_with_one(spoiled):
-    (row,) = rows(spoiled[2], "pixels")
+def test_two_cores_are_compared_with_one(measured):
+    (row,) = rows(measured["table"], "pixels")
     assert row["pixels"] == "128 x 128" and row["goal"] == "-"
     faster = float(row["one rank"]) / float(row["two ranks"])
     assert float(row["faster"].removesuffix(" x")) == pytest.approx(faster, rel=0.2)
-    assert "whose load was 0.25 before the run" in spoiled[2]
+    assert "whose load was 0.25 before the run" in measured["table"]
 
 
-def test_ranks_that_change_the_picture_are_not_timed_on_a_cpu(spoiled):
-    assert spoiled[3].startswith("Two ranks change the picture by ")
+def test_ranks_that_change_the_picture_are_not_timed_on_a_cpu(measured):
+    assert measured["refused"].startswith("Two ranks change the picture by ")
 
 
 def test_a_run_that_would_end_too_late_is_expected_from_the_size_before():
