@@ -16,11 +16,10 @@ from safetensors.torch import save_file
 from clear_attention import atomic_files
 from clear_attention.atomic_files import NotWritten, written_whole
 
-ROOT = Path(__file__).parents[1]
 VICTIM = """
 import sys, time
 from pathlib import Path
-from clear_attention.atomic_files import written_whole
+from atomic_files import written_whole
 with written_whole(Path(sys.argv[1])) as part:
     part.write_text("half")
     print("begun", flush=True)
@@ -35,7 +34,9 @@ def writer():
 
     def start(path: Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", VICTIM, str(path)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        # In the package's folder: the package itself imports torch, which takes seconds.
+        folder = Path(atomic_files.__file__).parent
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"

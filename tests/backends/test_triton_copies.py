@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ if torch.cuda.is_available():
 LIBRARY = Path(__file__).parents[2] / "clear_attention"
 
 SCRIPT = """
-import gc, importlib, sys
+import gc, importlib, json, sys
 import torch
 libraries = [importlib.import_module(f"{name}.clear_attention") for name in sys.argv[1:]]
 q = torch.randn(1, 1, 12, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -30,22 +31,32 @@ for library in [*libraries, *libraries, libraries[0]]:
     gc.collect()
 assert all(torch.equal(one, found[0]) for one in found)
 modules = [library.backends.triton.operators for library in libraries]
-for name in ("tiles", "tiles_backward", "tiles_int8"):
-    print(len({id(getattr(module, name)) for module in modules}))
+kinds = ("tiles", "tiles_backward", "tiles_int8")
+operators = [[getattr(module, name) for module in modules] for name in kinds]
+print(json.dumps([[[one is each for each in row].index(True) for one in row] for row in operators]))
 """
 
 
-def operators_in_one_process(folder: Path, *copies: str) -> list[int]:
-    """Call each copy's attention in turn; count the different operators of each kind."""
+@pytest.fixture(scope="module")
+def owners(tmp_path_factory: pytest.TempPathFactory) -> list[list[int]]:
+    """Return whose operator each copy has, by kind: of a copy, an equal one and a changed one.
+
+    A single process calls the attention of all in turn.
+    """
+    folder = tmp_path_factory.mktemp("copies")
+    names = ("one", "equal", "changed")
+    copies = [copy(folder, name) for name in names]
+    changed = copies[-1] / "backends" / "triton" / "passes.py"
+    changed.write_text(changed.read_text(encoding="utf-8") + "\n# newer\n", encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, *copies],
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, *names],
         capture_output=True,
         text=True,
         cwd=folder,
         env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(folder)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return [int(line) for line in done.stdout.split()]
+    return json.loads(done.stdout)
 
 
 def copy(folder: Path, name: str) -> Path:
@@ -54,14 +65,9 @@ def copy(folder: Path, name: str) -> Path:
     return target
 
 
-def test_equal_copies_share_their_operators(tmp_path):
-    for name in ("one", "other"):
-        copy(tmp_path, name)
-    assert operators_in_one_process(tmp_path, "one", "other") == [1, 1, 1]
+def test_equal_copies_share_their_operators(owners):
+    assert [(one, equal) for one, equal, _ in owners] == [(0, 0)] * 3
 
 
-def test_copies_that_differ_have_operators_of_their_own(tmp_path):
-    copy(tmp_path, "one")
-    changed = copy(tmp_path, "other") / "backends" / "triton" / "passes.py"
-    changed.write_text(changed.read_text(encoding="utf-8") + "\n# newer\n", encoding="utf-8")
-    assert operators_in_one_process(tmp_path, "one", "other") == [2, 2, 2]
+def test_copies_that_differ_have_operators_of_their_own(owners):
+    assert [changed for *_, changed in owners] == [2] * 3
