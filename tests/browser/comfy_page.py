@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -19,8 +20,12 @@ POLL_MS = 50  # by default a script is tried in each frame, which the page then 
 # The page opens with its default workflow; what is put onto it before that has come is lost.
 READY = """!!(window.app?.vueAppReady && app.graph?.nodes.length
     && LiteGraph.registered_node_types.CLEARLoader)"""
+# On the canvas, or in Nodes 2.0's own elements.
 PICTURES_SHOWN = """app.graph.nodes.filter(node => node.type === 'SaveImage')
-    .every(node => node.imgs?.length && node.imgs.every(img => img.naturalWidth))"""
+    .map(node => [node.imgs ?? [], document.querySelectorAll(`[data-node-id="${node.id}"] img`)])
+    .every(shown => shown.some(imgs => imgs.length && [...imgs].every(img => img.naturalWidth)))"""
+NODES_RENDERED = """app.graph.nodes.length > 0 && app.graph.nodes.every(
+    node => document.querySelector(`[data-node-id="${node.id}"]`)?.clientHeight)"""
 INFO_BUTTON = "[data-testid=info-button], button:has(.icon-\\[lucide--info\\])"
 HELP = ".node-help-content, .markdown-content, .prose"
 ADD_NODE = """kind => {
@@ -31,8 +36,20 @@ ADD_NODE = """kind => {
     app.canvas.ds.reset();
     app.canvas.setDirty(true, true);
 }"""
+# Title and box of each node in units of the canvas: as Nodes 2.0 renders them, or as it is drawn.
+BOXES = """() => app.graph.nodes.map(node => {
+    const box = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect();
+    const [x, y] = node.pos, title = LiteGraph.NODE_TITLE_HEIGHT;
+    const [width, height] = node.flags.collapsed ? [node.width, 0] : node.size;
+    if (!box) return [node.type, x, y - title, width, height + title];
+    const scale = app.canvas.ds.scale;
+    const corner = app.canvas.canvas.getBoundingClientRect();
+    const at = app.canvas.ds.convertCanvasToOffset([box.x - corner.x, box.y - corner.y]);
+    return [node.type, ...at, box.width / scale, box.height / scale];
+})"""
 MISSING_TYPES = """app.graph.nodes.map(node => node.type)
     .filter(type => !LiteGraph.registered_node_types[type])"""
+SLACK_PX = 2  # boxes are rounded to pixels of the screen
 
 
 class ComfyPage:
@@ -140,6 +157,21 @@ class ComfyPage:
         help_text = self.page.locator(HELP, has_text=heading).first
         self.wait_for_element(help_text, f"the help of {kind}, {heading!r}", 20)
         return help_text.inner_text()
+
+    def overlaps(self) -> list[tuple[str, str]]:
+        """List the pairs of nodes that lie over one another, as they are shown now."""
+        boxes = [
+            (kind, x, y, x + width, y + height)
+            for kind, x, y, width, height in self.page.evaluate(BOXES)
+        ]
+        return [
+            (kind, other)
+            for (kind, x, y, right, bottom), (other, left, top, far, low) in itertools.combinations(
+                boxes, 2
+            )
+            if min(right, far) - max(x, left) > SLACK_PX
+            and min(bottom, low) - max(y, top) > SLACK_PX
+        ]
 
     def fit_view(self) -> None:
         """Show the whole graph."""

@@ -70,6 +70,7 @@ def test_opening_a_workflow_changes_nothing_and_offers_the_missing_models(page_a
     assert len(models) == count and (named or message.lower().startswith(f"{count} errors"))
     assert page_as_it_is.missing_types() == []
     assert shape(page_as_it_is.saved()) == shape(workflow)
+    assert page_as_it_is.overlaps() == []
     assert page_as_it_is.errors == []
     page_as_it_is.close_dialog()
 
@@ -99,7 +100,7 @@ def test_a_workflow_run_from_the_page_shows_its_picture_and_what_clear_did(
     }.get(name, 256)
     assert page.picture_sizes() == [(size, size)]
     assert "radius 8" in page.node_text("CLEARLoader")
-    assert page.errors == []
+    assert page.errors == page.overlaps() == []
     with Image.open(server.last_pictures()[-1]) as picture:
         assert np.asarray(picture).std() > 5
         assert "clear_attention" in picture.info["prompt"]

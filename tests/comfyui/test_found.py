@@ -51,7 +51,7 @@ FIRST_WIDGETS = {
 }
 # Heights on the classic canvas: of a title, of nodes without a report, of four lines of one.
 TITLE_PX, REPORT_PX = 30, 112
-BARE_PX = {"CLEARLoader": 142, "CLEARAttention": 186, "CLEARHighRes": 74, "CLEARLowMemory": 50}
+BARE_PX = {"CLEARLoader": 142, "CLEARAttention": 210, "CLEARHighRes": 74, "CLEARLowMemory": 50}
 
 
 @pytest.fixture

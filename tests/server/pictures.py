@@ -23,6 +23,7 @@ def text_to_image(steps: int = 4, seed: int = 42) -> dict[str, Any]:
     """Read the example that paints a picture from text, at 128 x 128, with few steps."""
     workflow = example("01 Text to image at 2048 pixels", shrink=16)
     node(workflow, "CLEARHighRes")["mode"] = 4  # bypassed: it is for larger pictures
+    node(workflow, "VAEDecodeTiled").update(type="VAEDecode", widgets_values=[])
     values = node(workflow, "KSampler")["widgets_values"]
     values[0], values[2] = seed, steps
     return workflow

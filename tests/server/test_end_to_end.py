@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_the_page_finds_a_help_page_for_each_node(server, node_id):
 def test_the_template_browser_lists_the_example_workflows_with_pictures(server):
     assert sorted(server.get("/workflow_templates")["clear-attention"]) == EXAMPLES
     for name in EXAMPLES:
-        fetch(server, f"/api/workflow_templates/clear-attention/{name}.jpg")
+        fetch(server, f"/api/workflow_templates/clear-attention/{quote(name)}.jpg")
 
 
 def sampler_of(prompt):
