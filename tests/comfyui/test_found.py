@@ -148,6 +148,20 @@ def test_no_node_of_an_example_lies_over_another(name):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
+def test_every_node_of_an_example_lies_inside_a_group(name):
+    workflow = json.loads(Path(WORKFLOWS / f"{name}.json").read_text("utf-8"))
+    groups = [group["bounding"] for group in workflow["groups"]]
+    for node in workflow["nodes"]:
+        (x, y), (wide, high) = node["pos"], node["size"]
+        inside = [
+            left <= x and x + wide <= left + width
+            and top <= y - TITLE_PX and y + high <= top + height
+            for left, top, width, height in groups
+        ]  # fmt: skip
+        assert any(inside) or node["type"] == "MarkdownNote", node["type"]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_a_node_of_an_example_has_room_for_its_report(name):
     workflow = json.loads(Path(WORKFLOWS / f"{name}.json").read_text("utf-8"))
     for node in workflow["nodes"]:
