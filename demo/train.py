@@ -95,7 +95,8 @@ def distil_students() -> None:
     """Let the teacher paint and distil its students."""
     from clear_attention.comfyui.distill.run import distil
     from clear_attention.comfyui.distill.watcher import Watcher
-    from clear_attention.distill.config_file import read, read_prompts
+    from clear_attention.config.prompts import read_prompts
+    from clear_attention.distill.config_file import read
     from demo.nodes.checkpoint import MODELS
     from demo.nodes.network import load_model
     from demo.nodes.text import DemoCLIP

@@ -11,7 +11,7 @@ from .extract_lora import CLEARExtractLoRA
 from .high_resolution import CLEARHighRes
 from .loader import CLEARLoader
 from .low_memory import CLEARLowMemory
-from .measuring import CLEARLocality, CLEARPlan, CLEARWindowPreview
+from .measuring import CLEARCompare, CLEARLocality, CLEARPlan, CLEARWindowPreview
 from .parallel import CLEARCluster, CLEARParallel, CLEARParallelDecode
 from .seamless import CLEARSeamless, CLEARSeamlessDecode
 from .upscale import CLEARUpscale
@@ -36,6 +36,7 @@ class CLEARExtension(ComfyExtension):
             CLEARPlan,
             CLEARWindowPreview,
             CLEARLocality,
+            CLEARCompare,
             CLEARDistill,
             CLEARExtractLoRA,
         ]

@@ -29,6 +29,7 @@ NODES = (
     "CLEARPlan",
     "CLEARWindowPreview",
     "CLEARLocality",
+    "CLEARCompare",
     "CLEARDistill",
     "CLEARExtractLoRA",
 )

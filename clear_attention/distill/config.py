@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from ..backends import BACKENDS
-from . import bounds
-from .bounds import ConfigError, at_least, one_of
+from ..config import bounds
+from ..config.bounds import ConfigError, at_least, one_of
+from ..config.file import Section
 
 OPTIMISERS = ("prodigy", "adamw")
 PRECISIONS = ("bf16", "float32")
@@ -20,13 +21,6 @@ LATENT_PX = 8
 """Pixels per latent pixel, on a side, of all families."""
 
 __all__ = ("ConfigError", "one_of")
-
-
-class Section:
-    """A table of settings."""
-
-    # What `config_file` reads: no other settings, no values of another type.
-    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from clear_attention.config.prompts import prompts_in, read_prompts
 from clear_attention.distill.config import (
     ConfigError,
     Generation,
@@ -19,7 +20,7 @@ from clear_attention.distill.config import (
     StudentConfig,
     Training,
 )
-from clear_attention.distill.config_file import prompts_in, read, read_prompts
+from clear_attention.distill.config_file import read
 
 ROOT = Path(__file__).parents[2]
 LEAST = 'output = "clear.safetensors"\nfolder = "run"\n'

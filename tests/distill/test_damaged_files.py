@@ -16,7 +16,8 @@ import toy
 from fuzz import rounds
 
 from clear_attention.distill import log
-from clear_attention.distill.config_file import read, read_prompts
+from clear_attention.config.prompts import read_prompts
+from clear_attention.distill.config_file import read
 from clear_attention.distill.data.shards import ShardFolder
 
 ROUNDS = rounds(40)

@@ -114,6 +114,11 @@ class RunReport:
         return self
 
     @property
+    def model_calls(self) -> int:
+        """Number of calls of the model."""
+        return self._model_calls
+
+    @property
     def pictures_per_call(self) -> float:
         """Mean number of pictures in a call of the model."""
         return self._pictures / self._model_calls if self._model_calls else 1.0

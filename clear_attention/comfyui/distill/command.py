@@ -14,8 +14,8 @@ from comfy.cli_args import args
 from torch import Tensor
 from tqdm import tqdm
 
+from ...config.prompts import read_prompts
 from ...distill.config import ConfigError, RunConfig
-from ...distill.config_file import read_prompts
 from ...distill.workers.processes import leave, make_accelerator
 from ..core.pictures import contact_sheet, save_picture
 from ..headless import load_nodes, run_node

@@ -18,9 +18,9 @@ from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
 
+from ...config.prompts import prompts_in
 from ...distill import loss_figure
 from ...distill.config import ConfigError, RunConfig, StudentConfig
-from ...distill.config_file import prompts_in
 from ..core.pictures import contact_sheet, figure_or_message, save_picture
 from ..core.report import tell
 from ..weights.folder import FOLDER, SUFFIX, register_model_folder

@@ -7,15 +7,11 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
-import latent_preview
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
-from torch.nn import functional
 
 from ...sampling.pyramid import Stage
-
-PREVIEW_LATENT = 128
-"""Longer side of a latent that is decoded for a preview: a whole one of 8K would not fit."""
+from ..core.previews import Previews
 
 Callback = Callable[[int, Tensor, Tensor, int], None]
 
@@ -30,7 +26,7 @@ class CascadeProgress:
             (stage.kept + 2) * units for stage, units in zip(stages, self._units, strict=True)
         ]
         self._bar = comfy.utils.ProgressBar(sum(self._totals))
-        self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+        self._previews = Previews(model)
 
     def encoded(self, index: int) -> None:
         """Say that a stage's picture is encoded."""
@@ -45,22 +41,11 @@ class CascadeProgress:
         start = sum(self._totals[:index]) + self._units[index]
 
         def callback(step: int, denoised: Tensor, *_: Any) -> None:
-            self._move(start + min(step + 1, steps) * self._units[index], self._preview(denoised))
+            self._move(
+                start + min(step + 1, steps) * self._units[index], self._previews.of(denoised)
+            )
 
         return callback
-
-    def _preview(self, denoised: Tensor) -> Any:
-        if self._previewer is None:
-            return None
-        longer = max(denoised.shape[-2:])
-        if longer > PREVIEW_LATENT:
-            size = [max(1, side * PREVIEW_LATENT // longer) for side in denoised.shape[-2:]]
-            first = denoised[:1]
-            flat = first.reshape(-1, *first.shape[-3:])
-            denoised = functional.interpolate(flat, size=size, mode="area").reshape(
-                *first.shape[:-2], *size
-            )
-        return self._previewer.decode_latent_to_preview_image("JPEG", denoised)
 
     def _move(self, value: int, preview: Any = None) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -1,0 +1,1 @@
+"""A model with CLEAR beside the same without it: pictures, errors, seconds."""

@@ -1,0 +1,130 @@
+"""The models of a comparison, with the names that people read: connected, or from lines of text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from comfy.model_patcher import ModelPatcher
+
+from ...families.block_text import parse_radii
+from ..core.patch import settings_of, with_window
+from ..core.settings import WindowSettings
+from ..weights.folder import SUFFIX, clear_files
+from ..weights.loader import load_onto
+
+EXAMPLE = '"8", "16, double 0-3: 8", "clear_local_16.safetensors"'
+
+
+@dataclass(frozen=True, eq=False)
+class Contestant:
+    """A model that paints.
+
+    Attributes:
+        name: What people read; differs from all others.
+        model: A MODEL.
+    """
+
+    name: str
+    model: ModelPatcher
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it carries a CLEAR window."""
+        return settings_of(self.model).local is not None
+
+
+def teacher_of(model: ModelPatcher) -> Contestant:
+    """Return the model with which all others are compared."""
+    return Contestant(f"model, {window_of(model)}", model)
+
+
+def connected(clear_model: ModelPatcher) -> Contestant:
+    """Return the connected model with CLEAR."""
+    return Contestant(f"CLEAR, {window_of(clear_model)}", clear_model)
+
+
+def window_of(model: ModelPatcher) -> str:
+    """Describe the window of a MODEL."""
+    local = settings_of(model).local
+    if local is None:
+        return "full attention"
+    pooled = f", pooled by {local.pool_factor}" if local.pool_factor > 1 else ""
+    per_block = " and others per block" if getattr(local, "radii", None) else ""
+    start, end = local.start_percent, local.end_percent
+    part = f", {start:g} to {end:g}" if (start, end) != (0.0, 1.0) else ""
+    return f"r = {local.radius}{per_block}{pooled}{part}"
+
+
+def swept(model: ModelPatcher, text: str) -> list[Contestant]:
+    """Return a contestant per line: a radius, a radius per block, or a file of models/clear.
+
+    Args:
+        model: On which windows and files are put; it stays as it is.
+        text: Lines; empty ones do not count.
+
+    Raises:
+        ValueError: A line is none of these, or is there twice; the message names the line.
+    """
+    lines = [(at, line.strip()) for at, line in enumerate(text.splitlines(), 1) if line.strip()]
+    found: dict[str, Contestant] = {}
+    for at, line in lines:
+        try:
+            made = contestant(model, line)
+        except ValueError as error:
+            raise ValueError(f"Line {at} of sweep, {line!r}: {error}") from error
+        if made.name in found:
+            raise ValueError(f"Line {at} of sweep, {line!r}, is there already: remove one of them.")
+        found[made.name] = made
+    return list(found.values())
+
+
+def contestant(model: ModelPatcher, line: str) -> Contestant:
+    """Return what one line asks for.
+
+    Raises:
+        ValueError: It cannot be read, or does not fit the model.
+    """
+    if line.lower().endswith(SUFFIX):
+        if line not in clear_files():
+            raise ValueError(
+                f"it must be a file of models/clear, which has {', '.join(clear_files())}."
+            )
+        return Contestant(line, load_onto(model, line))
+    first, _, rest = (part.strip() for part in line.partition(","))
+    if re.fullmatch(r"[1-9]\d{0,6}", first):
+        return windowed(model, int(first), rest)
+    if re.match(r"[A-Za-z]+[\s._:]*\d", line) and ":" in line:
+        raise ValueError(
+            f'it must begin with the radius of all other blocks and a comma, such as "16, {line}".'
+        )
+    raise ValueError(
+        "it must be a radius, a radius and others per block, or the name of a file in "
+        f"models/clear, such as {EXAMPLE}."
+    )
+
+
+def windowed(model: ModelPatcher, radius: int, radii: str = "") -> Contestant:
+    """Return the model behind a window, without distilled weights.
+
+    Args:
+        model: A MODEL, left as it is.
+        radius: In tokens.
+        radii: Other radii per block, as `parse_radii` reads them.
+    """
+    others = parse_radii(radii, "The radii per block")
+    name = f"r = {radius}" + (f", {radii}" if others else "")
+    local = WindowSettings(radius, **({"radii": others} if others else {}))
+    return Contestant(name, with_window(model, local))
+
+
+def without_collisions(contestants: Sequence[Contestant]) -> list[Contestant]:
+    """Return contestants whose names differ: they are the keys of the table."""
+    seen: dict[str, int] = {}
+    result: list[Contestant] = []
+    for each in contestants:
+        seen[each.name] = number = seen.get(each.name, 0) + 1
+        name = each.name if number == 1 else f"{each.name} ({number})"
+        result.append(Contestant(name, each.model))
+    return result

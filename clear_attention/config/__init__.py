@@ -1,0 +1,1 @@
+"""Settings of commands: TOML files as dataclasses, their bounds, lists of prompts."""

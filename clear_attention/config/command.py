@@ -1,0 +1,64 @@
+"""Commands that take a TOML file and run inside ComfyUI, without its server."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PACK = Path(__file__).resolve().parents[2]
+
+HEADLESS = "clear_attention.comfyui.headless"
+"""What makes the host importable: by name, as is the host's side of each command."""
+
+
+def run_command(
+    module: str,
+    about: str | None,
+    read: Callable[[Path], Any],
+    hosts_side: str,
+    arguments: list[str] | None,
+) -> int:
+    """Run a command and return an exit code: 0 done, 1 stopped early, 2 a mistake.
+
+    Args:
+        module: Name of the command's module, for its help.
+        about: What it does.
+        read: Reads its settings, which name ``comfyui`` and ``base_directory``.
+        hosts_side: Name of the module whose ``run`` takes them, once ComfyUI can be imported.
+        arguments: Of the command line; None for the process's.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
+    parser.add_argument("config", type=Path, help="TOML file that describes the run")
+    parser.add_argument("--comfyui", type=Path, help="folder of ComfyUI, in place of the file's")
+    parser.add_argument("--cpu", action="store_true", help="run on the CPU")
+    options = parser.parse_args(arguments)
+    try:
+        config = read(options.config)
+        folder = options.comfyui or config.comfyui or PACK.parents[1]
+        command = open_host(hosts_side, folder.resolve(), config.base_directory, options.cpu)
+        return int(command.run(config))
+    except (ValueError, ImportError, OSError, RuntimeError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+
+
+def open_host(hosts_side: str, folder: Path, base_directory: Path | None, cpu: bool) -> Any:
+    """Make ComfyUI's modules importable and return the host's side of a command.
+
+    Args:
+        hosts_side: Name of its module.
+        folder: ComfyUI's folder.
+        base_directory: Where its models and custom nodes are; None for its own folder.
+        cpu: Run on the CPU.
+
+    Raises:
+        ValueError: There is no ComfyUI.
+    """
+    headless = importlib.import_module(HEADLESS)
+    headless.put_host_first(folder)
+    headless.prepare(cpu, base_directory)
+    return importlib.import_module(hosts_side)
