@@ -25,7 +25,6 @@ from tools.host import ROOT
 EDGE_PX = 384
 SCALES = {1: 8, 2: 4, 4: 1}  # times the training size -> how many of the held-out prompts
 NTK = {1: 1.0, 2: 4.0, 4: 10.0}  # CLEARHighRes' factor at each scale
-SIGMAS = (0.9, 0.7, 0.5, 0.3)
 STEPS = 16
 SEED = 7_000
 SHEET_PROMPTS = (1, 2, 6)  # rows of the contact sheet
@@ -49,9 +48,9 @@ class Error:
     @property
     def psnr(self) -> float:
         """Peak signal-to-noise ratio of the pictures in dB."""
-        import math
+        from clear_attention.compare.pictures import psnr
 
-        return -10 * math.log10(max(self.picture, 1e-12))
+        return psnr(self.picture)
 
 
 def main() -> None:
@@ -109,20 +108,23 @@ class Bench:
     def __init__(self) -> None:
         import comfy.sd
 
-        from clear_attention.comfyui.distill.sampling import Painter, encode
-        from clear_attention.distill.config_file import read, read_prompts
+        from clear_attention.config.prompts import read_prompts
+        from clear_attention.distill.config_file import read
         from demo.codec.vae_file import vae_weights
         from demo.nodes.network import load_model
         from demo.nodes.text import DemoCLIP
 
         config = read(TEACHING / "student.toml")
         lines = read_prompts(TEACHING / "prompts.txt")[-config.generation.held_out :]
-        self.prompts = [encode(DemoCLIP(), line) for line in lines]
+        clip, guidance = DemoCLIP(), {"guidance": config.training.guidance}
+        self.prompts = [
+            clip.encode_from_tokens_scheduled(clip.tokenize(line), add_dict=guidance)
+            for line in lines
+        ]
         self.teacher = load_model()
         self.vae = comfy.sd.VAE(vae_weights())
-        self.painter = Painter(STEPS, "euler", "simple", 1.0, config.training.guidance)
         self.painted: dict[tuple[int, int], Any] = {}
-        self.velocities: dict[tuple[int, int, float], Any] = {}
+        self.velocities: dict[tuple[int, int], Any] = {}
         self.columns: dict[str, list[Any]] = {}
 
     def behind_window(self, radius: int, factor: int) -> Make:
@@ -176,17 +178,18 @@ class Bench:
 
     def error(self, make: Make, scale: int, count: int) -> Error:
         """Compare a model with the teacher at one size."""
+        from clear_attention.compare.velocity import squared_difference
+
         latents, pictures = self.teachers(scale, count)
         model = self.prepare(make(self.teacher), scale)
         velocity: list[float] = []
         picture: list[float] = []
         for index in range(count):
-            for sigma in SIGMAS:
-                true = self.teachers_velocity(scale, index, sigma)
-                found = self.velocity(model, index, latents[index], sigma)
-                velocity.append(float((true - found).square().mean()))
+            true = self.teachers_velocities(scale, index)
+            found = self.velocities_of(model, scale, index, latents[index])
+            velocity += [float(squared_difference(*pair)) for pair in zip(true, found, strict=True)]
             painted = self.decode(self.paint(model, index, scale))
-            picture.append(float((painted - pictures[index]).square().mean()))
+            picture.append(float(squared_difference(painted[None], pictures[index][None])))
         return Error(sum(velocity) / len(velocity), sum(picture) / len(picture))
 
     def teachers(self, scale: int, count: int) -> tuple[list[Any], list[Any]]:
@@ -199,13 +202,13 @@ class Bench:
         chosen = [self.painted[scale, index] for index in range(count)]
         return [latent for latent, _ in chosen], [picture for _, picture in chosen]
 
-    def teachers_velocity(self, scale: int, index: int, sigma: float) -> Any:
-        """Return the teacher's velocity on one of its own pictures."""
-        key = (scale, index, sigma)
-        if key not in self.velocities:
+    def teachers_velocities(self, scale: int, index: int) -> Any:
+        """Return the teacher's velocities on one of its own pictures."""
+        if (scale, index) not in self.velocities:
             model = self.prepare(self.teacher, scale)
-            self.velocities[key] = self.velocity(model, index, self.painted[scale, index][0], sigma)
-        return self.velocities[key]
+            latent = self.painted[scale, index][0]
+            self.velocities[scale, index] = self.velocities_of(model, scale, index, latent)
+        return self.velocities[scale, index]
 
     def prepare(self, model: Any, scale: int) -> Any:
         """Prepare a model for a size, as CLEARHighRes does."""
@@ -216,40 +219,32 @@ class Bench:
         return for_high_resolution(model, NTK[scale], proportional_attention=True)
 
     def paint(self, model: Any, index: int, scale: int) -> Any:
-        """Paint a held-out prompt."""
+        """Paint a held-out prompt, as CLEARCompare does."""
         import torch
 
-        edge = EDGE_PX * scale
-        with torch.inference_mode():
-            return self.painter.paint(model, [self.prompts[index]], [SEED + index], (edge, edge))
+        from clear_attention.comfyui.compare.painting import paint
 
-    def velocity(self, model: Any, index: int, latent: Any, sigma: float) -> Any:
-        """Predict the velocity at a noise level, by one step of the sampler from there to clean."""
-        import comfy.sample
-        import comfy.samplers
+        with torch.inference_mode():
+            return paint(model, self.task(index, scale), SEED + index, _ignore).latent
+
+    def velocities_of(self, model: Any, scale: int, index: int, latent: Any) -> Any:
+        """Predict the velocities on a picture, as CLEARCompare does."""
         import torch
 
-        noise = comfy.sample.prepare_noise(latent, SEED + index)
-        prompt = self.prompts[index]
-        positive = [
-            [prompt.context, {"pooled_output": prompt.pooled, "guidance": self.painter.guidance}]
-        ]
-        inner = model.get_model_object("latent_format")
+        from clear_attention.comfyui.compare.predictions import velocities
+
         with torch.inference_mode():
-            clean = comfy.sample.sample_custom(
-                model,
-                noise,
-                1.0,
-                comfy.samplers.sampler_object("euler"),
-                torch.tensor([sigma, 0.0]),
-                positive,
-                positive,
-                latent,
-                disable_pbar=True,
-                seed=0,
-            )
-        start = sigma * noise + (1 - sigma) * inner.process_in(latent)
-        return (start - inner.process_in(clean)) / sigma
+            return velocities(model, self.task(index, scale), latent, SEED + index, _ignore)
+
+    def task(self, index: int, scale: int) -> Any:
+        """Return what is painted."""
+        import torch
+
+        from clear_attention.comfyui.compare.painting import Task
+
+        edge, prompt = EDGE_PX * scale // 8, self.prompts[index]
+        latent = torch.zeros(1, 16, edge, edge)
+        return Task(prompt, prompt, latent, STEPS, 1.0, "euler", "simple")
 
     def decode(self, latent: Any) -> Any:
         """Decode one latent: ``[H, W, 3]``."""
@@ -257,6 +252,10 @@ class Bench:
 
         with torch.inference_mode():
             return self.vae.decode(latent)[0]
+
+
+def _ignore(_: Any) -> None:
+    """Follow no steps."""
 
 
 if __name__ == "__main__":

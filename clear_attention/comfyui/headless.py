@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 PACK = Path(__file__).resolve().parents[2]
@@ -91,6 +93,28 @@ def run_node(settings: Mapping[str, Any]) -> Any:
     except (TypeError, FileNotFoundError) as error:
         raise ValueError(f"The loader {name} refuses {inputs}: {error}") from error
     return getattr(result, "args", result)[0]
+
+
+class StopOnSignal:
+    """Asks a run to stop when the process is told to.
+
+    A second time kills it, unless it is one of several: the launcher passes on what a terminal has
+    told each of them already, and kills those that take too long.
+    """
+
+    def __init__(self, one_of_several: bool = False) -> None:
+        self.stop, self.one_of_several = False, one_of_several
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def asked(self) -> bool:
+        """Say whether to stop."""
+        return self.stop
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        self.stop = True
+        if not self.one_of_several:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _nodes() -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,32 +15,42 @@ HEADLESS = "clear_attention.comfyui.headless"
 """What makes the host importable: by name, as is the host's side of each command."""
 
 
+def parser_of(module: str, about: str | None) -> ArgumentParser:
+    """Return what reads the arguments of a command, which may add its own.
+
+    Args:
+        module: Name of its module, for its help.
+        about: What it does.
+    """
+    parser = ArgumentParser(prog=f"python -m {module}", description=about)
+    parser.add_argument("config", type=Path, help="TOML file that describes the run")
+    parser.add_argument("--comfyui", type=Path, help="folder of ComfyUI, in place of the file's")
+    parser.add_argument("--cpu", action="store_true", help="run on the CPU")
+    return parser
+
+
 def run_command(
-    module: str,
-    about: str | None,
+    parser: ArgumentParser,
     read: Callable[[Path], Any],
     hosts_side: str,
     arguments: list[str] | None,
+    act: Callable[[Any, Any, Namespace], int],
 ) -> int:
     """Run a command and return an exit code: 0 done, 1 stopped early, 2 a mistake.
 
     Args:
-        module: Name of the command's module, for its help.
-        about: What it does.
+        parser: See `parser_of`.
         read: Reads its settings, which name ``comfyui`` and ``base_directory``.
-        hosts_side: Name of the module whose ``run`` takes them, once ComfyUI can be imported.
+        hosts_side: Name of the module for which ComfyUI is made importable.
         arguments: Of the command line; None for the process's.
+        act: Takes that module, the settings and the options, and returns the exit code.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
-    parser.add_argument("config", type=Path, help="TOML file that describes the run")
-    parser.add_argument("--comfyui", type=Path, help="folder of ComfyUI, in place of the file's")
-    parser.add_argument("--cpu", action="store_true", help="run on the CPU")
     options = parser.parse_args(arguments)
     try:
         config = read(options.config)
         folder = options.comfyui or config.comfyui or PACK.parents[1]
         command = open_host(hosts_side, folder.resolve(), config.base_directory, options.cpu)
-        return int(command.run(config))
+        return act(command, config, options)
     except (ValueError, ImportError, OSError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

@@ -15,8 +15,8 @@ sys.path.append(str(Path(__file__).parent))
 import toy
 from fuzz import rounds
 
-from clear_attention.distill import log
 from clear_attention.config.prompts import read_prompts
+from clear_attention.distill import log
 from clear_attention.distill.config_file import read
 from clear_attention.distill.data.shards import ShardFolder
 

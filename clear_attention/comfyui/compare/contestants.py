@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 
@@ -113,10 +114,14 @@ def windowed(model: ModelPatcher, radius: int, radii: str = "") -> Contestant:
         radius: In tokens.
         radii: Other radii per block, as `parse_radii` reads them.
     """
-    others = parse_radii(radii, "The radii per block")
-    name = f"r = {radius}" + (f", {radii}" if others else "")
-    local = WindowSettings(radius, **({"radii": others} if others else {}))
-    return Contestant(name, with_window(model, local))
+    name = f"r = {radius}" + (f", {radii}" if radii else "")
+    return Contestant(name, with_window(model, WindowSettings(radius, **radii_of(radii))))
+
+
+def radii_of(text: str) -> dict[str, Any]:
+    """Return the field of `WindowSettings` for other radii per block, none where there are none."""
+    radii = parse_radii(text, "The radii per block")
+    return {"radii": radii} if radii else {}
 
 
 def without_collisions(contestants: Sequence[Contestant]) -> list[Contestant]:

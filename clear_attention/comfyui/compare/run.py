@@ -88,11 +88,13 @@ class Run:
     Attributes:
         match: What is compared.
         on_progress: Follows the work.
+        tried: Whether all models have been called before.
         remarks: Why windows stayed full, by the model's name.
     """
 
     match: Match
     on_progress: OnProgress
+    tried: bool = False
     remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _done: int = 0
 
@@ -103,7 +105,7 @@ class Run:
         yardstick and everybody's first predictions, which are not timed: kernels are compiled.
         """
         match = self.match
-        for each in match.others:
+        for each in () if self.tried else match.others:
             self._try(each)
         another = self._finish(match.teacher, match.another)
         full = {seed: self._finish(match.teacher, seed) for seed in match.seeds}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -18,7 +16,7 @@ from ...config.prompts import read_prompts
 from ...distill.config import ConfigError, RunConfig
 from ...distill.workers.processes import leave, make_accelerator
 from ..core.pictures import contact_sheet, save_picture
-from ..headless import load_nodes, run_node
+from ..headless import StopOnSignal, load_nodes, run_node
 from .run import distil
 from .student_file import export
 from .watcher import Watcher
@@ -66,28 +64,6 @@ def watcher_of(screen: Screen | None, stop: StopOnSignal) -> Watcher:
         pictures=screen.pictures if screen.vae is not None else None,
         should_stop=stop.asked,
     )
-
-
-class StopOnSignal:
-    """Asks a run to stop when the process is told to.
-
-    A second time kills it, unless it is one of several: the launcher passes on what a terminal has
-    told each of them already, and kills those that take too long.
-    """
-
-    def __init__(self, one_of_several: bool) -> None:
-        self.stop, self.one_of_several = False, one_of_several
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
-
-    def asked(self) -> bool:
-        """Say whether to stop."""
-        return self.stop
-
-    def _handle(self, number: int, _: FrameType | None) -> None:
-        self.stop = True
-        if not self.one_of_several:
-            signal.signal(number, signal.SIG_DFL)
 
 
 class Screen:
