@@ -50,12 +50,14 @@ def main(names: list[str]) -> None:
 
 def write_thumbnail(picture: Path, target: Path) -> None:
     """Write a picture small, as a whole or not at all."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     from clear_attention.atomic_files import written_whole
 
     with Image.open(picture) as image:
-        small = image.convert("RGB").resize((EDGE_PX, EDGE_PX), Image.Resampling.LANCZOS)
+        # A sheet is no square: white is put around it.
+        size, filtering = (EDGE_PX, EDGE_PX), Image.Resampling.LANCZOS
+        small = ImageOps.pad(image.convert("RGB"), size, filtering, "white")
     with written_whole(target) as part:
         small.save(part, "JPEG", quality=88)
 

@@ -43,6 +43,7 @@ FIRST_WIDGETS = {
     "CLEARPlan": "width height radius pool_factor text_tokens batch_size steps",
     "CLEARWindowPreview": "radius pool_factor x y width height direction token_px",
     "CLEARLocality": "radius share at_percent queries seed",
+    "CLEARCompare": "seed pictures steps cfg sampler_name scheduler",
     "CLEARDistill": (
         "prompts name radius pool_factor rank steps batch samples width height optimiser "
         "learning_rate guidance cfg seed"

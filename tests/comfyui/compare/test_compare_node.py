@@ -202,7 +202,7 @@ def test_other_architectures_are_compared_too(name, zoo_model, compare, nodes):
     own, other, whole = (found.cells[each] for each in ("CLEAR, r = 2", "another seed", "r = 64"))
     assert 0 < number(own["mean"]) < number(other["mean"])
     assert number(whole["mean"]) < 1e-3 * number(own["mean"])
-    assert number(own["pairs of attention"]) < 60
+    assert number(own["pairs of attention"]) < 90 < number(whole["pairs of attention"])
     assert found.sheet.isfinite().all()
 
 

@@ -199,6 +199,16 @@ def locality(kit):
     return figure
 
 
+def compare(kit):
+    local = kit.node("CLEARAttention", kit.model, RADIUS)[0]
+    latent = {"samples": torch.zeros_like(noise_of(kit.case))}
+    prompts = dict(positive=conditioning(kit), negative=conditioning(kit))
+    given = dict(latent=latent, pictures=1, steps=2, vae=kit.vae)
+    sheet, table = kit.node("CLEARCompare", kit.model, local, **prompts, **given)
+    assert f"CLEAR, r = {RADIUS}" in table and "another seed" in table
+    return sheet
+
+
 def distill(kit):
     clip = WordsCLIP(kit.case.width, pooled=kit.case.pooled)
     given = dict(name="mine", radius=2, pool_factor=2, rank=2, steps=2, batch=1, samples=2)
@@ -229,6 +239,7 @@ TRIES = {
     "CLEARPlan": plan,
     "CLEARWindowPreview": window_preview,
     "CLEARLocality": locality,
+    "CLEARCompare": compare,
     "CLEARDistill": distill,
     "CLEARExtractLoRA": extract,
 }
