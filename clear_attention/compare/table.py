@@ -31,16 +31,17 @@ def table(comparison: Comparison) -> str:
 
 def number(mean: Mean, form: Callable[[float], str] | None = None) -> str:
     """Return a mean with its standard error, where there is one."""
-    form = form or small
     if math.isnan(mean.value):
         return NONE
+    form = form or form_of(mean.value)
     text = form(mean.value)
     return text if math.isnan(mean.error) else f"{text} ± {form(mean.error)}"
 
 
-def small(value: float) -> str:
-    """Return a number of any size in few digits."""
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e3 else f"{value:.2g}"
+def form_of(value: float) -> Callable[[float], str]:
+    """Return how a number of any size is written in few digits, and its error with it."""
+    form = ".4f" if value == 0 or 1e-3 <= abs(value) < 1e3 else ".2g"
+    return lambda number: f"{number:{form}}"
 
 
 def percent(share: float) -> str:

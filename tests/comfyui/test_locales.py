@@ -12,11 +12,11 @@ from tools import locales
 # What stays as it is in every language: products, files, and choices, which the page never
 # translates.
 NAMES = """
-AMD Attention CLEAR CLIP DINOv2 SigLIP ComfyUI ControlNet FLUX FLUX.1 FLUX.2 GPU HiDream-O1 Hunyuan Image K
+AMD Attention CLEAR CLIP ComfyUI ControlNet FLUX FLUX.1 FLUX.2 GPU HiDream-O1 Hunyuan Image K
 KSampler Lanczos Latent LoRA lora NTK NVIDIA Qwen-Image SD3 Transformer Triton VAE vae Z-Image cfg
 dev matplotlib softmax token x y adamw prodigy auto flex masked reference tiled triton triton_int8
 both horizontal vertical none bypass custom double single joint all cuda local host port GB GbE
-PCIe NVLink Ray Linux docs/cluster.md x16 GB/s clear_local_16.safetensors
+PCIe NVLink DINOv2 SigLIP Ray Linux docs/cluster.md x16 GB/s clear_local_16.safetensors
 clear_local_16_rank_128 models/clear models/loras/clear output/clear_distill
 """
 PRESETS = ("keep my picture", "add detail", "repaint")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
+import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfyui_version import __version__ as host_version
@@ -52,15 +54,27 @@ def run(config: CompareConfig) -> int:
     contest = Contest(config, stop)
     waiting = [at for at in prompts if at not in done]
     try:
-        for at in tqdm(waiting, desc="prompts", initial=len(done), total=len(prompts)):
-            results.add(contest.prompt(at, prompts[at]))
-            results.report(report(config, contest, results.read()))
+        with one_bar():
+            for at in tqdm(waiting, desc="prompts", initial=len(done), total=len(prompts)):
+                results.add(contest.prompt(at, prompts[at]))
+                results.report(report(config, contest, results.read()))
     except comfy.model_management.InterruptProcessingException:
         print(f"Stopped; the same command goes on. So far: {results.folder}")
         return 1
     results.report(report(config, contest, results.read()))
     print(f"Written: {results.folder}")
     return 0
+
+
+@contextmanager
+def one_bar() -> Generator[None]:
+    """Switch off the host's bar of each sampling: one over all prompts says when all is done."""
+    before = comfy.utils.PROGRESS_BAR_ENABLED
+    comfy.utils.set_progress_bar_enabled(False)
+    try:
+        yield
+    finally:
+        comfy.utils.set_progress_bar_enabled(before)
 
 
 def chosen_prompts(config: CompareConfig) -> dict[int, str]:

@@ -43,7 +43,7 @@ def teacher_of(model: ModelPatcher) -> Contestant:
 
 def connected(clear_model: ModelPatcher) -> Contestant:
     """Return the connected model with CLEAR."""
-    return Contestant(f"CLEAR, {window_of(clear_model)}", clear_model)
+    return Contestant(f"clear_model, {window_of(clear_model)}", clear_model)
 
 
 def window_of(model: ModelPatcher) -> str:

@@ -136,7 +136,7 @@ def test_errors_are_those_of_the_velocities_and_another_seed_is_the_yardstick(
     pair, compare, product, vae
 ):
     found = compare(*pair, vae=vae)
-    own, other = found.cells["CLEAR, r = 3"], found.cells["another seed"]
+    own, other = found.cells["clear_model, r = 3"], found.cells["another seed"]
     levels = [number(own[f"noise {level}"]) for level in (0.9, 0.7, 0.5, 0.3)]
     assert number(own["mean"]) == pytest.approx(sum(levels) / 4, abs=1e-4)
     share = 100 * number(own["mean"]) / number(other["mean"])
@@ -149,7 +149,7 @@ def test_errors_are_those_of_the_velocities_and_another_seed_is_the_yardstick(
 def test_a_window_over_the_whole_grid_costs_nothing(flux_model, nodes, compare, vae):
     model = flux_model("b")
     found = compare(model, nodes.CLEARAttention(model, 64), vae=vae)
-    own = found.cells["CLEAR, r = 64"]
+    own = found.cells["clear_model, r = 64"]
     assert own["mean"] in ("0.0000", "-") or number(own["mean"]) < 1e-8
     assert own["PSNR"] == "equal" or number(own["PSNR"]) > 80
     assert own["pairs of attention"] == "100 %"
@@ -165,7 +165,7 @@ def test_the_sheet_has_a_row_per_picture(pair, compare, vae, batch):
     assert abs(one.sheet.shape[1] - rows * height) < rows * 60
     assert f"{rows} pictures of 176 x 144 pixels" in one.text
     assert "seed 5 to 6, the other seed 7" in one.text
-    assert " ± " in one.cells["CLEAR, r = 3"]["mean"]
+    assert " ± " in one.cells["clear_model, r = 3"]["mean"]
 
 
 @pytest.mark.parametrize("model", [Looking, Dinov2Model])
@@ -173,16 +173,16 @@ def test_a_vision_model_adds_its_distance(pair, compare, vae, model):
     found = compare(*pair, vae=vae, clip_vision=SimpleNamespace(
         model=model(), encode_image=model().encode_image))  # fmt: skip
     name = "DINO distance" if model is Dinov2Model else "CLIP distance"
-    own = found.cells["CLEAR, r = 3"]
+    own = found.cells["clear_model, r = 3"]
     assert 0 < number(own[name]) < 2
-    assert name not in compare(*pair, vae=vae).cells["CLEAR, r = 3"]
+    assert name not in compare(*pair, vae=vae).cells["clear_model, r = 3"]
 
 
 def test_without_a_vae_latents_are_compared_and_the_text_says_so(pair, compare):
     found = compare(*pair, clip_vision=Looking())
     assert "No VAE is connected: pictures are compared as latents" in found.text
     assert "clip_vision had no effect" in found.text
-    assert number(found.cells["CLEAR, r = 3"]["PSNR"]) > 0
+    assert number(found.cells["clear_model, r = 3"]["PSNR"]) > 0
     assert found.sheet.std() > 0.05
 
 
@@ -199,7 +199,9 @@ def test_other_architectures_are_compared_too(name, zoo_model, compare, nodes):
         cfg=3.0,
         sweep="64",
     )
-    own, other, whole = (found.cells[each] for each in ("CLEAR, r = 2", "another seed", "r = 64"))
+    own, other, whole = (
+        found.cells[each] for each in ("clear_model, r = 2", "another seed", "r = 64")
+    )
     assert 0 < number(own["mean"]) < number(other["mean"])
     assert number(whole["mean"]) < 1e-3 * number(own["mean"])
     assert number(own["pairs of attention"]) < 90 < number(whole["pairs of attention"])
@@ -209,7 +211,7 @@ def test_other_architectures_are_compared_too(name, zoo_model, compare, nodes):
 def test_a_sweep_adds_columns_and_lines(pair, compare, vae, clear_folder):
     narrow = compare(*pair, vae=vae).sheet.shape[2]
     found = compare(*pair, vae=vae, sweep="2\n\n 3, double 0-1: 64\nclear_b_down4.safetensors\n")
-    names = ["CLEAR, r = 3", "r = 2", "r = 3, double 0-1: 64", "clear_b_down4.safetensors"]
+    names = ["clear_model, r = 3", "r = 2", "r = 3, double 0-1: 64", "clear_b_down4.safetensors"]
     assert [name for name in found.cells if name in names] == names
     assert found.sheet.shape[2] > 2 * narrow
     errors = [number(found.cells[name]["mean"]) for name in names[:3]]
@@ -277,7 +279,7 @@ def test_nothing_is_left_of_an_interrupted_run(pair, compare, vae, monkeypatch):
     model, local = pair
     before = [copy.deepcopy(each.model_options) for each in pair]
     weights = {name: each.clone() for name, each in model.model.state_dict().items()}
-    expected = compare(model, local, vae=vae).cells["CLEAR, r = 3"]["mean"]
+    expected = compare(model, local, vae=vae).cells["clear_model, r = 3"]["mean"]
     moves = []
 
     def noted(bar, value, total=None, preview=None):
@@ -292,7 +294,7 @@ def test_nothing_is_left_of_an_interrupted_run(pair, compare, vae, monkeypatch):
         compare(model, local, vae=vae)
     assert len(moves) == 4
     moves.extend([(0, 0)] * 4)
-    assert compare(model, local, vae=vae).cells["CLEAR, r = 3"]["mean"] == expected
+    assert compare(model, local, vae=vae).cells["clear_model, r = 3"]["mean"] == expected
     assert moves[-1][0] == moves[-1][1]  # the bar ends where it should
     for each, options in zip(pair, before, strict=True):
         assert each.model_options.keys() == options.keys()
@@ -312,8 +314,8 @@ def test_pictures_that_failed_are_named_and_are_in_no_mean(pair, compare, vae, n
 
     broken.set_model_sampler_post_cfg_function(spoil)
     found = compare(model, broken, vae=vae, pictures=2)
-    assert "- CLEAR, r = 3, picture 5: not a number" in found.text
-    own = found.cells["CLEAR, r = 3"]
+    assert "- clear_model, r = 3, picture 5: not a number" in found.text
+    own = found.cells["clear_model, r = 3"]
     assert own["mean"] == own["PSNR"] == "-"
     assert own["pictures"] == "2, 2 failed"
     assert number(found.cells["another seed"]["mean"]) > 0
@@ -326,11 +328,11 @@ def test_windows_are_named_as_they_are(pair, compare, nodes):
     both = compare(local, local)
     assert "The first model has a CLEAR window itself" in both.text
     assert "both models have the same window" in both.text
-    assert both.cells["CLEAR, r = 3"]["PSNR"] == "equal"
+    assert both.cells["clear_model, r = 3"]["PSNR"] == "equal"
     late = compare(model, nodes.CLEARAttention(model, 3, start_percent=0.5), steps=4)
-    (name,) = [name for name in late.cells if name.startswith("CLEAR")]
-    assert name == "CLEAR, r = 3, 0.5 to 1"
-    always = number(compare(*pair).cells["CLEAR, r = 3"]["pairs of attention"])
+    (name,) = [name for name in late.cells if name.startswith("clear_model")]
+    assert name == "clear_model, r = 3, 0.5 to 1"
+    always = number(compare(*pair).cells["clear_model, r = 3"]["pairs of attention"])
     assert always < number(late.cells[name]["pairs of attention"]) < 100
 
 
@@ -343,10 +345,10 @@ def test_controlnets_and_references_of_the_prompt_count(pair, compare, make_cont
         *(0.8, 0.0, 1.0),
     )
     positive[0][1]["reference_latents"] = [torch.ones(1, 16, 12, 10)]
-    plain = compare(*pair, cfg=2.0).cells["CLEAR, r = 3"]["mean"]
+    plain = compare(*pair, cfg=2.0).cells["clear_model, r = 3"]["mean"]
     held = compare(*pair, cfg=2.0, positive=positive, negative=negative)
-    assert number(held.cells["CLEAR, r = 3"]["mean"]) > 0
-    assert held.cells["CLEAR, r = 3"]["mean"] != plain
+    assert number(held.cells["clear_model, r = 3"]["mean"]) > 0
+    assert held.cells["clear_model, r = 3"]["mean"] != plain
 
 
 def test_a_noise_mask_holds(pair, compare, product, monkeypatch):

@@ -205,7 +205,7 @@ def compare(kit):
     prompts = dict(positive=conditioning(kit), negative=conditioning(kit))
     given = dict(latent=latent, pictures=1, steps=2, vae=kit.vae)
     sheet, table = kit.node("CLEARCompare", kit.model, local, **prompts, **given)
-    assert f"CLEAR, r = {RADIUS}" in table and "another seed" in table
+    assert f"clear_model, r = {RADIUS}" in table and "another seed" in table
     return sheet
 
 
