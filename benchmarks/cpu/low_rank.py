@@ -124,11 +124,11 @@ def of_student(bench: Any, name: str, ranks: Sequence[int], prompts: int, folder
 
 def velocities(bench: Any, make: Any, prompts: int) -> list[Any]:
     """Predict the velocities of a model made from the bench's teacher."""
-    from demo.evaluate import SIGMAS
+    from clear_attention.compare.velocity import LEVELS
 
     latents, _ = bench.teachers(1, prompts)
     model = make(bench.teacher)
-    places = itertools.product(range(prompts), SIGMAS)
+    places = itertools.product(range(prompts), LEVELS)
     return [bench.velocity(model, index, latents[index], sigma) for index, sigma in places]
 
 
