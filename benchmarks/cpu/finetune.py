@@ -118,7 +118,7 @@ def merged(strength: float) -> dict[str, Tensor]:
 
 def cyanotypes() -> list[Any]:
     """Encode the held-out prompts with the finetune's word."""
-    from clear_attention.comfyui.distill.sampling import encode
+    from clear_attention.comfyui.distill.data.sampling import encode
     from clear_attention.config.prompts import read_prompts
     from clear_attention.distill.config_file import read
     from demo.nodes.text import DemoCLIP

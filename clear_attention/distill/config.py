@@ -230,6 +230,23 @@ class Generation(Section):
 
 
 @dataclass(frozen=True)
+class Pictures(Section):
+    """Pictures with captions to learn from, beside those that the teacher paints or alone."""
+
+    folder: Path | None = None
+    """Folder of pictures, each with its caption in a text file of the same name beside it."""
+
+    held_out: int = 0
+    """How many of them, spread over all names, are kept for validation."""
+
+    area_px: int = 1_048_576
+    """Pixels of a picture; each is scaled and cropped to about so many, in its own aspect ratio."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "pictures", held_out=0, area_px=64 * 64)
+
+
+@dataclass(frozen=True)
 class RunConfig(Section):
     """A whole run."""
 
@@ -260,6 +277,7 @@ class RunConfig(Section):
     optimiser: Optimiser = Optimiser()
     training: Training = Training()
     generation: Generation = Generation()
+    pictures: Pictures = Pictures()
 
     @property
     def data_folder(self) -> Path:

@@ -16,6 +16,7 @@ from clear_attention.distill.config import (
     Generation,
     Loss,
     Optimiser,
+    Pictures,
     RunConfig,
     StudentConfig,
     Training,
@@ -192,7 +193,7 @@ def test_the_prompts_of_the_recipes_are_what_their_words_give():
 
 def test_the_documentation_has_every_setting_with_its_default():
     text = (ROOT / "docs" / "distillation.md").read_text(encoding="utf-8")
-    for section in (RunConfig, StudentConfig, Loss, Optimiser, Training, Generation):
+    for section in (RunConfig, StudentConfig, Loss, Optimiser, Training, Generation, Pictures):
         table = section_of(text, section)
         for entry in dataclasses.fields(section):
             if dataclasses.is_dataclass(entry.default):

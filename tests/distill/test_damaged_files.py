@@ -44,8 +44,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def use_data(folder: Path) -> None:
     data = ShardFolder(folder / "data")
     data.identity()
-    for shards in data.buckets():
-        data.load(shards, range(sum(shard.samples for shard in shards)))
+    for bucket in data.buckets():
+        bucket.load(range(len(bucket)))
 
 
 def resume(folder: Path) -> None:

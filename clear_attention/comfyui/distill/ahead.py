@@ -29,8 +29,8 @@ from ..core.settings import WindowSettings
 from ..families import require_family
 from ..plan.model import machine_of, token_px
 from ..weights.base import table_and_size
-from .datasets import HELD_OUT, TRAIN
-from .sampling import encode
+from .data.datasets import HELD_OUT, TRAIN
+from .data.sampling import encode
 
 
 @dataclass(frozen=True)

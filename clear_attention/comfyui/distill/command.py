@@ -25,7 +25,10 @@ from .watcher import Watcher
 def run(config: RunConfig) -> int:
     """Distil, and return an exit code: 0 done, 1 stopped early."""
     prompts = read_prompts(config.generation.prompts) if config.generation.prompts else []
-    for what in ("model", "clip") if prompts else ("model",):
+    needed = ["model"]
+    needed += ["clip"] if prompts or config.pictures.folder else []
+    needed += ["vae"] if config.pictures.folder else []
+    for what in needed:
         if what not in config.loaders:
             raise ConfigError(f"The settings need a table loaders.{what}: a node and its inputs.")
     # Before the host looks for its device, which each of several processes has its own of.
@@ -35,9 +38,11 @@ def run(config: RunConfig) -> int:
     logging.basicConfig(level=level, format="%(message)s", force=True)
     load_nodes()
     model = run_node(config.loaders["model"])
-    clip = run_node(config.loaders["clip"]) if prompts else None
+    with_text = prompts or config.pictures.folder
+    clip = run_node(config.loaders["clip"]) if with_text else None
     screen = Screen(config) if accelerator.is_main_process else None
-    finished = distil(model, clip, config, prompts, watcher_of(screen, stop))
+    vae = screen.vae if screen else None
+    finished = distil(model, clip, config, prompts, watcher_of(screen, stop), vae)
     if screen:
         screen.close()
         print(f"Written: {config.output}" if finished else "Stopped; the same command goes on.")

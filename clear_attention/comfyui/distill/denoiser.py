@@ -25,7 +25,7 @@ from ..core.settings import Settings, WindowSettings
 from ..families import plain_module, require_family
 from ..weights.base import table_and_size
 from .checks import require_trainable
-from .sampling import given
+from .data.sampling import given
 from .teacher import fingerprint_of
 
 

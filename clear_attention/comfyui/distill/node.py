@@ -24,8 +24,8 @@ from ...distill.config import ConfigError, RunConfig, StudentConfig
 from ..core.pictures import contact_sheet, figure_or_message, save_picture
 from ..core.report import tell
 from ..weights.folder import FOLDER, SUFFIX, register_model_folder
+from .data.sampling import request_to_stop_kept
 from .run import distil
-from .sampling import request_to_stop_kept
 from .watcher import Watcher, log
 
 RUNS = "clear_distill"
@@ -95,7 +95,7 @@ def distil_in_graph(
         pictures=screen.pictures if vae is not None else None,
         message=partial(log_and_show, node_id),
     )
-    if not distil(model, clip, config, lines, watcher):
+    if not distil(model, clip, config, lines, watcher, vae):
         comfy.model_management.throw_exception_if_processing_interrupted()
     losses = figure(config.folder)
     return Distilled(config.output.name, losses, losses if screen.sheet is None else screen.sheet)

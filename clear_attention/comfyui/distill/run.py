@@ -15,9 +15,9 @@ from ...distill.updates.best import Best
 from ...distill.workers.processes import Accelerator, any_process, make_accelerator
 from .ahead import look_ahead
 from .checks import require_possible, require_shares
-from .datasets import open_data, paint_missing
+from .data.datasets import encode_pictures, open_data, paint_missing
+from .data.sampling import Painter, painter_of
 from .denoiser import HostDenoiser
-from .sampling import Painter, painter_of
 from .student_file import StudentFiles
 from .training import make_trainer, train
 from .validation import Validation
@@ -25,7 +25,12 @@ from .watcher import Watcher
 
 
 def distil(
-    model: ModelPatcher, clip: Any, config: RunConfig, prompts: Sequence[str], watcher: Watcher
+    model: ModelPatcher,
+    clip: Any,
+    config: RunConfig,
+    prompts: Sequence[str],
+    watcher: Watcher,
+    vae: Any = None,
 ) -> bool:
     """Distil a model, from where an earlier call with the same settings stopped.
 
@@ -36,6 +41,7 @@ def distil(
         prompts: What the teacher paints for the student to learn from, the last ones for
             validation; empty takes the data that is there.
         watcher: Called, and asked whether to stop.
+        vae: Its VAE, for pictures with captions; None where there are none.
 
     Returns:
         Whether the end was reached; the file is written in any case, with each state.
@@ -53,13 +59,13 @@ def distil(
         watcher.message(
             str(look_ahead(model, clip, config, prompts, shows=shows, processes=processes))
         )
-    # One process paints for all; the others wait here for its answer.
-    lacking = (
-        bool(prompts)
-        and accelerator.is_main_process
-        and not paint_missing(model, clip, painter, config, prompts, watcher)
-    )
-    if any_process(accelerator, lacking):
+
+    def make_data() -> bool:
+        painted = not prompts or paint_missing(model, clip, painter, config, prompts, watcher)
+        return painted and encode_pictures(model, clip, vae, config, watcher)
+
+    # One process makes the data for all; the others wait here for its answer.
+    if any_process(accelerator, accelerator.is_main_process and not make_data()):
         return False
     with torch.inference_mode(False):
         return train_and_write(HostDenoiser(model), painter, config, watcher, accelerator)

@@ -10,7 +10,7 @@ from comfy.model_management import InterruptProcessingException
 from ...distill.config import RunConfig
 from ...distill.data.batches import Batches
 from ...distill.data.held_out import HeldOut
-from ...distill.data.shards import ShardFolder
+from ...distill.data.source import Source
 from ...distill.tasks import Distillation
 from ...distill.trainer import Trainer
 from ...distill.workers.processes import Accelerator, any_process
@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 def make_trainer(
     task: Distillation,
-    data: ShardFolder,
-    held_out: ShardFolder | None,
+    data: Source,
+    held_out: Source | None,
     config: RunConfig,
     accelerator: Accelerator,
 ) -> Trainer:

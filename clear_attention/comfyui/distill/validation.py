@@ -13,13 +13,13 @@ from torch import Tensor
 
 from ...distill import loss_figure
 from ...distill.config import RunConfig
-from ...distill.data.shards import ShardFolder
+from ...distill.data.source import Source
 from ...distill.tasks import Distillation
 from ..core.patch import with_window
 from ..core.pictures import save_picture
 from ..families import require_family
+from .data.sampling import Painter, Prompt, request_to_stop_kept
 from .denoiser import HostDenoiser, window_settings
-from .sampling import Painter, Prompt, request_to_stop_kept
 from .watcher import Watcher
 
 LOSSES = "losses.png"
@@ -38,7 +38,7 @@ class Validation:
     """
 
     task: Distillation
-    held_out: ShardFolder | None
+    held_out: Source | None
     painter: Painter
     config: RunConfig
     watcher: Watcher
@@ -61,15 +61,15 @@ def draw_losses(folder: Path) -> None:
 
 
 def paint_both(
-    task: Distillation, data: ShardFolder, painter: Painter, count: int = 4
+    task: Distillation, data: Source, painter: Painter, count: int = 4
 ) -> tuple[Tensor, Tensor]:
     """Paint held-out samples again as the teacher and as the student, from the same seeds.
 
     Returns:
         Latents of the two, ``[count, C, H, W]`` each, as a VAE gives them.
     """
-    shards = data.buckets()[0]
-    samples = data.load(shards, range(min(count, sum(shard.samples for shard in shards))))
+    bucket = data.buckets()[0]
+    samples = bucket.load(range(min(count, len(bucket))))
     prompts = [
         Prompt(context[None], pooled[None])
         for context, pooled in zip(samples.context, samples.pooled, strict=True)

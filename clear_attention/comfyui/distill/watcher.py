@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .sampling import interrupted
+from .data.sampling import interrupted
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ...families import DEFAULT
 from ..config import Training
-from .shards import Samples, ShardFolder
+from .shards import Samples
+from .source import Source
 
 SALT = 0
 """Distinguishes what is drawn for updates from what is drawn from the same seed otherwise."""
@@ -53,7 +54,7 @@ class Batch:
 class Batches:
     """Draws batches of one size of picture each; sizes come up by their number of batches."""
 
-    def __init__(self, data: ShardFolder, training: Training) -> None:
+    def __init__(self, data: Source, training: Training) -> None:
         """Draw from a folder.
 
         Args:
@@ -64,9 +65,8 @@ class Batches:
         self.buckets = data.buckets()
         if not self.buckets:
             raise ValueError(f"{data.folder} holds no samples.")
-        self.sizes = [self._batch_size(shards[0].latent) for shards in self.buckets]
-        counts = [sum(shard.samples for shard in shards) for shards in self.buckets]
-        self.counts = counts
+        self.sizes = [self._batch_size(bucket.latent) for bucket in self.buckets]
+        counts = self.counts = [len(bucket) for bucket in self.buckets]
         self.weights = torch.tensor([n / b for n, b in zip(counts, self.sizes, strict=True)])
 
     def draw(self, step: int) -> Batch:
@@ -78,7 +78,7 @@ class Batches:
         enough = self.counts[bucket] >= size
         chance = torch.ones(self.counts[bucket])
         rows = torch.multinomial(chance, size, replacement=not enough, generator=draw).tolist()
-        samples = self.data.load(self.buckets[bucket], rows)
+        samples = self.buckets[bucket].load(rows)
         noise = torch.randn(samples.latent.shape, generator=draw)
         return Batch(samples, noise, self._sigma(size, draw))
 

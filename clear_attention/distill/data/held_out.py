@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..config import Training
 from .batches import Batch, Batches, seed_of
-from .shards import ShardFolder
+from .source import Source
 
 SALT = 1
 """Distinguishes the noise of validations from what is drawn from the same seed for training."""
@@ -21,7 +21,7 @@ GOLDEN = (5**0.5 - 1) / 2
 class HeldOut:
     """The pictures of a validation, numbered; all validations of a run see the same noise."""
 
-    def __init__(self, data: ShardFolder, training: Training) -> None:
+    def __init__(self, data: Source, training: Training) -> None:
         """List the pictures of a folder.
 
         Args:
@@ -58,7 +58,7 @@ class HeldOut:
         """
         bucket = self.places[numbers[0]][0]
         rows = [self.places[number][1] for number in numbers]
-        samples = self.batches.data.load(self.batches.buckets[bucket], rows)
+        samples = self.batches.buckets[bucket].load(rows)
         noise = [self._noise(number, samples.latent.shape[1:]) for number in numbers]
         return Batch(samples, torch.stack(noise), self.sigma[list(numbers)])
 

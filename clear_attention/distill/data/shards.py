@@ -70,6 +70,39 @@ class Samples:
         return len(self.latent)
 
 
+@dataclass(frozen=True, eq=False)
+class Bucket:
+    """Samples that fit into one batch, numbered.
+
+    Attributes:
+        home: Where they are.
+        shards: Their files.
+    """
+
+    home: ShardFolder
+    shards: tuple[Shard, ...]
+
+    def __len__(self) -> int:
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def latent(self) -> tuple[int, ...]:
+        """Shape of one latent."""
+        return self.shards[0].latent
+
+    def load(self, numbers: Sequence[int]) -> Samples:
+        """Load samples by their numbers."""
+        rows = [self.home.row(*self._place(number)) for number in numbers]
+        return Samples(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+
+    def _place(self, number: int) -> tuple[Shard, int]:
+        for shard in self.shards:
+            if number < shard.samples:
+                return shard, number
+            number -= shard.samples
+        raise IndexError(number)
+
+
 class ShardFolder:
     """A folder of shards.
 
@@ -137,30 +170,19 @@ class ShardFolder:
         digest = hashlib.sha256(json.dumps(seeds).encode()).hexdigest()[:16]
         return {"made_with": self.made_with, "samples": len(seeds), "seeds": digest}
 
-    def buckets(self) -> list[list[Shard]]:
+    def buckets(self) -> list[Bucket]:
         """Group the shards whose samples fit into one batch."""
         groups: dict[tuple[object, ...], list[Shard]] = {}
         for shard in self.shards:
             groups.setdefault((shard.latent, shard.text_tokens), []).append(shard)
-        return list(groups.values())
-
-    def load(self, shards: Sequence[Shard], indices: Sequence[int]) -> Samples:
-        """Load samples by their number within some shards of one bucket."""
-        rows: list[dict[str, Tensor]] = []
-        for index in indices:
-            at = 0
-            while index >= shards[at].samples:
-                index -= shards[at].samples
-                at += 1
-            rows.append(self._row(shards[at], index))
-        stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-        return Samples(**stacked)
+        return [Bucket(self, tuple(shards)) for shards in groups.values()]
 
     def _seeds(self, shard: Shard) -> list[int]:
         with self._opened(shard) as file:
             return file.get_tensor("seed").tolist()
 
-    def _row(self, shard: Shard, index: int) -> dict[str, Tensor]:
+    def row(self, shard: Shard, index: int) -> dict[str, Tensor]:
+        """Load one sample of a shard, by the names of `Samples`."""
         with self._opened(shard) as file:
 
             def at(name: str, row: int) -> Tensor:

@@ -87,7 +87,7 @@ def test_a_file_computes_what_the_attached_student_does(name, student, teacher, 
 def test_a_run_writes_a_file_that_paints_the_last_pictures_of_the_student(
     name, student, teacher, files, distil, tmp_path
 ):
-    from clear_attention.comfyui.distill.sampling import Prompt
+    from clear_attention.comfyui.distill.data.sampling import Prompt
     from clear_attention.comfyui.weights.loader import load_onto
 
     settings = config(tmp_path, name, student=form(student, name))
@@ -103,7 +103,7 @@ def test_a_run_writes_a_file_that_paints_the_last_pictures_of_the_student(
     ((step, of_teacher, of_student),) = pictures
     assert step == settings.training.steps
     held_out = ShardFolder(settings.data_folder / "held_out")
-    data = held_out.load(held_out.shards, range(2))
+    data = held_out.buckets()[0].load(range(2))
     prompts = [Prompt(c[None], p[None]) for c, p in zip(data.context, data.pooled, strict=True)]
     painter = distil.painter_of(settings, clip)
     with torch.inference_mode():
@@ -400,7 +400,7 @@ def test_guidance_with_a_negative_prompt_paints_other_data(teacher, distil, tmp_
         for cfg in (1.0, 4.0)
     )
     clip = WordsCLIP(WIDTHS["b"])
-    from clear_attention.comfyui.distill.sampling import encode
+    from clear_attention.comfyui.distill.data.sampling import encode
 
     pictures = [
         distil.painter_of(settings, clip).paint(teacher("b"), [encode(clip, "a")], [1], (64, 64))

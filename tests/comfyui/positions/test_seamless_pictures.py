@@ -28,7 +28,7 @@ def demo(host):
 
 def paint(model, clip):
     """Return the latents of all prompts."""
-    from clear_attention.comfyui.distill.sampling import Painter, encode
+    from clear_attention.comfyui.distill.data.sampling import Painter, encode
 
     painter = Painter(3, "euler", "simple", 1.0, 3.5)
     prompts = [encode(clip, prompt) for prompt in PROMPTS]

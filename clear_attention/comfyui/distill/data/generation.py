@@ -13,8 +13,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...distill.config import Generation
-from ...distill.data.shards import Samples, ShardFolder
+from ....distill.config import Generation
+from ....distill.data.shards import Samples, ShardFolder
 from .sampling import Painter, Prompt, encode, request_to_stop_kept, stack
 
 Item = TypeVar("Item")

@@ -14,8 +14,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSampler
 from torch import Tensor
 
-from ...distill.config import RunConfig, one_of
-from ..families import require_family
+from ....distill.config import RunConfig, one_of
+from ...families import require_family
 
 KEPT = ("pooled_output", "attention_mask")
 """What else than the embedding may come of a prompt; masks hide nothing of one that is alone."""

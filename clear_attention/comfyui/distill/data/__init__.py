@@ -1,0 +1,1 @@
+"""What a run learns from: pictures that the teacher paints, and pictures with captions."""

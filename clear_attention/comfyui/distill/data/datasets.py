@@ -1,0 +1,148 @@
+"""The training and the held-out data of a run: the teacher paints what is missing of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+
+from ....distill.config import ConfigError, RunConfig
+from ....distill.data.shards import MANIFEST, ShardFolder
+from ....distill.data.source import Source, Together
+from ...families import require_family
+from ..teacher import fingerprint_of
+from ..watcher import Watcher
+from .generation import HELD_OUT_SEED, generate
+from .pictures import captioned, encode_missing
+from .pictures import split as split_pictures
+from .sampling import Painter
+
+TRAIN, HELD_OUT = "train", "held_out"
+PICTURES, PICTURES_HELD_OUT = "pictures", "pictures_held_out"
+
+INDEPENDENT = ("samples", "held_out_samples", "batch", "shard")
+"""Settings of the generation that do not change a sample."""
+
+
+def paint_missing(
+    model: ModelPatcher,
+    clip: Any,
+    painter: Painter,
+    config: RunConfig,
+    prompts: Sequence[str],
+    watcher: Watcher,
+) -> bool:
+    """Let the teacher paint the samples that are missing; return whether all are there.
+
+    Raises:
+        ValueError: The data that is there was made with other settings.
+    """
+    generation, teacher = config.generation, fingerprint_of(model)
+    train, held_out = split(prompts, generation.held_out)
+    for name, chosen, samples, seed in (
+        (TRAIN, train, generation.samples, generation.seed),
+        (HELD_OUT, held_out, generation.held_out_samples, generation.seed + HELD_OUT_SEED),
+    ):
+        whole = generate(
+            model,
+            clip,
+            painter,
+            chosen,
+            ShardFolder(config.data_folder / name, made_with(config, chosen, teacher)),
+            generation,
+            samples=samples,
+            first_seed=seed,
+            progress=partial(watcher.progress, f"painting {name} data"),
+            should_stop=watcher.should_stop,
+        )
+        if not whole:
+            return False
+    return True
+
+
+def split(prompts: Sequence[str], held_out: int) -> tuple[Sequence[str], Sequence[str]]:
+    """Split prompts into those to train on and the last ones, to validate on.
+
+    At least one is trained on; one that is alone serves for both.
+    """
+    train = len(prompts) - min(held_out, len(prompts) - 1)
+    return prompts[:train], prompts[train:] or prompts
+
+
+def made_with(config: RunConfig, prompts: Sequence[str], teacher: str) -> dict[str, Any]:
+    """Return what data depends on: more samples, larger batches or a moved file do not spoil it."""
+    settings = {
+        name: value for name, value in asdict(config.generation).items() if name not in INDEPENDENT
+    }
+    words = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
+    guidance = config.training.guidance
+    return {**settings, "prompts": words, "guidance": guidance, "teacher": teacher}
+
+
+def encode_pictures(
+    model: ModelPatcher, clip: Any, vae: Any, config: RunConfig, watcher: Watcher
+) -> bool:
+    """Encode the pictures with captions that are missing; return whether all are there.
+
+    Raises:
+        ConfigError: There is no VAE, or the folder cannot be used.
+        ValueError: The data that is there was made with other settings.
+    """
+    if config.pictures.folder is None:
+        return True
+    if vae is None or clip is None:
+        lacking = "VAE: connect one, or name its loader under loaders.vae"
+        lacking = lacking if vae is None else "text encoder: name its loader under loaders.clip"
+        raise ConfigError(f"Pictures of a folder need the model's {lacking}.")
+    listed = split_pictures(captioned(config.pictures), config.pictures.held_out)
+    made = {"area_px": config.pictures.area_px, "family": require_family(model).data.key}
+    return all(
+        encode_missing(
+            clip,
+            vae,
+            chosen,
+            ShardFolder(config.data_folder / name, made),
+            config.generation.shard,
+            progress=partial(watcher.progress, f"encoding {name.replace('_', ' ')}"),
+            should_stop=watcher.should_stop,
+        )
+        for name, chosen in zip((PICTURES, PICTURES_HELD_OUT), listed, strict=True)
+        if chosen
+    )
+
+
+def open_data(config: RunConfig, teacher: str) -> tuple[Source, Source | None]:
+    """Open a run's data: to train on, and to validate on, if there is any.
+
+    Raises:
+        ValueError: Another model painted it, or there is none.
+    """
+    data = _opened(config, TRAIN, PICTURES)
+    if data is None:
+        raise ValueError(f"{config.data_folder} holds no data: name prompts, or pictures.folder.")
+    painted = data.painted if isinstance(data, Together) else data
+    painter = painted.made_with.get("teacher", teacher)  # other data has none, such as photographs
+    if painter != teacher:
+        raise ValueError(
+            f"{painted.folder} was painted by another model: its fingerprint is {painter}, that of "
+            f"the model to distil is {teacher}. Take that model or another folder of data."
+        )
+    return data, _opened(config, HELD_OUT, PICTURES_HELD_OUT)
+
+
+def _opened(config: RunConfig, painted: str, pictures: str) -> ShardFolder | Together | None:
+    wanted = (painted, pictures) if config.pictures.folder is not None else (painted,)
+    folders = {
+        name: ShardFolder(config.data_folder / name)
+        for name in wanted
+        if (config.data_folder / name / MANIFEST).exists()
+    }
+    if not folders:
+        return None
+    if len(folders) == 1:
+        return next(iter(folders.values()))
+    return Together(folders[painted], {"pictures": folders[pictures]})

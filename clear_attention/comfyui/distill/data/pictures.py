@@ -1,0 +1,187 @@
+"""Pictures of a folder with their captions, encoded once, in sizes of about one area."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ....distill.config import ConfigError, Pictures
+from ....distill.data.shards import Samples, ShardFolder
+from .generation import Progress, by_length, chunks
+from .sampling import Prompt, encode, request_to_stop_kept, stack
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+CAPTION = ".txt"
+STEP_PX = 64
+"""What the edges of all sizes are multiples of: enough for every model's tokens."""
+WIDEST = 2.5  # aspect ratio of the widest size
+
+SHOWN = 3  # names in a message
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A picture and what it shows.
+
+    Attributes:
+        path: The picture.
+        caption: Of the text file beside it.
+        size_px: Height and width to which it is scaled and cropped.
+        seed: A number of its own, from its name and contents.
+    """
+
+    path: Path
+    caption: str
+    size_px: tuple[int, int]
+    seed: int
+
+
+def captioned(settings: Pictures) -> list[Captioned]:
+    """List the pictures of a folder and its folders, by their names.
+
+    Raises:
+        ConfigError: The folder has no pictures, one of them has no caption, or cannot be read.
+    """
+    folder = settings.folder
+    assert folder is not None
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ConfigError(
+            f"pictures.folder must hold pictures ({', '.join(SUFFIXES)}), got {folder}."
+        )
+    silent = [path.name for path in paths if not path.with_suffix(CAPTION).is_file()]
+    if silent:
+        more = f" and {len(silent) - SHOWN} more" if len(silent) > SHOWN else ""
+        raise ConfigError(
+            f"Each picture must have a text file with its caption beside it, of the same name; "
+            f"{', '.join(silent[:SHOWN])}{more} have none: write it, or move the picture away."
+        )
+    return [_read(path, settings.area_px) for path in paths]
+
+
+def split(pictures: Sequence[Captioned], held_out: int) -> tuple[list[Captioned], list[Captioned]]:
+    """Part pictures into those to train on and those to validate on, spread over all names."""
+    if held_out >= len(pictures):
+        raise ConfigError(
+            f"pictures.held_out must be smaller than the number of pictures, {len(pictures)}, got "
+            f"{held_out}."
+        )
+    kept = {(2 * n + 1) * len(pictures) // (2 * held_out) for n in range(held_out)}
+    train = [each for n, each in enumerate(pictures) if n not in kept]
+    return train, [each for n, each in enumerate(pictures) if n in kept]
+
+
+def encode_missing(
+    clip: Any,
+    vae: Any,
+    pictures: Sequence[Captioned],
+    data: ShardFolder,
+    shard: int,
+    *,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Encode pictures and captions into a folder of shards, except those that it has.
+
+    Args:
+        clip: The teacher's text encoders.
+        vae: Its VAE.
+        pictures: To encode.
+        data: Where samples go.
+        shard: Pictures per file.
+        progress: Told after each picture.
+        should_stop: Asked before each shard.
+
+    Returns:
+        Whether all samples are there.
+    """
+    done = data.seeds()
+    there = sum(each.seed in done for each in pictures)
+    progress(there, len(pictures))
+    for group in _by_size(each for each in pictures if each.seed not in done):
+        for chunk in chunks(group, shard):
+            if should_stop():
+                return False
+            with torch.no_grad(), request_to_stop_kept():
+                texts = {n: encode(clip, each.caption) for n, each in enumerate(chunk)}
+                latents = [vae.encode(pixels(each)) for each in chunk]
+            for rows in by_length(range(len(chunk)), texts):
+                data.add(_samples(chunk, latents, texts, rows))
+            there += len(chunk)
+            progress(there, len(pictures))
+    return True
+
+
+def pixels(picture: Captioned) -> Tensor:
+    """Return a picture scaled to cover its size, and cropped around the middle.
+
+    Returns:
+        ``[1, H, W, 3]`` in [0, 1].
+    """
+    height, width = picture.size_px
+    with Image.open(picture.path) as image:
+        turned = ImageOps.exif_transpose(image).convert("RGB")
+        fitted = ImageOps.fit(turned, (width, height), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 255)[None]
+
+
+def size_near(width: int, height: int, area_px: int) -> tuple[int, int]:
+    """Return the height and width, in steps of 64 pixels, nearest to an aspect ratio and an area.
+
+    Args:
+        width: Of the picture.
+        height: Of the picture.
+        area_px: Pixels wanted.
+    """
+    ratio = min(WIDEST, max(1 / WIDEST, width / height))
+    wide = max(1, round(math.sqrt(area_px * ratio) / STEP_PX))
+    high = max(1, round(area_px / (wide * STEP_PX) / STEP_PX))
+    return high * STEP_PX, wide * STEP_PX
+
+
+def _read(path: Path, area_px: int) -> Captioned:
+    try:
+        content = path.read_bytes()
+        with Image.open(path) as image:
+            width, height = ImageOps.exif_transpose(image).size
+        caption = " ".join(path.with_suffix(CAPTION).read_text("utf-8-sig").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} or its caption cannot be read: {error}.") from error
+    digest = hashlib.sha256(content + caption.encode()).digest()
+    # Positive, and apart from the small numbers of what the teacher paints.
+    seed = int.from_bytes(digest[:8], "big") % 2**61 + 2**61
+    return Captioned(path, caption, size_near(width, height, area_px), seed)
+
+
+def _by_size(pictures: Iterator[Captioned]) -> list[list[Captioned]]:
+    groups: dict[tuple[int, int], list[Captioned]] = {}
+    for each in pictures:
+        groups.setdefault(each.size_px, []).append(each)
+    return list(groups.values())
+
+
+def _samples(
+    chunk: Sequence[Captioned],
+    latents: Sequence[Tensor],
+    texts: dict[int, Prompt],
+    rows: Sequence[int],
+) -> Samples:
+    text = stack([texts[row] for row in rows])
+    return Samples(
+        latent=torch.cat([latents[row] for row in rows]).half().cpu(),
+        context=text.context.bfloat16(),
+        pooled=text.pooled.bfloat16(),
+        seed=torch.tensor([chunk[row].seed for row in rows]),
+    )
