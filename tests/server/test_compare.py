@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .pictures import example, node, pixels, prompt_of
+from .pictures import example, node, pixels, prompt_of, saved_report
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,6 +44,7 @@ def test_the_example_saves_its_sheet_and_shows_its_table(server):
     (path,) = server.images(entry)
     height, width, _ = pixels(path).shape
     assert width > height and pixels(path).std() > 20
+    assert "radius 8" in saved_report(path)
     shown = [text for output in entry["outputs"].values() for text in output.get("text", ())]
     (table,) = [text for text in shown if "velocity error" in text]
     assert "clear_model, r = 8" in table and "another seed" in table

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...compare.measurement import Distance
 from ...compare.pictures import cosine_distance, ssim
-from ...compare.velocity import power, squared_difference
+from ...compare.velocity import squared_difference
 from ..vae.pixels import decode
 
 TRIAL_LATENT = 8
@@ -128,38 +128,27 @@ def kind_of(model: Any) -> str:
     return "SigLIP" if getattr(model, "return_all_hidden_states", False) else "CLIP"
 
 
-def distances(
-    look: Look, other: Look, velocities: list[Tensor], others: list[Tensor]
-) -> list[Distance]:
-    """Return how far each picture of a batch is from another one, which is full attention's.
+def distance_of(look: Look, other: Look, errors: Tensor, powers: Tensor) -> Distance:
+    """Return how far a picture is from another one, which is full attention's.
 
     Args:
-        look: The pictures.
+        look: One picture, ``[1, C, H, W]``.
         other: Full attention's.
-        velocities: The model's at each noise level, ``[B, ...]``.
-        others: Full attention's.
+        errors: Of the velocities at each noise level, ``[levels]``.
+        powers: Of full attention's velocities.
     """
     peak = peak_of(other)
-    squared = squared_difference(look.values, other.values) / peak**2
-    likeness = ssim(look.values, other.values, peak)
     found = {
-        name: cosine_distance(look.embeddings[name], embedded)
+        name: float(cosine_distance(look.embeddings[name], embedded))
         for name, embedded in other.embeddings.items()
     }
-    errors = torch.stack(
-        [squared_difference(*each) for each in zip(velocities, others, strict=True)]
+    return Distance(
+        tuple(errors.tolist()),
+        tuple(powers.tolist()),
+        float(squared_difference(look.values, other.values)) / peak**2,
+        float(ssim(look.values, other.values, peak)),
+        found,
     )
-    powers = torch.stack([power(each) for each in others])
-    return [
-        Distance(
-            tuple(errors[:, at].tolist()),
-            tuple(powers[:, at].tolist()),
-            float(squared[at]),
-            float(likeness[at]),
-            {name: float(values[at]) for name, values in found.items()},
-        )
-        for at in range(len(squared))
-    ]
 
 
 def peak_of(look: Look) -> float:

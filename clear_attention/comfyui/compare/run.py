@@ -6,13 +6,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...compare.measurement import ANOTHER_SEED, Measurement
+from ...compare.measurement import ANOTHER_SEED, Distance, Measurement
 from ...compare.pictures import fault_of
-from ...compare.velocity import LEVELS
+from ...compare.velocity import LEVELS, power, squared_difference
 from .contestants import Contestant
-from .looks import Eyes, Look, distances
+from .looks import Eyes, Look, distance_of
 from .painting import Painted, Task, paint
 from .predictions import velocities
 
@@ -57,11 +59,12 @@ class Finished:
 
     Attributes:
         painted: The latents.
-        velocities: On the teacher's pictures of that seed, per noise level.
+        errors: Of its velocities on the teacher's pictures, ``[levels, B]``; the teacher's own have
+            their power there.
     """
 
     painted: Painted
-    velocities: list[Tensor]
+    errors: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,76 +110,73 @@ class Run:
         match = self.match
         for each in () if self.tried else match.others:
             self._try(each)
-        another = self._finish(match.teacher, match.another)
-        full = {seed: self._finish(match.teacher, seed) for seed in match.seeds}
+        another, elsewhere = self._teach(match.another)
+        taught = {seed: self._teach(seed) for seed in match.seeds}
         others = {
-            each.name: {seed: self._finish(each, seed, full[seed]) for seed in match.seeds}
+            each.name: {seed: self._follow(each, seed, *taught[seed]) for seed in match.seeds}
             for each in match.others
         }
         yardstick = self._look(another)
-        for seed in match.seeds:
-            found = {name: finished[seed] for name, finished in others.items()}
-            yield from self._compared(seed, full[seed], found, another, yardstick)
+        for seed, (painted, true) in taught.items():
+            full = Finished(painted, torch.stack([power(level) for level in true]))
+            found = {ANOTHER_SEED: Finished(another, _errors(elsewhere, true))}
+            found |= {name: finished[seed] for name, finished in others.items()}
+            yield from self._compared(seed, full, found, yardstick)
 
     def _try(self, each: Contestant) -> None:
         """Call a model once, so that one that fails does so before the others have painted."""
         task = self.match.task
-        velocities(each.model, task, task.noise(0), 0, self._step, LEVELS[:1])
+        velocities(each.model, task, task.noise(0), 0, self._move, LEVELS[:1])
 
-    def _finish(self, each: Contestant, seed: int, full: Finished | None = None) -> Finished:
-        """Let a model paint a seed, and predict on the teacher's picture of it."""
-        task = self.match.task
-        if full is None:
-            painted = paint(each.model, task, seed, self._step)
-            return Finished(painted, self._predict(each, painted.latent, seed))
-        found = self._predict(each, full.painted.latent, seed)
-        painted = paint(each.model, task, seed, self._step)
+    def _teach(self, seed: int) -> tuple[Painted, list[Tensor]]:
+        """Let the teacher paint a seed, and predict on its picture."""
+        model = self.match.teacher.model
+        painted = paint(model, self.match.task, seed, self._move)
+        return painted, self._predict(model, painted, seed)
+
+    def _follow(self, each: Contestant, seed: int, full: Painted, true: list[Tensor]) -> Finished:
+        """Let another model predict on the teacher's picture of a seed, and paint it."""
+        errors = _errors(self._predict(each.model, full, seed), true)
+        painted = paint(each.model, self.match.task, seed, self._move)
         if each.is_local:
             self.remarks[each.name] = painted.remarks
-        return Finished(painted, found)
+        return Finished(painted, errors)
 
-    def _predict(self, each: Contestant, picture: Tensor, seed: int) -> list[Tensor]:
-        return velocities(each.model, self.match.task, picture.nan_to_num(), seed, self._step)
+    def _predict(self, model: ModelPatcher, painted: Painted, seed: int) -> list[Tensor]:
+        picture = painted.latent.nan_to_num()
+        return velocities(model, self.match.task, picture, seed, self._move)
 
-    def _look(self, finished: Finished) -> Look:
+    def _look(self, painted: Painted) -> Look:
         self._move(None)
-        return self.match.eyes.look(finished.painted.latent)
+        return self.match.eyes.look(painted.latent)
 
     def _compared(
-        self,
-        seed: int,
-        full: Finished,
-        others: dict[str, Finished],
-        another: Finished,
-        yardstick: Look,
+        self, seed: int, full: Finished, others: dict[str, Finished], yardstick: Look
     ) -> Generator[Row]:
-        look = self._look(full)
-        looks = {ANOTHER_SEED: yardstick, **{name: self._look(others[name]) for name in others}}
-        finished = {ANOTHER_SEED: another, **others}
+        look = self._look(full.painted)
+        looks = {
+            name: yardstick if name == ANOTHER_SEED else self._look(each.painted)
+            for name, each in others.items()
+        }
         teacher = self.match.teacher.name
         for place in range(len(look.values)):
             key = self._key(seed, place, len(look.values))
             base = _fault(look, place)
             found = {teacher: self._measurement(teacher, key, full, None, base)}
-            for name, each in finished.items():
+            for name, each in others.items():
                 fault = base and f"{teacher} gave {base}"
                 fault = fault or _fault(looks[name], place)
-                distance = None if fault else self._distance(look, looks[name], full, each, place)
+                distance = None
+                if not fault:
+                    errors = each.errors[:, place], full.errors[:, place]
+                    distance = distance_of(_one(looks[name], place), _one(look, place), *errors)
                 found[name] = self._measurement(name, key, each, distance, fault)
             pictures = {teacher: self._thumbnail(look, place)}
             pictures |= {name: self._thumbnail(each, place) for name, each in looks.items()}
             yield Row(seed, place, pictures, found)
 
-    def _distance(self, look: Look, other: Look, full: Finished, each: Finished, place: int) -> Any:
-        return distances(
-            _one(other, place),
-            _one(look, place),
-            [level[place : place + 1] for level in each.velocities],
-            [level[place : place + 1] for level in full.velocities],
-        )[0]
-
     def _measurement(
-        self, name: str, key: str, finished: Finished, distance: Any, fault: str
+        self, name: str, key: str, finished: Finished, distance: Distance | None, fault: str
     ) -> Measurement:
         painted = finished.painted
         count = painted.latent.shape[0]
@@ -197,12 +197,14 @@ class Run:
         shown = self.match.eyes.thumbnail(_one(look, place))
         return None if shown is None else shown[0].nan_to_num()
 
-    def _step(self, denoised: Tensor) -> None:
-        self._move(denoised)
-
     def _move(self, denoised: Tensor | None) -> None:
         self._done += 1
         self.on_progress(self._done, denoised)
+
+
+def _errors(found: Sequence[Tensor], true: Sequence[Tensor]) -> Tensor:
+    """Return the errors of velocities at each level, ``[levels, B]``."""
+    return torch.stack([squared_difference(*each) for each in zip(found, true, strict=True)])
 
 
 def _one(look: Look, place: int) -> Look:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from ..families.zoo import ENTRIES
 from ..families.zoo_models import conditioning as zoo_conditioning
 from ..families.zoo_models import latent as zoo_latent
 from ..flux_runs import conditioning
+from ..golden import FOLDER
 
 SIZE = (18, 22)  # of a latent: 9 x 11 tokens
 GIVEN = dict(seed=5, pictures=1, steps=2, cfg=1.0, sampler_name="euler", scheduler="simple")
@@ -71,6 +73,17 @@ def cells_of(text):
 
 def number(cell):
     return float(re.match(r"-?[\d.e+-]+", cell)[0])
+
+
+@pytest.fixture
+def clear_file(host, tmp_path, monkeypatch):
+    """A CLEAR file for the narrow FLUX, under a name that says its window."""
+    import folder_paths
+
+    shutil.copy(FOLDER / "clear_b_down4.safetensors", tmp_path / "clear_local_4_down_4.safetensors")
+    entry = ([str(tmp_path)], {".safetensors"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "clear", entry)
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
 
 
 @pytest.fixture
@@ -208,10 +221,17 @@ def test_other_architectures_are_compared_too(name, zoo_model, compare, nodes):
     assert found.sheet.isfinite().all()
 
 
-def test_a_sweep_adds_columns_and_lines(pair, compare, vae, clear_folder):
+def test_a_sweep_adds_columns_and_lines(pair, compare, vae, clear_file):
     narrow = compare(*pair, vae=vae).sheet.shape[2]
-    found = compare(*pair, vae=vae, sweep="2\n\n 3, double 0-1: 64\nclear_b_down4.safetensors\n")
-    names = ["clear_model, r = 3", "r = 2", "r = 3, double 0-1: 64", "clear_b_down4.safetensors"]
+    found = compare(
+        *pair, vae=vae, sweep="2\n\n 3, double 0-1: 64\nclear_local_4_down_4.safetensors\n"
+    )
+    names = [
+        "clear_model, r = 3",
+        "r = 2",
+        "r = 3, double 0-1: 64",
+        "clear_local_4_down_4.safetensors",
+    ]
     assert [name for name in found.cells if name in names] == names
     assert found.sheet.shape[2] > 2 * narrow
     errors = [number(found.cells[name]["mean"]) for name in names[:3]]
