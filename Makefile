@@ -14,11 +14,12 @@ models:
 	$(PYTHON) demo/train.py $(ARGS)
 	$(PYTHON) demo/teaching/cyanotype.py
 	$(PYTHON) demo/evaluate.py
-	$(PYTHON) demo/thumbnails.py
 
 pictures:
 	$(PYTHON) tools/icon.py
 	$(PYTHON) tools/help_pictures.py
+	$(PYTHON) demo/thumbnails.py
+	$(PYTHON) tools/fit_table.py
 
 test:
 	$(PYTHON) tools/test.py $(ARGS)

@@ -10,7 +10,7 @@ from demo.codec.vae_file import write_vae_file
 from demo.nodes.checkpoint import MODELS
 from demo.students import LORA, STUDENTS
 
-WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
+EXAMPLE = Path(__file__).with_name("example.jpg")  # painted by the demo's model
 
 
 def write_models(base_directory: Path) -> None:
@@ -29,14 +29,14 @@ def write_models(base_directory: Path) -> None:
 
 
 def write_picture(base_directory: Path) -> None:
-    """Put a picture to enlarge, painted by the demo's model, where ComfyUI's own example lies."""
+    """Put a picture to enlarge where ComfyUI's own example lies."""
     # Imported here: what makes the demo's models does without.
     from PIL import Image
 
     folder = base_directory / "input"
     folder.mkdir(parents=True, exist_ok=True)
     with (
-        Image.open(WORKFLOWS / "01 Text to image at 2048 pixels.jpg") as picture,
+        Image.open(EXAMPLE) as picture,
         written_whole(folder / "example.png") as part,
     ):
         picture.save(part, "PNG")

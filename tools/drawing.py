@@ -118,6 +118,11 @@ def window(
             yield Box(left, top, side, side, colour, side * 0.2)
 
 
+def text_width(text: str, size: float, *, bold: bool = True) -> float:
+    """Return how wide a line of text is painted."""
+    return _font(size, bold).getlength(text)
+
+
 def _svg(shape: Shape) -> str:
     if isinstance(shape, Box):
         place = f'x="{shape.x:g}" y="{shape.y:g}" width="{shape.width:g}" height="{shape.height:g}"'

@@ -53,18 +53,6 @@ def example_workflows() -> list[Path]:
     return sorted(FOLDER.glob("*.json"))
 
 
-def painted_by_the_demo() -> list[str]:
-    """List the names of the example workflows that run on the demo's models, which are FLUX.1's."""
-    paths = example_workflows()
-    return [path.stem for path in paths if nodes_of_type(load(path), "DualCLIPLoader")]
-
-
-def title(workflow: Workflow) -> str:
-    """Return the heading of a workflow's note."""
-    (note,) = nodes_of_type(workflow, "MarkdownNote")
-    return note["widgets_values"][0].splitlines()[0].removeprefix("## ")
-
-
 def load(path: Path) -> Workflow:
     """Read a workflow."""
     return json.loads(path.read_text(encoding="utf-8"))

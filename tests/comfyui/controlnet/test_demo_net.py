@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-PICTURE = Path(__file__).parents[3] / "workflows" / "01 Text to image at 2048 pixels.jpg"
+PICTURE = Path(__file__).parents[3] / "demo" / "example.jpg"
 EDGE_PX = 256
 
 
