@@ -161,6 +161,7 @@ SCHEMES = {
         figures.one_step, "the last 14 of 20 steps, by SDEdit", measured("upscale", "4096 x 4096")
     ),
     "14": Scheme(figures.opened, "its stages as subgraphs of ComfyUI's nodes"),
+    "15": Scheme(figures.compared, "your prompt on your model"),
 }
 """By the number that a workflow's name begins with; one without an entry is painted."""
 

@@ -159,6 +159,24 @@ def opened(x: float, y: float, edge: float) -> Iterator[Shape]:
         yield Text(x + 30, top + edge * 0.083, name, 20, LOOKS)
 
 
+def compared(x: float, y: float, edge: float) -> Iterator[Shape]:
+    """Draw two pictures that are nearly alike, and where they differ."""
+    half = edge / 2 - 10
+    far = x + half + 20
+    yield Box(x, y, half, half, OTHERS[1], 8)
+    yield Box(far, y, half, half, SEEN, 8)
+    yield Text(x + 16, y + half / 2 + 8, "full", 26, BACKGROUND, bold=True)
+    yield Text(far + 16, y + half / 2 + 8, "CLEAR", 26, BACKGROUND, bold=True)
+    step = half / 8
+    for at in range(64):
+        row, column = divmod(at, 8)
+        differs = (row * 5 + column * 3) % 11 == 0
+        place = (x + column * step + 1, y + half + 20 + row * step + 1)
+        yield Box(*place, step - 2, step - 2, LOOKS if differs else UNSEEN, 3)
+    yield Text(far, y + half * 1.5 + 10, "the difference,", 20, MUTED)
+    yield Text(far, y + half * 1.5 + 38, "in a table", 20, MUTED)
+
+
 def bands(
     x: float, y: float, edge: float, *, colours: tuple[str, ...], tokens: int
 ) -> Iterator[Shape]:

@@ -1,8 +1,9 @@
-"""A report on a node, and a node in another language, as the page shows them."""
+"""What the page shows of reports, of other languages, and of Nodes 2.0."""
 
 from __future__ import annotations
 
 import pytest
+from pack import EXAMPLES, WORKFLOWS, shrink
 
 from tools import locales
 
@@ -39,6 +40,20 @@ WIDGET = """name => {
 BOXES = """() => [...document.querySelectorAll('div')]
     .filter(box => box.textContent.includes('CLEAR on: ') && box.clientHeight)
     .map(box => [box.clientHeight, box.scrollHeight, box.innerText])"""
+
+
+# Nodes 2.0 gives a picture that is loaded more room than the canvas does; the last of these is the
+# largest workflow. The others have no node that grows.
+LAID_OUT = [
+    *(
+        name
+        for name in EXAMPLES
+        if '"LoadImage"' in (WORKFLOWS / f"{name}.json").read_text("utf-8")
+    ),
+    "12 Prompt to 4K with a ControlNet",
+]
+RUN = ("01 Text to image at 2048 pixels", "05 Edit a picture with Kontext")
+"""Those that grow most in a run: reports on nodes, and a picture in the middle of a column."""
 
 
 @pytest.fixture
@@ -90,3 +105,48 @@ def test_a_page_in_chinese_shows_titles_and_tooltips_in_chinese(
     tooltip = page.page.locator(".node-tooltip")
     page.wait_for_element(tooltip, "the tooltip of an input", 20)
     assert tooltip.inner_text() == texts["CLEARLoader", "inputs", "strength", "tooltip"]
+
+
+@pytest.fixture(scope="module")
+def nodes_2(server, tab):
+    """Let the page render nodes as Nodes 2.0 from its next start on."""
+    server.post("/settings/Comfy.VueNodes.Enabled", True)
+    tab.goto("about:blank")
+    yield
+    server.post("/settings/Comfy.VueNodes.Enabled", False)
+    tab.goto("about:blank")
+
+
+@pytest.fixture
+def opened(nodes_2, page_as_it_is):
+    """Open a workflow in Nodes 2.0: ``opened(workflow, name)`` is the page."""
+    from .comfy_page import NODES_RENDERED
+
+    def open_workflow(workflow, name):
+        page_as_it_is.open_workflow(workflow, name)
+        page_as_it_is.wait_for_script(NODES_RENDERED, "the nodes of Nodes 2.0", 20)
+        page_as_it_is.fit_view()
+        return page_as_it_is
+
+    return open_workflow
+
+
+@pytest.mark.parametrize("name", LAID_OUT)
+def test_no_node_lies_over_another_in_nodes_2(opened, name):
+    from tools import workflows
+
+    page = opened(workflows.load(WORKFLOWS / f"{name}.json"), name)
+    assert page.overlaps() == []
+    page.close_dialog()
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_no_node_lies_over_another_in_nodes_2_after_a_run(opened, name):
+    from tools import workflows
+
+    workflow = workflows.load(WORKFLOWS / f"{name}.json")
+    page = opened(workflows.with_demo_models(workflow, shrink=shrink(name)), name)
+    page.run()
+    assert "radius 8" in page.node_text("CLEARLoader")
+    page.page.wait_for_timeout(500)  # pictures and reports take their room
+    assert page.overlaps() == []
