@@ -240,12 +240,3 @@ def assert_hardly_any_differs(actual: torch.Tensor, expected: torch.Tensor) -> N
     differs = difference > 1e-4 + 1e-2 * expected.float().abs()
     assert differs.float().mean() <= 1e-3
     assert difference.max() <= 2 * 6 * 1e-3 + torch.finfo(actual.dtype).eps * expected.abs().max()
-
-
-def test_a_mistake_ends_the_command_with_one_sentence(command):
-    process = command(settings=RUN.replace("clear_demo_vae", "nothing"))
-    text, _ = process.communicate()
-    assert process.returncode == 2
-    last = text.splitlines()[-1]
-    assert last.startswith("python -m clear_attention.distill: ")
-    assert "The loader VAELoader refuses" in last

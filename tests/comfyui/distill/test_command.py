@@ -43,6 +43,12 @@ def test_a_loader_that_the_host_does_not_have_is_refused(pack, product):
         headless.run_node({"node": "Nothing"})
 
 
+def test_a_loader_that_refuses_its_inputs_is_named(pack, product):
+    headless = product("comfyui.headless")
+    with pytest.raises(ValueError, match=r"^The loader VAELoader refuses \{'vae_name': 'no"):
+        headless.run_node({"node": "VAELoader", "vae_name": "nothing"})
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
