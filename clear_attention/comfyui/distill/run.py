@@ -82,7 +82,7 @@ def train_and_write(
     data, held_out = open_data(config, denoiser.fingerprint)
     task = Distillation(denoiser, config.training, config.student, config.loss)
     trainer = make_trainer(task, data, held_out, config, accelerator)
-    validation = Validation(task, held_out, painter, config, watcher)
+    validation = Validation(task, held_out, painter, config, watcher, trainer.best)
     files = StudentFiles(task, config)
     done = train(trainer, config, watcher, validation.show, files)
     if held_out and trainer.best.step:

@@ -11,10 +11,11 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...distill import loss_figure
+from ...distill import loss_figure, page
 from ...distill.config import RunConfig
 from ...distill.data.source import Source
 from ...distill.tasks import Distillation
+from ...distill.updates.best import Best
 from ..core.patch import with_window
 from ..core.pictures import save_picture
 from ..families import require_family
@@ -35,6 +36,7 @@ class Validation:
         painter: How pictures are sampled.
         config: The run.
         watcher: Gets the pictures.
+        best: The best validation so far.
     """
 
     task: Distillation
@@ -42,10 +44,15 @@ class Validation:
     painter: Painter
     config: RunConfig
     watcher: Watcher
+    best: Best
 
     def show(self, step: int) -> None:
-        """Draw the losses, and hand pictures to the watcher if it takes any."""
+        """Draw the losses, hand pictures to the watcher if it takes any, and renew the page."""
         draw_losses(self.config.folder)
+        self._paint(step)
+        page.write(self.config, step, self.best)
+
+    def _paint(self, step: int) -> None:
         if not self.watcher.pictures or not self.held_out:
             return
         self.watcher.progress("training", step, self.config.training.steps)

@@ -100,6 +100,9 @@ def test_a_run_writes_a_file_that_paints_the_last_pictures_of_the_student(
         assert distil.distil(model, clip, settings, PROMPTS, watcher)
     assert all(torch.equal(t, before[key]) for key, t in model.model.state_dict().items())
     assert (settings.folder / "losses.png").stat().st_size > 1000
+    page = (settings.folder / "index.html").read_text(encoding="utf-8")
+    assert f"Update {settings.training.steps} of {settings.training.steps}." in page
+    assert 'src="losses.png?' in page
     ((step, of_teacher, of_student),) = pictures
     assert step == settings.training.steps
     held_out = ShardFolder(settings.data_folder / "held_out")
