@@ -8,7 +8,7 @@ training pictures, and without further training at two and four times that size.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,16 @@ Make = Callable[[Any], Any]
 """Turns the teacher, a MODEL, into the model to compare with it."""
 
 
+def encoded(lines: Sequence[str], guidance: float) -> list[Any]:
+    """Encode prompts as CONDITIONING."""
+    from demo.nodes.text import DemoCLIP
+
+    clip, extra = DemoCLIP(), {"guidance": guidance}
+    return [
+        clip.encode_from_tokens_scheduled(clip.tokenize(line), add_dict=extra) for line in lines
+    ]
+
+
 class Bench:
     """The teacher, its prompts, and what it paints."""
 
@@ -112,15 +122,10 @@ class Bench:
         from clear_attention.distill.config_file import read
         from demo.codec.vae_file import vae_weights
         from demo.nodes.network import load_model
-        from demo.nodes.text import DemoCLIP
 
         config = read(TEACHING / "student.toml")
         lines = read_prompts(TEACHING / "prompts.txt")[-config.generation.held_out :]
-        clip, guidance = DemoCLIP(), {"guidance": config.training.guidance}
-        self.prompts = [
-            clip.encode_from_tokens_scheduled(clip.tokenize(line), add_dict=guidance)
-            for line in lines
-        ]
+        self.prompts = encoded(lines, config.training.guidance)
         self.teacher = load_model()
         self.vae = comfy.sd.VAE(vae_weights())
         self.painted: dict[tuple[int, int], Any] = {}

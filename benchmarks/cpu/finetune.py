@@ -118,15 +118,14 @@ def merged(strength: float) -> dict[str, Tensor]:
 
 def cyanotypes() -> list[Any]:
     """Encode the held-out prompts with the finetune's word."""
-    from clear_attention.comfyui.distill.data.sampling import encode
     from clear_attention.config.prompts import read_prompts
     from clear_attention.distill.config_file import read
-    from demo.nodes.text import DemoCLIP
+    from demo.evaluate import encoded
     from demo.students import TEACHING
 
-    held_out = read(TEACHING / "student.toml").generation.held_out
-    lines = read_prompts(TEACHING / "prompts.txt")[-held_out:]
-    return [encode(DemoCLIP(), f"{WORD}, {line}") for line in lines]
+    config = read(TEACHING / "student.toml")
+    lines = read_prompts(TEACHING / "prompts.txt")[-config.generation.held_out :]
+    return encoded([f"{WORD}, {line}" for line in lines], config.training.guidance)
 
 
 if __name__ == "__main__":

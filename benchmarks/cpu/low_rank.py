@@ -124,12 +124,13 @@ def of_student(bench: Any, name: str, ranks: Sequence[int], prompts: int, folder
 
 def velocities(bench: Any, make: Any, prompts: int) -> list[Any]:
     """Predict the velocities of a model made from the bench's teacher."""
-    from clear_attention.compare.velocity import LEVELS
-
     latents, _ = bench.teachers(1, prompts)
     model = make(bench.teacher)
-    places = itertools.product(range(prompts), LEVELS)
-    return [bench.velocity(model, index, latents[index], sigma) for index, sigma in places]
+    return [
+        velocity
+        for index in range(prompts)
+        for velocity in bench.velocities_of(model, 1, index, latents[index])
+    ]
 
 
 def apart(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
