@@ -119,5 +119,8 @@ def test_each_entry_of_a_batch_has_an_error_of_its_own():
     b = torch.tensor([[1.0, 0.0], [3.0, -3.0]])
     torch.testing.assert_close(squared_difference(a, b), torch.tensor([2.0, 9.0]))
     torch.testing.assert_close(power(b), torch.tensor([0.5, 9.0]))
+    torch.testing.assert_close(power(b.half() * 100), torch.tensor([5e3, 9e4]))
+    far, near = torch.tensor([[2048.0]]).half(), torch.tensor([[0.5]]).half()
+    assert float(squared_difference(far, near)) == 2047.5**2  # the difference has more digits
     half = squared_difference(a.half() * 100, b.half() * 100)  # the square leaves half's range
     torch.testing.assert_close(half, torch.tensor([2e4, 9e4]))

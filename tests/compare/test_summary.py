@@ -76,6 +76,19 @@ def test_a_picture_with_a_fault_is_in_no_mean_and_in_no_share():
     assert "failed" not in table(whole)
 
 
+def test_a_yardstick_with_a_fault_leaves_its_picture_out_of_the_share_alone():
+    more = [
+        measured(ANOTHER_SEED, "2", None, fault="black"),
+        measured("r = 8", "2", distance(0.5), 1.0, 0.25),
+    ]
+    found = comparison(more=more)
+    measure = lambda each: each.mean_velocity  # noqa: E731 - as callers write it
+    assert found.share("r = 8", measure) == pytest.approx(0.02)
+    assert found.mean("r = 8", measure).count == 3
+    empty = Comparison((measured("r = 8", "0", distance(0.1)),), TEACHER)
+    assert math.isnan(empty.share("r = 8", measure))
+
+
 def test_differences_are_taken_picture_by_picture():
     """What makes a picture hard for both is not in their error."""
     more = [measured("r = 4", str(at), distance(e)) for at, e in enumerate((0.02, 0.04))]
