@@ -135,12 +135,16 @@ class Demo:
 
 
 def crop_before_decoding(prompt: dict[str, dict[str, Any]], edge_px: int) -> None:
-    """Let a prompt decode a corner only, where the picture does not matter."""
+    """Let a prompt decode a corner only, where the picture does not matter, and in one piece.
+
+    A decode in tiles reports its progress, as the sampler does.
+    """
     (decode,) = (node for node in prompt.values() if node["class_type"].startswith("VAEDecode"))
     corner = {"width": edge_px, "height": edge_px, "x": 0, "y": 0}
     inputs = {"samples": decode["inputs"]["samples"], **corner}
     prompt["corner"] = {"class_type": "LatentCrop", "inputs": inputs}
-    decode["inputs"]["samples"] = ["corner", 0]
+    whole = {"samples": ["corner", 0], "vae": decode["inputs"]["vae"]}
+    decode |= {"class_type": "VAEDecode", "inputs": whole}
 
 
 def print_table(demo: Demo) -> None:
