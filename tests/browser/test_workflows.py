@@ -10,7 +10,13 @@ from PIL import Image
 pytestmark = pytest.mark.long
 
 FEWER = 3  # 6 steps in place of 20
-PLACES_OF_STEPS = {"KSampler": 2, "BasicScheduler": 1, "SplitSigmas": 0, "CLEARUpscale": 5}
+PLACES_OF_STEPS = {
+    "CLEARCompare": 3,
+    "KSampler": 2,
+    "BasicScheduler": 1,
+    "SplitSigmas": 0,
+    "CLEARUpscale": 5,
+}
 PLACE_IN_A_STAGE = 3  # CLEAR Upscale Stage is a subgraph, its type an id
 
 
