@@ -5,6 +5,7 @@ from typing import Any
 from comfy.samplers import KSampler
 from comfy_api.latest import io, ui
 
+from ...clear_attention.comfyui.compare.contestants import files_of
 from ...clear_attention.comfyui.compare.node import compare
 from ..inputs import ADVANCED, MEASURING, found_as
 
@@ -142,6 +143,11 @@ class CLEARCompare(io.ComfyNode):
             ],
             is_output_node=True,
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, sweep: str | None = None, **_: Any) -> str:
+        """Run the node again when a file of the sweep was replaced under its name."""
+        return files_of(sweep or "")
 
     @classmethod
     def execute(

@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from ...families.block_text import parse_radii
 from ..core.patch import settings_of, with_window
 from ..core.settings import WindowSettings
-from ..weights.folder import SUFFIX, clear_files
+from ..weights.folder import SUFFIX, clear_files, fingerprint
 from ..weights.loader import load_onto
 
 EXAMPLE = '"8", "16, double 0-3: 8", "clear_local_16.safetensors"'
@@ -79,6 +79,12 @@ def swept(model: ModelPatcher, text: str) -> list[Contestant]:
             raise ValueError(f"Line {at} of sweep, {line!r}, is there already: remove one of them.")
         found[made.name] = made
     return list(found.values())
+
+
+def files_of(text: str) -> str:
+    """Return what changes when a file that lines name is replaced under its name."""
+    names = (line.strip() for line in text.splitlines())
+    return " ".join(fingerprint(name) for name in names if name.lower().endswith(SUFFIX))
 
 
 def contestant(model: ModelPatcher, line: str) -> Contestant:

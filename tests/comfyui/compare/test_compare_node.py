@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shutil
 from types import SimpleNamespace
@@ -80,10 +81,12 @@ def clear_file(host, tmp_path, monkeypatch):
     """A CLEAR file for the narrow FLUX, under a name that says its window."""
     import folder_paths
 
-    shutil.copy(FOLDER / "clear_b_down4.safetensors", tmp_path / "clear_local_4_down_4.safetensors")
+    file = tmp_path / "clear_local_4_down_4.safetensors"
+    shutil.copy(FOLDER / "clear_b_down4.safetensors", file)
     entry = ([str(tmp_path)], {".safetensors"})
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "clear", entry)
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    return file
 
 
 @pytest.fixture
@@ -236,6 +239,17 @@ def test_a_sweep_adds_columns_and_lines(pair, compare, vae, clear_file):
     assert found.sheet.shape[2] > 2 * narrow
     errors = [number(found.cells[name]["mean"]) for name in names[:3]]
     assert errors[1] > errors[0] > errors[2]  # a smaller disc; the same with two blocks in full
+
+
+def test_a_file_of_the_sweep_that_is_replaced_runs_the_node_again(node_classes, clear_file):
+    def key(sweep):
+        return node_classes["CLEARCompare"].fingerprint_inputs(sweep=sweep, seed=1)
+
+    before = key(f"8\n {clear_file.name} \n")
+    assert before == key(clear_file.name) and before
+    os.utime(clear_file, (1, 1))
+    assert key(clear_file.name) != before
+    assert key("8") == key(None) == ""
 
 
 @pytest.mark.parametrize(
