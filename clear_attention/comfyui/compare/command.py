@@ -23,7 +23,7 @@ from ...compare.summary import Comparison
 from ...compare.table import table
 from ...config.bounds import ConfigError
 from ...config.prompts import read_prompts
-from ...families.block_text import parse_blocks
+from ...families.block_text import parse_blocks, parse_radii
 from ..core.patch import with_window
 from ..core.pictures import save_picture
 from ..core.settings import WindowSettings
@@ -31,7 +31,7 @@ from ..families import require_family
 from ..headless import StopOnSignal, load_nodes, run_node
 from ..weights.loader import load_onto
 from .checks import task_of
-from .contestants import Contestant, radii_of, teacher_of
+from .contestants import Contestant, teacher_of
 from .looks import Eyes
 from .node import MEASURED, collected, remarks
 from .run import Match, Run
@@ -181,7 +181,7 @@ def model_of(model: ModelPatcher, candidate: Candidate) -> ModelPatcher:
         start_percent=candidate.start_percent,
         end_percent=candidate.end_percent,
         dense_blocks=parse_blocks(candidate.dense_blocks, "Dense blocks"),
-        **radii_of(candidate.radii),
+        radii=parse_radii(candidate.radii, "The radii per block"),
     )
     return with_window(model, local)
 

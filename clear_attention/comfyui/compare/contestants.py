@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from textwrap import shorten
 
 from comfy.model_patcher import ModelPatcher
 
 from ...families.block_text import parse_radii
 from ..core.patch import settings_of, with_window
-from ..core.settings import WindowSettings
+from ..core.settings import DEFAULT_RADIUS, WindowSettings
 from ..weights.folder import SUFFIX, clear_files, fingerprint
 from ..weights.loader import load_onto
 
-EXAMPLE = '"8", "16, double 0-3: 8", "clear_local_16.safetensors"'
+LONGEST_NAME = 48
+"""Letters of a name in the table; radii of many blocks are longer."""
+
+EXAMPLE = '"8", "double 0-3: 8, single 0: 32", "clear_local_16.safetensors"'
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,7 @@ def window_of(model: ModelPatcher) -> str:
     if local is None:
         return "full attention"
     pooled = f", pooled by {local.pool_factor}" if local.pool_factor > 1 else ""
-    per_block = " and others per block" if getattr(local, "radii", None) else ""
+    per_block = " and others per block" if local.radii else ""
     start, end = local.start_percent, local.end_percent
     part = f", {start:g} to {end:g}" if (start, end) != (0.0, 1.0) else ""
     return f"r = {local.radius}{per_block}{pooled}{part}"
@@ -75,10 +78,11 @@ def swept(model: ModelPatcher, text: str) -> list[Contestant]:
             made = contestant(model, line)
         except ValueError as error:
             raise ValueError(f"Line {at} of sweep, {line!r}: {error}") from error
-        if made.name in found:
+        key = " ".join(line.split())
+        if key in found:
             raise ValueError(f"Line {at} of sweep, {line!r}, is there already: remove one of them.")
-        found[made.name] = made
-    return list(found.values())
+        found[key] = made
+    return without_collisions(list(found.values()))
 
 
 def files_of(text: str) -> str:
@@ -103,9 +107,7 @@ def contestant(model: ModelPatcher, line: str) -> Contestant:
     if re.fullmatch(r"[1-9]\d{0,6}", first):
         return windowed(model, int(first), rest)
     if re.match(r"[A-Za-z]+[\s._:]*\d", line) and ":" in line:
-        raise ValueError(
-            f'it must begin with the radius of all other blocks and a comma, such as "16, {line}".'
-        )
+        return windowed(model, DEFAULT_RADIUS, line)
     raise ValueError(
         "it must be a radius, a radius and others per block, or the name of a file in "
         f"models/clear, such as {EXAMPLE}."
@@ -120,14 +122,11 @@ def windowed(model: ModelPatcher, radius: int, radii: str = "") -> Contestant:
         radius: In tokens.
         radii: Other radii per block, as `parse_radii` reads them.
     """
-    name = f"r = {radius}" + (f", {radii}" if radii else "")
-    return Contestant(name, with_window(model, WindowSettings(radius, **radii_of(radii))))
-
-
-def radii_of(text: str) -> dict[str, Any]:
-    """Return the field of `WindowSettings` for other radii per block, none where there are none."""
-    radii = parse_radii(text, "The radii per block")
-    return {"radii": radii} if radii else {}
+    found = parse_radii(radii, "The radii per block")
+    name = shorten(
+        f"r = {radius}" + (f", {radii}" if radii else ""), LONGEST_NAME, placeholder=" ..."
+    )
+    return Contestant(name, with_window(model, WindowSettings(radius, radii=found)))
 
 
 def without_collisions(contestants: Sequence[Contestant]) -> list[Contestant]:

@@ -10,6 +10,9 @@ from ...families.names import Block
 from ...pooling import Pooling
 from ...window import Window
 
+DEFAULT_RADIUS = 16
+"""Of a window for which nobody asks for another one, in tokens."""
+
 DIRECTIONS = {"both": (True, True), "horizontal": (False, True), "vertical": (True, False)}
 """What the user chooses -> whether the height and the width wrap around."""
 

@@ -22,11 +22,9 @@ from ...plan.machine import Found, Machine
 from ...plan.report import Plan, make_plan
 from ..core.job import dtype_of, job_of, network_of
 from ..core.patch import settings_of
-from ..core.settings import WindowSettings
+from ..core.settings import DEFAULT_RADIUS, WindowSettings
 from ..families import require_family
 from ..memory.blocks import MEMORY_KEY, LowMemory
-
-DEFAULT_RADIUS = 16
 
 KNOWN: dict[Hashable, list[Found]] = {}
 """What the micro-benchmark found, for as long as ComfyUI runs."""

@@ -252,12 +252,25 @@ def test_a_file_of_the_sweep_that_is_replaced_runs_the_node_again(node_classes, 
     assert key("8") == key(None) == ""
 
 
+def test_a_line_may_be_what_the_probe_gives(flux_model, product, node_classes):
+    """Radii alone: blocks that are not named have the radius that nobody asked for."""
+    contestants = product("comfyui.compare.contestants")
+    radii = "double 0-1: 8, single 0: 32, single 1-2: 5"
+    alone, other, based = contestants.swept(
+        flux_model("b"), f"{radii}\n{radii}, single 1: 5\n9, {radii}"
+    )
+    local = product("comfyui.core.patch").settings_of(alone.model).local
+    assert (local.radius, len(local.radii), local.radii["single", 0]) == (16, 5, 32)
+    assert product("comfyui.core.patch").settings_of(based.model).local.radius == 9
+    assert alone.name == "r = 16, double 0-1: 8, single 0: 32, single ..."
+    assert len({alone.name, other.name, based.name}) == 3
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
         ("eight", r"Line 2 of sweep, 'eight': it must be a radius, a radius and others per block"),
         ("0", "must be a radius, a radius and others"),
-        ("double 0: 8", r'begin with the radius of all other blocks .* "16, double 0: 8"'),
         ("8, double 0", "with a radius of 1 or more behind each colon"),
         ("8, double 77: 4", "which has double 0-1, single 0-2, got double 77"),
         ("gone.safetensors", "must be a file of models/clear, which has"),
