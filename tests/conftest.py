@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tools.server import Server
 
 ROOT = Path(__file__).parents[1]
+SERVER_TESTS = ("tests/browser/", "tests/server/")
 
 # Before Triton is first imported: without a GPU, its kernels are interpreted.
 if not torch.cuda.is_available():
@@ -49,6 +50,21 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the files that take longest in one piece: one left for the end runs alone."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give all tests of a real server to one process: each process would start its own."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "server" if file.startswith(SERVER_TESTS) else file
+
+    return OneServer(config, log)
 
 
 def pytest_collection_finish() -> None:

@@ -18,6 +18,8 @@ from ptx.faults import FAULTS, Fault
 from ptx.sweep import MOST_EPS
 from ptx.trial_table import GPUS, spread
 
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).parent
 TRIALS = [(gpu, trial.name) for gpu in GPUS for trial in spread(gpu)]
 
