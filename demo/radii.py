@@ -1,0 +1,131 @@
+"""Measure radii per block against one radius; ``python3 demo/radii.py`` writes docs/without_weights.md.
+
+The radii are chosen by CLEAR Locality Probe on a picture of a prompt that is not among those that are
+measured; errors are CLEAR Compare's, on held-out prompts and seeds.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from demo.enter import enter
+from demo.evaluate import EDGE_PX, SEED, Bench, Make, encoded
+from demo.markdown import replace_between
+from demo.students import STUDENTS
+from tools.environment import reexec_in_venv
+from tools.host import ROOT
+
+DOCS = ROOT / "docs" / "without_weights.md"
+START, END = "<!-- radii: demo/radii.py -->", "<!-- end of radii -->"
+SCALES = {1: 4, 2: 2}  # times the training size -> how many of the held-out prompts
+BUDGETS = (0.25, 0.5)
+PROBED = "a photograph of an astronaut"
+PROBED_SEED = 123
+LEVELS = 4
+LATE = 0.25  # start_percent of the last row
+
+
+def main() -> None:
+    """Measure everything and write the tables."""
+    host = reexec_in_venv()
+    enter(host)
+    bench = Bench()
+    lines: list[str] = []
+    for scale, count in SCALES.items():
+        lines += [*table(bench, scale, count), ""]
+        print("\n".join(lines), flush=True)
+    replace_between(DOCS, "\n".join(lines).rstrip("\n"), START, END)
+
+
+def table(bench: Bench, scale: int, count: int) -> list[str]:
+    """Compare the ways at one size, as lines of Markdown."""
+    edge = EDGE_PX * scale
+    lines = [
+        f"**{edge} x {edge} pixels**, {edge // 16} x {edge // 16} tokens; {count} prompts",
+        "",
+        "| work | windows | velocity error | of one radius | picture |",
+        "|---|---|---|---|---|",
+    ]
+    costs = measured(bench, scale)
+    for budget in BUDGETS:
+        lines += rows(bench, scale, count, costs, budget)
+    for name, (radius, factor) in STUDENTS.items():
+        if radius == 8 and not factor:
+            error = bench.error(bench.student(name), scale, count)
+            work = f"{share_of_one(costs, radius):.0%}"
+            cells = [work, "student, r = 8", f"{error.velocity:.4f}", "", f"{error.psnr:.1f} dB"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def rows(
+    bench: Bench, scale: int, count: int, costs: dict[Any, Any], budget: float
+) -> Iterator[str]:
+    """Compare one radius with chosen ones at a budget."""
+    from clear_attention.families.block_text import format_radii
+    from clear_attention.locality.choose import choose_radii
+
+    choice = choose_radii(costs, budget)
+    ways = {
+        f"r = {choice.one_radius}": window(choice.one_radius),
+        format_radii(choice.radii): window(choice.one_radius, radii=choice.radii),
+        f"the same from {LATE:.0%} of the steps on": window(
+            choice.one_radius, radii=choice.radii, start_percent=LATE
+        ),
+    }
+    errors = {label: bench.error(make, scale, count) for label, make in ways.items()}
+    one = next(iter(errors.values())).velocity
+    for label, error in errors.items():
+        cells = [
+            f"{choice.share:.0%}" if "same" not in label else "",
+            label,
+            f"{error.velocity:.4f}",
+            f"{error.velocity / one:.2f}",
+            f"{error.psnr:.1f} dB",
+        ]
+        yield "| " + " | ".join(cells) + " |"
+
+
+def measured(bench: Bench, scale: int) -> dict[Any, Any]:
+    """Probe the teacher on a picture that it paints, and return each block's costs."""
+    import torch
+
+    from clear_attention.comfyui.compare.painting import Task, paint
+    from clear_attention.comfyui.probe.locality import probe_windows
+    from clear_attention.comfyui.probe.sample import Sample
+
+    model = bench.prepare(bench.teacher, scale)
+    (prompt,) = encoded([PROBED], 3.5)
+    edge = EDGE_PX * scale // 8
+    task = Task(prompt, prompt, torch.zeros(1, 16, edge, edge), 16, 1.0, "euler", "simple")
+    with torch.inference_mode():
+        latent = paint(model, task, PROBED_SEED, lambda _: None).latent
+        sample = Sample(prompt, {"samples": latent}, seed=PROBED_SEED)
+        found = probe_windows(model, sample.spread(LEVELS), 512)
+    return {block: each.cost for block, each in found.items()}
+
+
+def share_of_one(costs: dict[Any, Any], radius: int) -> float:
+    """Return the share of full attention's work that one radius needs."""
+    return sum(each.work(radius) for each in costs.values()) / sum(
+        each.full for each in costs.values()
+    )
+
+
+def window(radius: int, **more: Any) -> Make:
+    """Put the teacher behind windows, as CLEARAttention does."""
+    from clear_attention.comfyui.core.patch import with_window
+    from clear_attention.comfyui.core.settings import WindowSettings
+
+    local = WindowSettings(radius, **more)
+    return lambda model: with_window(model, local)
+
+
+if __name__ == "__main__":
+    main()
