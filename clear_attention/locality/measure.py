@@ -6,7 +6,7 @@ attention that an image token would keep under CLEAR, which always shows it text
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,10 @@ from ..precision import accumulation_dtype
 from ..window import radius_to_see
 
 # Shapes: B batch, H heads, L tokens, D head_dim, M queries used, N = Y X image tokens, R radii.
+
+Watcher = Callable[[Tensor, Tensor, Tensor], None]
+"""Is given some queries ``[M]``, their probabilities ``[B, H, M, L]``, and the radius at which each
+of them sees each token ``[M, L]``, 0 if at any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +93,7 @@ def measure_locality(
     mask: Tensor | None = None,
     queries: int | None = None,
     seed: int = 0,
+    watcher: Watcher | None = None,
 ) -> Locality:
     """Measure by distance what full attention of image queries looks at.
 
@@ -103,6 +108,7 @@ def measure_locality(
             ``[B, H, L, L]``, of two dimensions at least.
         queries: How many image queries to use, spread evenly; None is all of them.
         seed: Of the spread.
+        watcher: Is given the probabilities of each chunk of queries, or None.
 
     Returns:
         The mean over batch and queries, on the CPU, in float32 (float64 for float64).
@@ -121,12 +127,20 @@ def measure_locality(
     used = spread_queries(layout, min(queries or layout.image, layout.image), seed)
     radii = _radii(layout)
     k = k.to(accumulation_dtype(k.dtype))  # once, not for each chunk
-    mass = k.new_zeros(q.shape[1], 1 + int(radii.max()))
+    mass = k.new_zeros(q.shape[1], 1 + covering_radius(layout))
     for chunk in used.split(max(1, PLAIN_SCORES // (q.shape[0] * q.shape[1] * layout.tokens))):
         probs = _probabilities(q, k, (chunk + layout.text).to(q.device), factor, mask)
-        mass += _by_radius(probs, _first_seen(chunk, layout, radii), len(mass[0]))
+        first_seen = _first_seen(chunk, layout, radii)
+        mass += _by_radius(probs, first_seen, len(mass[0]))
+        if watcher is not None:
+            watcher(chunk, probs, first_seen)
     mass = (mass / (q.shape[0] * len(used))).cpu()
     return Locality(seen_by_all=mass[:, 0], first_seen=mass[:, 1:])
+
+
+def covering_radius(layout: TokenLayout) -> int:
+    """Return the smallest radius that hides nothing of a grid."""
+    return int(_radii(layout).max())
 
 
 def spread_queries(layout: TokenLayout, count: int, seed: int = 0) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .choose import Choice
+from .chosen import chosen_lines
 from .measure import Locality
 
 
@@ -17,12 +19,16 @@ class LocalityReport:
         share: Share of an image token's attention that is to be kept, 0 to 1.
         radius: The radius to judge, in tokens.
         remarks: Lines on how it was measured.
+        choice: A radius for each block within a budget, or None.
+        seconds: What a step takes with full attention, and with that choice, or None.
     """
 
     blocks: Mapping[str, Locality]
     share: float
     radius: int
     remarks: tuple[str, ...] = ()
+    choice: Choice[str] | None = None
+    seconds: tuple[float, float] | None = None
 
     def radii(self) -> dict[str, int]:
         """Return the smallest radius that keeps the share, for each block."""
@@ -47,6 +53,7 @@ class LocalityReport:
             *(self._row(name, width) for name in self.blocks),
             "",
             self._conclusion(),
+            *(chosen_lines(self.choice, self.seconds) if self.choice else ()),
         ]
         return "\n".join(lines)
 

@@ -4,7 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...clear_attention.comfyui.probe.locality import Sample, report_locality
+from ...clear_attention.comfyui.plan.expected import step_seconds
+from ...clear_attention.comfyui.probe.locality import report_locality
+from ...clear_attention.comfyui.probe.sample import Sample
 from ..inputs import ADVANCED, MEASURING, SLIDER, found_as, radius_input
 
 
@@ -96,6 +98,32 @@ class CLEARLocality(io.ComfyNode):
                     ),
                     **ADVANCED,
                 ),
+                io.Float.Input(
+                    "budget",
+                    optional=True,
+                    default=0.25,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    display_mode=SLIDER,
+                    tooltip=(
+                        "Share of full attention's work that the chosen radii may need, the text "
+                        "included. Smaller is faster, larger is closer to full attention; 1 allows "
+                        "it. It does not change what is measured."
+                    ),
+                ),
+                io.Int.Input(
+                    "noise_levels",
+                    optional=True,
+                    default=1,
+                    min=1,
+                    max=8,
+                    tooltip=(
+                        "At how many places of the schedule to measure, a step each. 1 measures at "
+                        "at_percent; more are spread evenly over the schedule instead."
+                    ),
+                    **ADVANCED,
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="plot", tooltip="What each radius keeps, per block."),
@@ -108,6 +136,13 @@ class CLEARLocality(io.ComfyNode):
                     tooltip=(
                         "The blocks that need a larger radius, for the input of the same name of "
                         "CLEAR Attention."
+                    ),
+                ),
+                io.String.Output(
+                    display_name="radii",
+                    tooltip=(
+                        "A radius for each block, which together make the least error for the "
+                        "budget: for the input of the same name of CLEAR Attention."
                     ),
                 ),
             ],
@@ -124,8 +159,18 @@ class CLEARLocality(io.ComfyNode):
         at_percent: float = 0.5,
         queries: int = 512,
         seed: int = 0,
+        budget: float = 0.25,
+        noise_levels: int = 1,
     ) -> io.NodeOutput:
-        sample = Sample(conditioning, latent, at_percent, seed)
         return io.NodeOutput(
-            *report_locality(model, sample, queries=queries, share=share, radius=radius)
+            *report_locality(
+                model,
+                Sample(conditioning, latent, at_percent, seed),
+                queries=queries,
+                share=share,
+                radius=radius,
+                budget=budget,
+                levels=noise_levels,
+                seconds=step_seconds,
+            )
         )

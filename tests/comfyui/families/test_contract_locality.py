@@ -19,15 +19,15 @@ CASES = [
 @pytest.fixture
 def measured(product, monkeypatch):
     """Measure a MODEL: what was measured, by block, and with which queries, keys and layout."""
-    adapter = product("comfyui.probe.locality")
+    adapter, recording = product("comfyui.probe.locality"), product("comfyui.probe.recording")
     given = []
-    measure = adapter.measure_locality
+    measure = recording.measure_locality
 
     def kept(q, k, layout, **rest):
         given.append((q.clone(), k.clone(), layout))
         return measure(q, k, layout, **rest)
 
-    monkeypatch.setattr(adapter, "measure_locality", kept)
+    monkeypatch.setattr(recording, "measure_locality", kept)
 
     def run(entry, model, prompt):
         given.clear()
@@ -79,7 +79,7 @@ def test_the_node_lists_every_block_and_names_those_to_keep_dense(
     entry, model = ENTRIES[name], zoo_model(name)
     given = dict(latent={"samples": latent(entry)}, radius=1, share=1.0)
     with torch.inference_mode():
-        _, table, dense = (
+        _, table, dense, _ = (
             node_classes["CLEARLocality"].execute(model, conditioning(entry, 9), **given).args
         )
     counts = product("comfyui.core.blocks").block_counts(model)
@@ -89,13 +89,13 @@ def test_the_node_lists_every_block_and_names_those_to_keep_dense(
 
 
 def test_keys_that_heads_share_and_queries_that_are_a_part_are_measured_as_wholes(product):
-    adapter = product("comfyui.probe.locality")
+    whole_of = product("comfyui.probe.recording")._whole
     call_of = product("comfyui.core.calls.host_call").HostCall
     geometry = product("comfyui.core.geometry").Geometry(3, 4, cached="text")
     layout = geometry.layout(17)
     q, k = torch.randn(2, 4, 17, 8), torch.randn(2, 2, 17, 8)
     mask = torch.randn(1, 1, 17, 17)
-    found = adapter._whole(call_of(q[:, :, 3:], k, k, mask[:, :, 3:], None), geometry, layout)
+    found = whole_of(call_of(q[:, :, 3:], k, k, mask[:, :, 3:], None), geometry, layout)
     whole, keys, rows = found
     assert whole[:, :, 3:].equal(q[:, :, 3:])
     assert not whole[:, :, :3].any()
@@ -103,4 +103,4 @@ def test_keys_that_heads_share_and_queries_that_are_a_part_are_measured_as_whole
     assert keys.shape == q.shape
     assert all(keys[:, head].equal(k[:, head // 2]) for head in range(4))
     other = call_of(q[:, :, 6:], k, k, None, None)  # without a part of the picture
-    assert adapter._whole(other, geometry, layout) is None
+    assert whole_of(other, geometry, layout) is None

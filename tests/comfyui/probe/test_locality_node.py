@@ -235,18 +235,19 @@ def test_no_limit_on_the_queries_measures_every_token(flux_model, node):
     )
 
 
-def test_calls_that_are_no_joint_self_attention_pass_unmeasured(adapter, product):
+def test_calls_that_are_no_joint_self_attention_pass_unmeasured(product):
     """Such as those with a cache of keys, and sequences that cannot hold the grid."""
+    recording = product("comfyui.probe.recording")
     geometry = product("comfyui.core.geometry").Geometry(3, 4)
     options = {
-        adapter.CALL_KEY: SimpleNamespace(
+        recording.CALL_KEY: SimpleNamespace(
             geometry=geometry, family=product("comfyui.families.flux").FLUX
         ),
         "block_type": "double",
         "block_index": 0,
     }
     measured = []
-    record = adapter._recording(lambda *found: measured.append(found), None, None, 0)
+    record = recording.recording(lambda *found: measured.append(found), None, None, 0)
     for queries, keys in ((14, 20), (11, 11), (14, 14)):
         assert not measured
         q, k = torch.randn(1, 2, queries, 8), torch.randn(1, 2, keys, 8)
@@ -266,7 +267,7 @@ def test_areas_of_different_size_are_averaged(flux_model, probe):
 
 def test_the_node_gives_a_plot_a_table_and_blocks_to_keep_dense(flux_model, node, nodes):
     model = flux_model("b")
-    plot, table, dense = node(model, radius=4, share=0.99)
+    plot, table, dense, _ = node(model, radius=4, share=0.99)
     assert plot.ndim == 4 and plot.shape[0] == 1 and plot.shape[-1] == 3
     assert all(f"\n{kind} {index} " in table for kind, index in BLOCKS)
     assert dense == "double 0-1, single 0-2"
