@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..plotting import new_figure, pixels_of
+from .chosen_figure import draw_choice
 from .report import LocalityReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 WIDTH, ROW, FRAME = 11.5, 0.2, 1.9  # inches
 FEWEST_ROWS = 12
@@ -24,6 +25,8 @@ ENOUGH, TOO_SMALL = "#1f6f78", "#c8452d"
 def draw(report: LocalityReport) -> Tensor:
     """Draw what each radius keeps in each block, and the blocks against the radius to judge.
 
+    Below it, where radii were chosen: the errors of each radius, and the choice.
+
     Returns:
         ``[height_px, width_px, 3]``, float32 from 0 to 1.
 
@@ -31,12 +34,18 @@ def draw(report: LocalityReport) -> Tensor:
         ModuleNotFoundError: Matplotlib is missing; the message says how to install it.
     """
     height = FRAME + ROW * max(FEWEST_ROWS, len(report.blocks))
-    figure = new_figure(WIDTH, height, "The plot")
-    _draw_panels(figure, report)
+    if report.choice is None:
+        figure = new_figure(WIDTH, height, "The plot")
+        _draw_panels(figure, report)
+    else:
+        figure = new_figure(WIDTH, 2 * height, "The plot")
+        above, below = figure.subfigures(2, 1)
+        _draw_panels(above, report)
+        draw_choice(below, report.choice)
     return pixels_of(figure)
 
 
-def _draw_panels(figure: Figure, report: LocalityReport) -> None:
+def _draw_panels(figure: Figure | SubFigure, report: LocalityReport) -> None:
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     mesh = _draw_heat_map(left, report)
     _draw_needed_radii(left, report)

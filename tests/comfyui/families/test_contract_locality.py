@@ -73,19 +73,51 @@ def test_the_picture_s_attentions_are_measured_and_no_other(
 
 
 @pytest.mark.parametrize("name", present())
+def test_every_block_responds_and_the_model_s_result_stays(name, zoo_model, product):
+    """Through whatever projection, norm, gate and MLP lies behind its attention."""
+    adapter, sampling = product("comfyui.probe.locality"), product("comfyui.probe.sample")
+    entry, model = ENTRIES[name], zoo_model(name)
+    sample = sampling.Sample(conditioning(entry, 9), {"samples": latent(entry)})
+    results = []
+
+    def kept(*given):
+        results.append(sampling.denoise_once(*given))
+
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adapter, "denoise_once", kept)
+        found = adapter.probe_windows(model, [sample])
+        results.append(sampling.denoise_once(model, sample))
+    assert results[0].equal(results[1])
+    for measured in found.values():
+        assert measured.errors.radii == (1, 2, 3, 4, 6, 8)
+        assert measured.errors.gain > 0
+        assert measured.errors.squared[:-1].all() and not measured.errors.squared[-1]
+        # With random weights attention is all but even: windows cost what they hide.
+        errors = [measured.cost.error(radius) for radius in measured.errors.radii]
+        assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("name", present())
 def test_the_node_lists_every_block_and_names_those_to_keep_dense(
     name, zoo_model, node_classes, product
 ):
     entry, model = ENTRIES[name], zoo_model(name)
     given = dict(latent={"samples": latent(entry)}, radius=1, share=1.0)
     with torch.inference_mode():
-        _, table, dense, _ = (
+        _, table, dense, radii = (
             node_classes["CLEARLocality"].execute(model, conditioning(entry, 9), **given).args
         )
     counts = product("comfyui.core.blocks").block_counts(model)
     blocks = {(kind, index) for kind, count in counts.items() for index in range(count)}
     assert all(f"\n{kind} {index} " in table for kind, index in blocks)
-    assert product("families.block_text").parse_blocks(dense) == blocks
+    text = product("families.block_text")
+    assert text.parse_blocks(dense) == blocks
+    assert text.parse_radii(radii).keys() == blocks
+    with_window, settings = (
+        product("comfyui.core.patch").with_window,
+        product("comfyui.core.settings"),
+    )
+    with_window(model, settings.WindowSettings(4, radii=text.parse_radii(radii)))
 
 
 def test_keys_that_heads_share_and_queries_that_are_a_part_are_measured_as_wholes(product):
