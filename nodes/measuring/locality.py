@@ -11,7 +11,7 @@ from ..inputs import ADVANCED, MEASURING, SLIDER, found_as, radius_input
 
 
 class CLEARLocality(io.ComfyNode):
-    """The share of attention inside each radius, on a real sample."""
+    """The share of attention inside each radius, and the radii for a budget, on a real sample."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -25,8 +25,8 @@ class CLEARLocality(io.ComfyNode):
             ),
             description=(
                 "Measures how far the attention of each transformer block reaches on a picture of "
-                "yours, and suggests a radius per block. Use it to choose the radius and the dense "
-                "blocks of CLEAR Attention, or before distilling a model."
+                "yours, and chooses a radius for each within a budget of work. Use it to choose "
+                "the radii or the dense blocks of CLEAR Attention, or before distilling a model."
             ),
             inputs=[
                 io.Model.Input(
@@ -126,10 +126,16 @@ class CLEARLocality(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="plot", tooltip="What each radius keeps, per block."),
+                io.Image.Output(
+                    display_name="plot",
+                    tooltip=(
+                        "What each radius keeps in each block and which error it makes, and the "
+                        "chosen radii."
+                    ),
+                ),
                 io.String.Output(
                     display_name="radius per block",
-                    tooltip="The suggested radius of each block, as a table.",
+                    tooltip="The suggested and the chosen radius of each block, as tables.",
                 ),
                 io.String.Output(
                     display_name="dense_blocks",
