@@ -55,7 +55,7 @@ class Cost:
 
     def error(self, radius: int) -> float:
         """Return the squared error of a radius."""
-        return self.errors.in_block(radius)
+        return self.errors.in_model(radius)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ def choose_radii(costs: Mapping[Name, Cost], budget: float) -> Choice[Name]:
     radii = [1] * len(blocks)
     left = budget * sum(each.full for each in blocks) - sum(each.work(1) for each in blocks)
     error = sum(each.error(1) for each in blocks)
-    negligible = NEGLIGIBLE * sum(each.errors.output_in_block for each in blocks)
+    negligible = NEGLIGIBLE * sum(each.errors.output_in_model for each in blocks)
     steps = [step for index, each in enumerate(blocks) for step in _steps(index, each)]
     for step in sorted(steps, key=lambda step: -step.per_work):  # stable: a block's in their order
         if left <= 0 or error <= negligible:

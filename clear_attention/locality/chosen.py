@@ -26,7 +26,7 @@ def chosen_lines(choice: Choice[str], seconds: tuple[float, float] | None = None
         "remain, text included.",
         *_seconds(seconds),
         "Error: the change of the attention's output as a share of it; in brackets, the block's "
-        "part of all errors.",
+        "part of the squared errors that reach the model's velocity.",
         "",
         f"{'block':{width}}  {'radius':>10}  {'error':>16}  {against:>16}",
         *(_row(choice, name, width) for name in choice.radii),

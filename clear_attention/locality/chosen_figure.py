@@ -54,7 +54,7 @@ def _draw_errors(axes: Axes, choice: Choice[str]) -> QuadMesh:
     powers = [2**power for power in range(len(radii).bit_length())]
     axes.set_xticks(powers, list(map(str, powers)))
     axes.set_xlabel("radius in tokens (logarithmic)")
-    axes.set_title("Squared error in the block's output, of each radius", fontsize=11)
+    axes.set_title("Squared error of the velocity by each radius in each block", fontsize=11)
     return mesh
 
 
@@ -63,13 +63,13 @@ def _draw_radii(axes: Axes, choice: Choice[str]) -> None:
 
     # White inside black can be read on every colour of the map.
     outline = [withStroke(linewidth=3, foreground="black")]
-    one = axes.axvline(
+    axes.axvline(
         choice.one_radius,
         color="white",
         linestyle="--",
+        path_effects=outline,
         label=f"one radius for the same work: {choice.one_radius}",
     )
-    one.set_path_effects(outline)
     axes.scatter(
         list(choice.radii.values()),
         range(len(choice.radii)),

@@ -24,6 +24,7 @@ from ..precision import accumulation_dtype
 # Shapes: B batch, H heads, L tokens, D head_dim, M queries of a chunk, R radii.
 
 PER_OCTAVE = 2
+GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,8 @@ class WindowErrors:
         radii: In tokens, ascending; the last one covers the grid and changes nothing.
         squared: ``[R]``, of the change of the attention's output.
         output: Of that output itself with full attention.
-        gain: Squared change of the block's output per squared change of the attention's, or None
-            where it was not measured.
+        gain: Squared change of the model's velocity per squared change of the attention's output,
+            or None where it was not measured.
     """
 
     radii: tuple[int, ...]
@@ -49,19 +50,19 @@ class WindowErrors:
         """Return the length of the change as a share of that of the attention's output."""
         return math.sqrt(self._squared_at(radius) / self.output) if self.output else 0.0
 
-    def in_block(self, radius: int) -> float:
-        """Return the squared change of the block's output at any radius.
+    def in_model(self, radius: int) -> float:
+        """Return the squared change of the model's velocity at any radius.
 
-        Without a gain it is that of the attention's.
+        Without a gain it is that of the attention's output.
         """
-        return self._in_block(self._squared_at(radius))
+        return self._in_model(self._squared_at(radius))
 
     @property
-    def output_in_block(self) -> float:
-        """What the attention's whole output is to the block, squared."""
-        return self._in_block(self.output)
+    def output_in_model(self) -> float:
+        """What the attention's whole output is to the model, squared."""
+        return self._in_model(self.output)
 
-    def _in_block(self, squared: float) -> float:
+    def _in_model(self, squared: float) -> float:
         return squared if self.gain is None else squared * self.gain
 
     def _squared_at(self, radius: int) -> float:
@@ -157,8 +158,12 @@ class ErrorSum:
         return sum(map(len, self._tokens))
 
     def _shown(self, first: int, count: int) -> Tensor:
-        """Return which radius each query shows; the covering one would show nothing."""
-        return torch.arange(first, first + count) % max(1, len(self._radii) - 1)
+        """Return which radius each query shows; the covering one would show nothing.
+
+        The fractions of multiples of an irrational number: evenly spread over any every n-th query.
+        """
+        turns = torch.arange(first, first + count, dtype=torch.float64) * GOLDEN % 1
+        return (turns * max(1, len(self._radii) - 1)).long()
 
     def errors(self) -> WindowErrors:
         """Return the means."""
@@ -168,7 +173,6 @@ class ErrorSum:
     def changes(self) -> tuple[Tensor, Tensor]:
         """Return which image tokens asked, ``[M]``, and a change of each, ``[B, M, H D]``.
 
-        The first query's is that of the smallest radius, the next one's that of the next, and so
-        on in turn: a mixture of what windows do to the output.
+        Each query's is that of one radius: a mixture of what windows do to the output.
         """
         return torch.cat(self._tokens), torch.cat(self._changes, 2).transpose(1, 2).flatten(2)

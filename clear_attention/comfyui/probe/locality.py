@@ -17,15 +17,14 @@ from ...locality.choose import choose_radii
 from ...locality.figure import draw
 from ...locality.measure import Locality
 from ...locality.report import LocalityReport
-from ..core import host
 from ..core.blocks import block_counts
 from ..core.calls.model_call import OVERRIDE_KEY
 from ..core.patch import settings_of, with_settings, with_window
 from ..core.pictures import figure_or_message
 from ..core.report import NOTHING_SEEN
 from ..families import plain_module, require_family
-from .recording import Measured, recording
-from .response import Responses
+from .recording import Add, Measured, changing, recording
+from .response import Change, gains_of, squares_by_token
 from .sample import Sample, denoise_once, sigma_at
 
 StepSeconds = Callable[[ModelPatcher, TokenLayout, Mapping[Block, int]], tuple[float, float]]
@@ -33,8 +32,8 @@ StepSeconds = Callable[[ModelPatcher, TokenLayout, Mapping[Block, int]], tuple[f
 
 IGNORED = "The window of the CLEAR node on this model was ignored: attention was full."
 NO_RESPONSE = (
-    "How the blocks respond to their attention could not be measured: the errors are those of the "
-    "attentions' output, before projection and gate."
+    "How the model responds to its attentions could not be measured: their errors count alike, "
+    "whatever becomes of them behind projections and gates."
 )
 
 
@@ -93,68 +92,102 @@ def probe(model: ModelPatcher, sample: Sample, queries: int | None = None) -> di
 
     Arguments and errors are those of `probe_windows`.
     """
-    found = probe_windows(model, [sample], queries)
-    return {block: each.locality for block, each in found.items()}
+    found: Found = {}
+    _measure(model, sample, queries, _collecting(model, found))
+    return {block: each.locality for block, each in _means(found).items()}
 
 
 def probe_windows(
     model: ModelPatcher, samples: Sequence[Sample], queries: int | None = None
 ) -> dict[Block, Measured]:
-    """Measure the attention of every block, and what windows do to it, in a step per sample.
-
-    Of several samples each has a part of the queries, and measures the responses of a part of the
-    blocks: they take not much longer than one, but for the step.
+    """Measure the attention of every block, and what windows do to the model, in two steps each.
 
     Args:
         model: A MODEL, left as it is.
-        samples: What it denoises.
+        samples: What it denoises; each of them has a part of the queries.
         queries: Image tokens whose attention is measured, None for all.
 
     Raises:
         ValueError: The latent is empty, the architecture is unknown, or no attention was seen.
     """
-    counts = block_counts(model)
-    progress = comfy.utils.ProgressBar(sum(counts.values()) * len(samples))
-    measured: dict[Block, list[Measured]] = {}
+    found: Found = {}
+    add = _collecting(model, found, len(samples))
+    for turn, sample in enumerate(samples):
+        before = {block: len(each) for block, each in found.items()}
+        some = queries and -(-queries // len(samples))
+        own = replace(sample, seed=sample.seed + turn)
+        clean = _measure(model, own, some, add)
+        # The first call of each block in this step: others see areas of the picture.
+        first = {block: before.get(block, 0) for block in found}
+        changes = {block: found[block][at].change for block, at in first.items()}
+        for block, gain in _responses(model, own, clean, changes).items():
+            found[block][first[block]] = found[block][first[block]].with_gain(gain)
+    return _of_one_unit(_means(found))
 
-    def add(block: Block, found: Measured) -> None:
-        measured.setdefault(block, []).append(found)
+
+Found = dict[Block, list[Measured]]
+
+
+def _collecting(model: ModelPatcher, found: Found, times: int = 1) -> Add:
+    progress = comfy.utils.ProgressBar(times * sum(block_counts(model).values()))
+
+    def add(block: Block, measured: Measured) -> None:
+        found.setdefault(block, []).append(measured)
         progress.update(1)
 
-    probed = with_settings(with_window(model, None), name_blocks=True)
-    options = probed.model_options["transformer_options"]
-    previous = options.get(OVERRIDE_KEY)
-    some = queries and -(-queries // len(samples))
-    for turn, sample in enumerate(samples):
-        responses = Responses(host.outside_recording)
-        record = recording(add, previous, some, sample.seed + turn, responses)
-        options[OVERRIDE_KEY] = record
-        with responses.watched(_blocks_of_turn(model, turn, len(samples))):
-            denoise_once(probed, sample)
-    if not measured:
+    return add
+
+
+def _means(found: Found) -> dict[Block, Measured]:
+    if not found:
         raise ValueError(f"Nothing could be measured: {NOTHING_SEEN}.")
-    return _of_one_unit({block: Measured.mean(found) for block, found in measured.items()})
+    return {block: Measured.mean(each) for block, each in found.items()}
 
 
-def _blocks_of_turn(model: ModelPatcher, turn: int, turns: int) -> list[Any]:
-    """List the blocks whose responses are measured with one of several samples."""
+def _measure(model: ModelPatcher, sample: Sample, queries: int | None, add: Add) -> Tensor:
+    """Measure all attentions of a step, and return what the model makes of the sample."""
+    probed, options = _probed(model)
+    blocks = [(kind, at) for kind, count in block_counts(model).items() for at in range(count)]
+    previous = options.get(OVERRIDE_KEY)
+    options[OVERRIDE_KEY] = recording(add, previous, queries, sample.seed, blocks)
+    return denoise_once(probed, sample)
+
+
+def _responses(
+    model: ModelPatcher, sample: Sample, clean: Tensor, changes: Mapping[Block, Change | None]
+) -> dict[Block, float]:
+    """Measure the model's responses in a second step, against what the first one came to."""
+    given = {block: change for block, change in changes.items() if change is not None}
+    probed, options = _probed(model)
+    options[OVERRIDE_KEY], applied = changing(given, options.get(OVERRIDE_KEY))
+    changed = denoise_once(probed, sample)
+    before, after = (_velocity(model, sample, each) for each in (clean, changed))
+    return gains_of(applied, squares_by_token(before, after, _patch(model)))
+
+
+def _probed(model: ModelPatcher) -> tuple[ModelPatcher, dict[str, Any]]:
+    """Return a clone whose blocks are named and whose attention is full, with its options."""
+    probed = with_settings(with_window(model, None), name_blocks=True)
+    return probed, probed.model_options["transformer_options"]
+
+
+def _velocity(model: ModelPatcher, sample: Sample, clean: Tensor) -> Tensor:
+    """Return the velocity of a clean latent, but for what all of one noisy latent have in common."""
+    scaled: Tensor = model.get_model_object("latent_format").process_in(clean)
+    return scaled / sigma_at(model, sample.at_percent)
+
+
+def _patch(model: ModelPatcher) -> int:
+    """Return the edge of a token in latent pixels."""
     network = plain_module(model.get_model_object("diffusion_model"))
-    return [
-        block
-        for blocks in require_family(model).blocks
-        for index, block in enumerate(blocks.of(network))
-        if index % turns == turn
-    ]
+    return require_family(model).patch(network)
 
 
 def _of_one_unit(found: dict[Block, Measured]) -> dict[Block, Measured]:
     """Return measurements that can be compared: with the responses of all blocks, or of none."""
     if all(each.errors.gain is not None for each in found.values()):
         return found
-    return {
-        block: Measured(each.locality, replace(each.errors, gain=None), each.layout, each.width)
-        for block, each in found.items()
-    }
+    return {block: each.with_gain(None) for block, each in found.items()}
 
 
 def _remarks(

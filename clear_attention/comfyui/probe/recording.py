@@ -1,11 +1,10 @@
-"""Measure the attention calls of a model where they pass: an override that changes nothing."""
+"""Measure the attention calls of a model where they pass, and change them where that is wanted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +20,10 @@ from ..core.blocks import BLOCK_KEY, RunningBlock, is_pictures, running_block
 from ..core.calls.host_call import HostCall, read_call
 from ..core.calls.model_call import CALL_KEY, ModelCall, Override
 from ..core.geometry import Geometry
-from .response import Attended, Responses, with_changes
+from .response import Change, tokens_of_block
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Measured:
     """What was measured of a block's attention.
 
@@ -33,21 +32,23 @@ class Measured:
         errors: Of windows.
         layout: Where its tokens lie.
         width: Of all its heads together.
+        change: What windows do to its output, at some tokens; None in an average.
     """
 
     locality: Locality
     errors: WindowErrors
     layout: TokenLayout
     width: int
-
-    def respond(self, gain: float) -> None:
-        """Take the response of the block, which comes when the block has ended."""
-        self.errors = replace(self.errors, gain=gain)
+    change: Change | None = None
 
     @property
     def cost(self) -> Cost:
         """What windows cost here."""
         return Cost(self.errors, self.layout, self.width)
+
+    def with_gain(self, gain: float | None) -> Measured:
+        """Return the same with the response of the model."""
+        return replace(self, errors=replace(self.errors, gain=gain), change=None)
 
     @staticmethod
     def mean(found: Sequence[Measured]) -> Measured:
@@ -62,52 +63,78 @@ class Measured:
 
 
 Add = Callable[[Block, Measured], None]
+Applied = dict[Block, Change]
 
 
 def recording(
-    add: Add,
-    previous: Override | None,
-    queries: int | None,
-    seed: int,
-    responses: Responses | None = None,
+    add: Add, previous: Override | None, queries: int | None, seed: int, numbers: Sequence[Block]
 ) -> Override:
     """Return an override that measures a call and hands it on unchanged.
 
     CLEAR's own override calls it with the options that hold the geometry, and with a query that
     carries the scale of proportional attention.
+
+    Args:
+        add: Takes what was measured.
+        previous: Another node's override, or None.
+        queries: Image tokens that are measured, None for all.
+        seed: Of their choice.
+        numbers: All blocks, in any order.
     """
-    watched = responses or Responses(host.outside_recording)
 
     def record(func: Override, *args: Any, **kwargs: Any) -> Tensor:
-        if watched.runs_again:
-            return watched.attend_again()
         with host.outside_recording():
-            found = _measured(args, kwargs, queries, seed)
-        attend = func if previous is None else partial(previous, func)
-        out = attend(*args, **kwargs)
-        if found is None:
-            watched.add(Attended(out))
-            return out
-        block, measured, rows, changes = found
-        if watched.wants:
-            with host.outside_recording():
-                changed = _changed(out, rows, changes, kwargs)
-            watched.add(Attended(out, changed, measured.respond))
-        add(block, measured)
-        return out
+            call = _pictures_call(args, kwargs)
+            if call is not None:
+                add(call.block, _measured(call, queries, seed, numbers))
+        return func(*args, **kwargs) if previous is None else previous(func, *args, **kwargs)
 
     untraced: Any = torch.compiler.disable(record)
     return untraced
 
 
-def _measured(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], queries: int | None, seed: int
-) -> tuple[Block, Measured, Tensor, Tensor] | None:
-    """Measure a call, None if it is not the picture's own.
+def changing(
+    changes: Mapping[Block, Change], previous: Override | None
+) -> tuple[Override, Applied]:
+    """Return an override that changes the output of each block's first call, and what it did.
 
-    Returns:
-        The block, what was measured, and changes of the output by windows: which rows, and by what.
+    Args:
+        changes: By block.
+        previous: Another node's override, or None.
     """
+    applied: Applied = {}
+
+    def change(func: Override, *args: Any, **kwargs: Any) -> Tensor:
+        call = _pictures_call(args, kwargs)
+        out = func(*args, **kwargs) if previous is None else previous(func, *args, **kwargs)
+        if call is None or call.block in applied or call.block not in changes:
+            return out
+        with host.outside_recording():
+            heads_first = kwargs.get("skip_output_reshape")
+            flat = out.transpose(1, 2).flatten(2) if heads_first else out  # [B, L, H D]
+            flat, applied[call.block] = changes[call.block].applied(flat)
+            return flat.unflatten(2, (out.shape[1], -1)).transpose(1, 2) if heads_first else flat
+
+    untraced: Any = torch.compiler.disable(change)
+    return untraced, applied
+
+
+class _Call(NamedTuple):
+    """A call that is the picture's own."""
+
+    block: Block
+    layout: TokenLayout
+    first: int
+    """Row of the first image token among the call's queries."""
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Tensor | None
+    scale: float | None
+
+
+def _pictures_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Call | None:
+    """Read a call, None if it is not the picture's own."""
     options = kwargs["transformer_options"]
     model_call: ModelCall = options[CALL_KEY]
     if not _is_pictures(options, model_call):
@@ -116,27 +143,32 @@ def _measured(
     layout = geometry.layout(call.k.shape[2])
     block = running_block(options, model_call.family, layout)
     whole = None if layout is None else _whole(call, geometry, layout)
-    if layout is None or block is None or whole is None:
+    asked = None if layout is None else geometry.queries(layout, call.q.shape[2])
+    if layout is None or block is None or whole is None or asked is None:
         return None
     q, k, mask = whole
-    radii = candidate_radii(covering_radius(layout))
-    errors = ErrorSum(_for_each_head(call.v, q.shape[1]), layout, radii)
+    v = _for_each_head(call.v, q.shape[1])
+    return _Call(block, layout, layout.text - asked.first_text, q, k, v, mask, call.scale)
+
+
+def _measured(call: _Call, queries: int | None, seed: int, numbers: Sequence[Block]) -> Measured:
+    layout, (_, heads, _, depth) = call.layout, call.q.shape
+    errors = ErrorSum(call.v, layout, candidate_radii(covering_radius(layout)))
     locality = measure_locality(
-        q, k, layout, scale=call.scale, mask=mask, queries=queries, seed=seed, watcher=errors
+        call.q,
+        call.k,
+        layout,
+        scale=call.scale,
+        mask=call.mask,
+        queries=queries,
+        seed=seed,
+        watcher=errors,
     )
-    tokens, changes = errors.changes()
-    asked = geometry.queries(layout, call.q.shape[2])
-    first = layout.text - (0 if asked is None else asked.first_text)
-    width = q.shape[1] * q.shape[3]
-    return block, Measured(locality, errors.errors(), layout, width), tokens + first, changes
-
-
-def _changed(out: Tensor, rows: Tensor, changes: Tensor, kwargs: Mapping[str, Any]) -> Tensor:
-    """Return an attention's output, as the host has it, with changes of some rows."""
-    if not kwargs.get("skip_output_reshape"):
-        return with_changes(out, rows, changes)
-    flat = out.transpose(1, 2).flatten(2)  # [B, H, L, D]
-    return with_changes(flat, rows, changes).unflatten(2, (out.shape[1], -1)).transpose(1, 2)
+    tokens, values = errors.changes()
+    own = tokens_of_block(tokens, layout.image, numbers.index(call.block), len(numbers))
+    grid = (layout.height, layout.width)
+    change = Change(grid, tokens[own], call.first, values[:, own.to(values.device)])
+    return Measured(locality, errors.errors(), layout, heads * depth, change)
 
 
 def _is_pictures(options: Mapping[str, Any], model_call: ModelCall) -> bool:

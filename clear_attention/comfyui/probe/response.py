@@ -1,166 +1,109 @@
-"""How a block responds to a change of its attention's output: the block is run a second time.
+"""How a model responds to changes of its attentions' output: one more sampling step, with changes.
 
-What lies between an attention and the output of its block differs between architectures:
-projection, norms behind it, gates, an MLP beside it or behind it. A second run of the block, on
-copies of its inputs and with a changed result of its attention, measures all of it at once, however
-the weights are stored. Attentions are not computed again: others in the block return what they did.
+What lies behind an attention differs between architectures: its projection, norms, gates, MLPs, all
+further blocks. A second step from the same noise measures all of it at once: each block's attention
+is changed for some tokens of its own, and what becomes of the velocity at these tokens is the
+block's response. What tokens without a change see of the others' is taken off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ...families.names import Block
 
 ENLARGED = 0.5
 """Length of a change as a share of the output's: far above the rounding of bfloat16."""
 
 
-@dataclass(eq=False)
-class Attended:
-    """An attention call of the block that runs.
+@dataclass(frozen=True, eq=False)
+class Change:
+    """A change of a block's attention, at some image tokens.
 
     Attributes:
-        out: What it returned.
-        changed: The same with the change, or None where no response is wanted.
-        answer: Is given the squared change of the block's output per squared change of `out`.
+        grid: Rows and columns of the picture that the attention sees.
+        tokens: ``[M]``, which of the image tokens.
+        first: Row of the first image token in the attention's output.
+        values: ``[B, M, H D]``; what was applied, once it is.
     """
 
-    out: Tensor
-    changed: Tensor | None = None
-    answer: Callable[[float], None] | None = None
+    grid: tuple[int, int]
+    tokens: Tensor
+    first: int
+    values: Tensor
+
+    def applied(self, out_BLC: Tensor) -> tuple[Tensor, Change]:
+        """Return an attention's output with the change, and the change as it came out.
+
+        It is enlarged to `ENLARGED` of the output of each token; tokens without a change stay.
+        """
+        rows = (self.tokens + self.first).to(out_BLC.device)
+        before = out_BLC[:, rows].float()
+        length = self.values.float().norm(dim=-1, keepdim=True)
+        wanted = ENLARGED * before.norm(dim=-1, keepdim=True)
+        factor = torch.where(length > 0, wanted / length, 0.0)
+        changed = out_BLC.clone()
+        changed[:, rows] = (before + factor * self.values).to(changed.dtype)
+        values = changed[:, rows].float() - before
+        return changed, Change(self.grid, self.tokens, self.first, values)
 
 
-class Responses:
-    """Measures responses during calls of a model, while its blocks are `watched`.
+def tokens_of_block(tokens: Tensor, image: int, number: int, blocks: int) -> Tensor:
+    """Return the places in `tokens` at which a block is changed: no block shares one with another.
+
+    Half of the image's tokens at least stay as they are.
 
     Args:
-        unrecorded: Makes a context for what a host must not record as the blocks' own work.
+        tokens: ``[M]``, the image tokens that were measured.
+        image: Number of all image tokens.
+        number: Of the block.
+        blocks: Number of all blocks.
     """
-
-    def __init__(self, unrecorded: Callable[[], AbstractContextManager[object]]) -> None:
-        self._unrecorded = unrecorded
-        self._given: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-        self._attended: list[Attended] = []
-        self._changed: int | None = None  # which call is changed in a second run
-        self._calls = 0
-
-    @contextmanager
-    def watched(self, blocks: Iterable[nn.Module]) -> Generator[None]:
-        """Run each of these blocks again behind its own run, as long as this lasts."""
-        begin: Any = torch.compiler.disable(self._begin)
-        end: Any = torch.compiler.disable(self._end)
-        with ExitStack() as hooks:
-            for block in blocks:
-                before = block.register_forward_pre_hook(begin, with_kwargs=True)
-                behind = block.register_forward_hook(end, with_kwargs=True)
-                hooks.callback(before.remove)
-                hooks.callback(behind.remove)
-            yield
-
-    @property
-    def wants(self) -> bool:
-        """Whether a watched block is in its own run."""
-        return self._given is not None and not self.runs_again
-
-    @property
-    def runs_again(self) -> bool:
-        """Whether a block is in its second run, whose attentions are none to be measured."""
-        return self._changed is not None
-
-    def add(self, attended: Attended) -> None:
-        """Take an attention call of the running block, in the order of its calls."""
-        if self._given is not None:
-            self._attended.append(attended)
-
-    def attend_again(self) -> Tensor:
-        """Return what the next attention of a second run is given: what it returned before."""
-        attended = self._attended[self._calls]
-        found = attended.changed if self._calls == self._changed else attended.out
-        self._calls += 1
-        assert found is not None
-        return found.clone()
-
-    def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not self.runs_again:
-            with self._unrecorded():
-                self._given, self._attended = _copied(args, kwargs), []
-
-    def _end(
-        self, block: nn.Module, _: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
-    ) -> None:
-        if self.runs_again or self._given is None:
-            return
-        try:
-            with self._unrecorded():
-                for call, attended in enumerate(self._attended):
-                    if attended.changed is not None and attended.answer is not None:
-                        again = partial(self._run_again, block, call)
-                        attended.answer(_response(attended, output, again))
-        finally:
-            self._given, self._attended = None, []
-
-    def _run_again(self, block: nn.Module, call: int) -> Any:
-        assert self._given is not None
-        args, kwargs = _copied(*self._given)
-        self._changed, self._calls = call, 0
-        try:
-            return block(*args, **kwargs)
-        finally:
-            self._changed = None
+    groups = blocks if 2 * len(tokens) <= image else 2 * blocks
+    return torch.arange(len(tokens))[number::groups]
 
 
-def with_changes(out_BLC: Tensor, rows: Tensor, changes_BMC: Tensor) -> Tensor:
-    """Return an attention's output with changes of some rows, enlarged to `ENLARGED` of each row.
+def gains_of(changes: Mapping[Block, Change], squares: Tensor) -> dict[Block, float]:
+    """Return each block's squared change of the velocity per squared change of its attention.
+
+    Blocks whose attention does not see the whole picture, or that had no token, have none.
 
     Args:
-        out_BLC: What the attention returned.
-        rows: ``[M]``, which rows change.
-        changes_BMC: Of any length; rows without a change stay.
+        changes: That were applied.
+        squares: ``[rows, columns]``, squared change of the velocity at each token, a mean over its
+            values and added up over the batch.
     """
-    before = out_BLC[:, rows].to(changes_BMC.dtype)
-    length = changes_BMC.norm(dim=-1, keepdim=True)
-    wanted = ENLARGED * before.norm(dim=-1, keepdim=True)
-    factor = torch.where(length > 0, wanted / length, 0.0)
-    changed = out_BLC.clone()
-    changed[:, rows] = (before + factor * changes_BMC).to(changed.dtype)
-    return changed
+    whole = {block: one for block, one in changes.items() if one.grid == tuple(squares.shape)}
+    rest = torch.ones(squares.numel(), dtype=torch.bool)
+    for change in whole.values():
+        rest[change.tokens] = False
+    seen = squares.flatten()
+    others = float(seen[rest].mean()) if rest.any() else 0.0
+    gains: dict[Block, float] = {}
+    for block, change in whole.items():
+        applied = float(change.values.square().sum())
+        if applied:
+            gains[block] = max(0.0, float((seen[change.tokens] - others).sum())) / applied
+    return gains
 
 
-def _response(attended: Attended, output: Any, run_again: Callable[[], Any]) -> float:
-    assert attended.changed is not None
-    change = _squared_difference(attended.out, attended.changed)
-    if not change:
-        return 0.0
-    pairs = zip(_tensors(output), _tensors(run_again()), strict=True)
-    return sum(_squared_difference(before, after) for before, after in pairs) / change
+def squares_by_token(before: Tensor, after: Tensor, patch: int) -> Tensor:
+    """Return the squared difference of two latents at each token, ``[rows, columns]``.
 
-
-def _squared_difference(before: Tensor, after: Tensor) -> float:
-    return float((before.float() - after.float()).square().sum())
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    """List the tensors of what a block returns."""
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, (tuple, list)):
-        return [tensor for one in output for tensor in _tensors(one)]
-    return []
-
-
-def _copied(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Copy the tensors of tokens among a block's arguments, to which blocks add in place."""
-    return tuple(map(_copy, args)), {name: _copy(value) for name, value in kwargs.items()}
-
-
-def _copy(value: Any) -> Any:
-    tokens = isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 2
-    return value.clone() if tokens else value
+    Args:
+        before: ``[B, C, height, width]`` or ``[B, C, frames, height, width]``.
+        after: Likewise.
+        patch: Edge of a token in latent pixels; the last ones may stick out of the latent.
+    """
+    height, width = before.shape[-2:]
+    squares = (before.float() - after.float()).square().cpu()
+    squares = squares.reshape(before.shape[0], -1, height, width).mean(1).sum(0)
+    rows, columns = torch.arange(height) // patch, torch.arange(width) // patch
+    grid = (int(rows[-1]) + 1, int(columns[-1]) + 1)
+    index = (rows[:, None] * grid[1] + columns).flatten()
+    summed = torch.zeros(grid[0] * grid[1]).index_add_(0, index, squares.flatten())
+    return (summed / index.bincount()).reshape(grid)

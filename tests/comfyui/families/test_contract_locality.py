@@ -73,28 +73,23 @@ def test_the_picture_s_attentions_are_measured_and_no_other(
 
 
 @pytest.mark.parametrize("name", present())
-def test_every_block_responds_and_the_model_s_result_stays(name, zoo_model, product):
-    """Through whatever projection, norm, gate and MLP lies behind its attention."""
+def test_the_model_responds_to_every_block(name, zoo_model, product):
+    """Through whatever projection, norm, gate, MLP and further blocks lie behind its attention."""
     adapter, sampling = product("comfyui.probe.locality"), product("comfyui.probe.sample")
     entry, model = ENTRIES[name], zoo_model(name)
     sample = sampling.Sample(conditioning(entry, 9), {"samples": latent(entry)})
-    results = []
-
-    def kept(*given):
-        results.append(sampling.denoise_once(*given))
-
-    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adapter, "denoise_once", kept)
+    with torch.inference_mode():
+        before = sampling.denoise_once(model, sample)
         found = adapter.probe_windows(model, [sample])
-        results.append(sampling.denoise_once(model, sample))
-    assert results[0].equal(results[1])
+        assert sampling.denoise_once(model, sample).equal(before)
     for measured in found.values():
         assert measured.errors.radii == (1, 2, 3, 4, 6, 8)
-        assert measured.errors.gain > 0
+        assert measured.errors.gain is not None
         assert measured.errors.squared[:-1].all() and not measured.errors.squared[-1]
         # With random weights attention is all but even: windows cost what they hide.
         errors = [measured.cost.error(radius) for radius in measured.errors.radii]
         assert errors == sorted(errors, reverse=True)
+    assert any(measured.errors.gain > 0 for measured in found.values())
 
 
 @pytest.mark.parametrize("name", present())

@@ -247,7 +247,9 @@ def test_calls_that_are_no_joint_self_attention_pass_unmeasured(product):
         "block_index": 0,
     }
     measured = []
-    record = recording.recording(lambda *found: measured.append(found), None, None, 0)
+    record = recording.recording(
+        lambda *found: measured.append(found), None, None, 0, [("double", 0)]
+    )
     for queries, keys in ((14, 20), (11, 11), (14, 14)):
         assert not measured
         q, k = torch.randn(1, 2, queries, 8), torch.randn(1, 2, keys, 8)
