@@ -277,6 +277,71 @@ def test_the_node_gives_a_plot_a_table_and_blocks_to_keep_dense(flux_model, node
     assert node(model, radius=64)[2] == ""
 
 
+def test_the_radii_are_in_the_form_of_the_window_node_and_keep_the_budget(
+    flux_model, node, nodes, product, run
+):
+    """One conditioning after the other: cached keys, references, batches, odd grids, masks."""
+    parse = product("families.block_text").parse_radii
+    model = flux_model("b")
+    for prompt, latent in (({}, {}), ({"tokens": 300}, {"batch": 2}), CASES["one reference"][:2]):
+        _, table, _, radii = node(model, conditioning(**prompt), picture(**latent), budget=0.9)
+        assert list(parse(radii)) == BLOCKS
+        share = float(table.split("work: ")[1].split("%")[0]) / 100
+        assert 0.8 < share <= 0.9
+        assert "CLEAR Plan expects" in table
+    local = nodes.CLEARAttention(model, 4, radii=radii)
+    assert not torch.equal(run(local, **inputs()), run(model, **inputs()))
+
+
+def test_a_budget_below_what_text_costs_is_named(flux_model, node):
+    _, table, _, radii = node(flux_model("b"), conditioning(tokens=300), budget=0.1)
+    assert "A budget of 0.1 cannot be reached" in table
+    assert radii == "double 0-1: 1, single 0-2: 1"
+
+
+def test_more_noise_levels_take_the_place_of_one(flux_model, node):
+    table = node(flux_model("b"), noise_levels=2, at_percent=0.9)[1]
+    assert "after 0.25 of the schedule" in table and "and 0.75 of the schedule" in table
+    assert "0.9 of the schedule (" not in table
+
+
+def test_areas_of_the_prompt_have_no_part_in_the_response(flux_model, adapter):
+    cond = conditioning() + conditioning(area=(14, 12, 0, 0), strength=1.0)
+    sample = adapter.Sample(cond, picture())
+    with torch.inference_mode():
+        found = adapter.probe_windows(flux_model("b"), [sample])
+    assert list(found) == BLOCKS
+    assert all(each.errors.gain is not None for each in found.values())
+    with torch.inference_mode():
+        areas = [conditioning(area=(14, 12, y, 0), strength=1.0)[0] for y in (0, 9)]
+        found = adapter.probe_windows(flux_model("b"), [adapter.Sample(areas, picture())])
+    assert all(each.errors.gain is None for each in found.values())
+
+
+def test_unknown_responses_are_told(flux_model, node):
+    areas = [conditioning(area=(14, 12, y, 0), strength=1.0)[0] for y in (0, 9)]
+    assert (
+        "How the model responds to its attentions could not be measured"
+        in (node(flux_model("b"), areas)[1])
+    )
+    assert "could not be measured" not in node(flux_model("b"))[1]
+
+
+def test_a_probe_is_two_steps_of_the_model(flux_model, node):
+    from comfy.patcher_extension import WrappersMP
+
+    calls = []
+
+    def counting(executor, *args, **kwargs):
+        calls.append(1)
+        return executor(*args, **kwargs)
+
+    model = flux_model("b").clone()
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", counting)
+    node(model)
+    assert len(calls) == 2
+
+
 def test_without_matplotlib_all_but_the_plot_comes_out(flux_model, node, monkeypatch, caplog):
     with_plot = node(flux_model("b"))
     for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
