@@ -140,8 +140,9 @@ class ErrorSum:
         changes, summed = torch.zeros_like(full), torch.zeros_like(full)
         mass = torch.zeros_like(full[..., :1])
         squares = [full.square().sum()]
+        ring = torch.empty_like(probs_BHML)  # once: new memory takes longer than the product
         for index in range(len(self._radii) - 1):
-            ring = probs_BHML * (rings == index)
+            torch.mul(probs_BHML, (rings == index).to(ring.dtype), out=ring)
             summed += ring @ self._v
             mass += ring.sum(-1, keepdim=True)
             # A caller's mask may hide all that a window would show.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -141,7 +143,7 @@ def test_candidates_are_two_to_an_octave_and_end_with_the_one_that_covers(coveri
     radii = candidate_radii(covering)
     assert radii[0] == 1 and radii[-1] == covering
     assert list(radii) == sorted(set(radii))
-    assert all(high <= max(low + 1, 1.5 * low) for low, high in zip(radii, radii[1:], strict=False))
+    assert all(high <= max(low + 1, 1.5 * low) for low, high in itertools.pairwise(radii))
 
 
 CURVE = WindowErrors((1, 2, 4, 8, 16), torch.tensor([16.0, 8.0, 2.0, 0.5, 0.0]).double(), 32.0)

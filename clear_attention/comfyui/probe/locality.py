@@ -172,7 +172,7 @@ def _probed(model: ModelPatcher) -> tuple[ModelPatcher, dict[str, Any]]:
 
 
 def _velocity(model: ModelPatcher, sample: Sample, clean: Tensor) -> Tensor:
-    """Return the velocity of a clean latent, but for what all of one noisy latent have in common."""
+    """Return the velocity that leads to a clean latent, but for what all have in common."""
     scaled: Tensor = model.get_model_object("latent_format").process_in(clean)
     return scaled / sigma_at(model, sample.at_percent)
 

@@ -280,10 +280,11 @@ def test_the_node_gives_a_plot_a_table_and_blocks_to_keep_dense(flux_model, node
 def test_the_radii_are_in_the_form_of_the_window_node_and_keep_the_budget(
     flux_model, node, nodes, product, run
 ):
-    """One conditioning after the other: cached keys, references, batches, odd grids, masks."""
+    """Also with references, batches and masks; the grid is odd."""
     parse = product("families.block_text").parse_radii
     model = flux_model("b")
-    for prompt, latent in (({}, {}), ({"tokens": 300}, {"batch": 2}), CASES["one reference"][:2]):
+    for case in ("batch of two", "one reference", "attention mask"):
+        prompt, latent, _ = CASES[case]
         _, table, _, radii = node(model, conditioning(**prompt), picture(**latent), budget=0.9)
         assert list(parse(radii)) == BLOCKS
         share = float(table.split("work: ")[1].split("%")[0]) / 100
