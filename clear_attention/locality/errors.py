@@ -117,11 +117,14 @@ class ErrorSum:
         v: ``[B, H, L, D]``, the values.
         layout: Where text, grid and extra tokens lie in L.
         radii: To measure, ascending; the last one covers the grid.
+        every: Use one of so many queries: a product per radius takes longer than the masses.
     """
 
-    def __init__(self, v: Tensor, layout: TokenLayout, radii: Sequence[int]) -> None:
+    def __init__(
+        self, v: Tensor, layout: TokenLayout, radii: Sequence[int], every: int = 1
+    ) -> None:
         self._v = v.to(accumulation_dtype(v.dtype))  # once, not for each chunk
-        self._layout, self._radii = layout, tuple(radii)
+        self._layout, self._radii, self._every = layout, tuple(radii), every
         self._squares = torch.zeros(len(radii) + 1, dtype=torch.float64)
         self._tokens: list[Tensor] = []
         self._changes: list[Tensor] = []
@@ -134,13 +137,16 @@ class ErrorSum:
             probs_BHML: Of all keys.
             first_seen_ML: The radius at which each query sees each key, 0 if at any.
         """
+        chunk, probs_BHML = chunk[:: self._every], probs_BHML[:, :, :: self._every]
+        first_seen_ML = first_seen_ML[:: self._every]
         rings = torch.bucketize(first_seen_ML, torch.tensor(self._radii)).to(probs_BHML.device)
         shown = self._shown(self._queries, len(chunk)).to(probs_BHML.device)[:, None]
         full = probs_BHML @ self._v
         changes, summed = torch.zeros_like(full), torch.zeros_like(full)
         mass = torch.zeros_like(full[..., :1])
         squares = [full.square().sum()]
-        ring = torch.empty_like(probs_BHML)  # once: new memory takes longer than the product
+        # Once: new memory takes longer than the product.
+        ring = torch.empty(probs_BHML.shape, dtype=full.dtype, device=full.device)
         for index in range(len(self._radii) - 1):
             torch.mul(probs_BHML, (rings == index).to(ring.dtype), out=ring)
             summed += ring @ self._v

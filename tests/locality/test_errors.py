@@ -116,6 +116,18 @@ def test_a_window_of_which_a_mask_hides_everything_shows_nothing():
     assert float(found.squared[0]) == pytest.approx(found.output)
 
 
+def test_some_of_the_queries_are_enough_where_that_is_wanted():
+    layout = TokenLayout(4, 9, 7)
+    q, k, v = random_qkv(layout)
+    errors = ErrorSum(v, layout, all_radii(layout), every=2)
+    measure_locality(q, k, layout, watcher=errors)
+    rows = torch.arange(0, layout.image, 2)
+    assert errors.changes()[0].equal(rows)
+    change, whole = changes_of(q, k, v, layout, 3, rows)
+    assert float(errors.errors().squared[2]) == pytest.approx(squared(change))
+    assert errors.errors().output == pytest.approx(squared(whole))
+
+
 def test_chunks_add_up(monkeypatch):
     layout = TokenLayout(6, 12, 11)
     q, k, v = random_qkv(layout)
