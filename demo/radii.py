@@ -1,6 +1,6 @@
-"""Measure radii per block against one radius; ``python3 demo/radii.py`` writes docs/without_weights.md.
+"""Measure radii per block against one radius; ``python3 demo/radii.py`` writes the documentation.
 
-The radii are chosen by CLEAR Locality Probe on a picture of a prompt that is not among those that are
+CLEAR Locality Probe chooses the radii on a picture of a prompt that is not among those that are
 measured; errors are CLEAR Compare's, on held-out prompts and seeds.
 """
 
@@ -15,7 +15,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from demo.enter import enter
-from demo.evaluate import EDGE_PX, SEED, Bench, Make, encoded
+from demo.evaluate import EDGE_PX, Bench, Make, encoded
 from demo.markdown import replace_between
 from demo.students import STUDENTS
 from tools.environment import reexec_in_venv
