@@ -237,7 +237,7 @@ def test_a_step_is_judged_by_its_goal_and_by_full_attention_of_the_same_size():
     table = rows(step_table.markdown(results, SMALL, "0.0"))
     assert table[0]["times faster"] == "3.50, reached" and table[0]["goal"] == "3"
     assert table[1]["s/step"] == "**WRONG**"
-    assert step_table.mistakes(results) == ["clear_model, r = 8 at 4096 px: 5.0e-01"]
+    assert step_table.mistakes(results) == ["CLEAR, r = 8 at 4096 px: 5.0e-01"]
 
 
 def test_a_step_that_would_end_too_late_or_twice_is_not_run():
