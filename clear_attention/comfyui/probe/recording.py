@@ -23,8 +23,8 @@ from ..core.geometry import Geometry
 from .response import Change, tokens_of_block
 
 ENOUGH = 256
-"""Queries whose errors are measured, unless all are wanted: a probe of the demo's model at 1024 pixels
-then takes 2.7 to 2.9 of its steps, and is as exact as one picture is typical of others."""
+"""Queries whose errors are measured, unless all are wanted: a probe of the demo's model at 1024
+pixels then takes 2.7 to 2.9 of its steps, and is as exact as one picture is typical of others."""
 
 
 @dataclass(frozen=True, eq=False)
