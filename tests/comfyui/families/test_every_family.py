@@ -192,7 +192,9 @@ def window_preview(kit):
 
 def locality(kit):
     latent = {"samples": torch.ones_like(noise_of(kit.case))}
-    figure, table, _ = kit.node("CLEARLocality", kit.model, conditioning(kit), latent, RADIUS)
+    given = (conditioning(kit), latent, RADIUS)
+    figure, table, _, radii = kit.node("CLEARLocality", kit.model, *given)
+    kit.node("CLEARAttention", kit.model, RADIUS, radii=radii)
     counts = kit.product("comfyui.core.blocks").block_counts(kit.model)
     for kind, count in counts.items():
         assert all(f"{kind} {index} " in table for index in range(count))
