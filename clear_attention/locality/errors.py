@@ -138,7 +138,7 @@ class ErrorSum:
             first_seen_ML: The radius at which each query sees each key, 0 if at any.
         """
         chunk, probs_BHML = chunk[:: self._every], probs_BHML[:, :, :: self._every]
-        first_seen_ML = first_seen_ML[:: self._every]
+        first_seen_ML = first_seen_ML[:: self._every].contiguous()
         rings = torch.bucketize(first_seen_ML, torch.tensor(self._radii)).to(probs_BHML.device)
         shown = self._shown(self._queries, len(chunk)).to(probs_BHML.device)[:, None]
         full = probs_BHML @ self._v
