@@ -11,6 +11,7 @@ from torch import Tensor
 from ...compare.summary import Comparison
 from ...compare.table import table
 from ..core import host
+from ..core.patch import settings_of
 from .checks import require_one_kind_of_latent, seeds_of, task_of
 from .contestants import Contestant, connected, swept, teacher_of, without_collisions
 from .looks import Eyes, kind_of
@@ -134,10 +135,8 @@ def _about_windows(teacher: Contestant, others: Sequence[Contestant]) -> list[st
 
 
 def _window(contestant: Contestant) -> Any:
-    from ..core.patch import settings_of
-
     local = settings_of(contestant.model).local
-    return None if local is None else (local.radius, local.pool_factor)
+    return local and (local.radius, local.radii, local.pool_factor, local.dense_blocks)
 
 
 def _size(match: Match) -> str:

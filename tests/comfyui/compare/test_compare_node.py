@@ -376,6 +376,9 @@ def test_windows_are_named_as_they_are(pair, compare, nodes):
     assert "The first model has a CLEAR window itself" in both.text
     assert "both models have the same window" in both.text
     assert both.cells["clear_model, r = 3"]["PSNR"] == "equal"
+    radii = compare(local, nodes.CLEARAttention(model, 3, radii="single 0: 5"))
+    assert "both models have the same window" not in radii.text
+    assert "clear_model, r = 3 and others per block" in radii.cells
     late = compare(model, nodes.CLEARAttention(model, 3, start_percent=0.5), steps=4)
     (name,) = [name for name in late.cells if name.startswith("clear_model")]
     assert name == "clear_model, r = 3, 0.5 to 1"
