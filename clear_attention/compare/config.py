@@ -10,6 +10,7 @@ from typing import Any
 from ..config import bounds
 from ..config.bounds import ConfigError, at_least
 from ..config.file import Section
+from .measurement import ANOTHER_SEED
 
 LATENT_PX = 8
 MOST_PICTURES = 16
@@ -49,6 +50,12 @@ class Candidate(Section):
     def __post_init__(self) -> None:
         at_least(self, "candidates", radius=0, pool_factor=0)
         bounds.finite("candidates.strength", self.strength)
+        bounds.radii("candidates.radii", self.radii)
+        if not 0 <= self.start_percent < self.end_percent <= 1:
+            raise ConfigError(
+                "A candidate's start_percent must be smaller than its end_percent, both from 0 to "
+                f"1, got {self.start_percent:g} and {self.end_percent:g}."
+            )
         if not self.file and not self.radius:
             raise ConfigError("A candidate must have a file or a radius, got neither.")
         if self.file and any((self.radii, self.pool_factor, self.dense_blocks)):
@@ -157,6 +164,9 @@ class CompareConfig(Section):
         titles = [each.title for each in self.candidates]
         if not titles:
             raise ConfigError("The settings need at least one table [[candidates]], got none.")
+        taken = [title for title in titles if title == ANOTHER_SEED or title.startswith("model,")]
+        if taken:
+            raise ConfigError(f"Candidates must not have a reference's name, got {taken[0]!r}.")
         twice = [title for title in titles if titles.count(title) > 1]
         if twice:
             raise ConfigError(f"Candidates must have different names, got {twice[0]!r} twice.")

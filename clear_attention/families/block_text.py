@@ -87,7 +87,8 @@ def _entries(text: str) -> list[str]:
 
 def _run(entry: str, what: str, example: str) -> list[Block]:
     """Read a kind with an index, or a range of indices."""
-    match = re.fullmatch(r"([a-z]+)[\s._:]*(\d+)(?:\s*-\s*(\d+))?", entry.lower())
+    # Files bring such text too: a range must not fill the memory before a model is asked.
+    match = re.fullmatch(r"([a-z]+)[\s._:]*(\d{1,4})(?:\s*-\s*(\d{1,4}))?", entry.lower())
     if match is None:
         raise ValueError(f"{what} must look like {example}, got {entry!r}.")
     kind, first, last = match[1], int(match[2]), int(match[3] or match[2])

@@ -8,6 +8,7 @@ the budget goes into a part of the first step that it cannot pay.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,11 +34,13 @@ class Cost:
         errors: Of its attention, by radius.
         layout: Where the tokens of its attention lie.
         width: Of all its heads together, by which its pairs count.
+        wraps: Whether windows wrap around the height and the width.
     """
 
     errors: WindowErrors
     layout: TokenLayout
     width: int = 1
+    wraps: tuple[bool, bool] = (False, False)
 
     @property
     def covering_radius(self) -> int:
@@ -51,7 +54,7 @@ class Cost:
 
     def work(self, radius: int) -> int:
         """Return the work of a radius."""
-        return self.width * visible_pairs(self.layout, Window(radius))
+        return self.width * visible_pairs(self.layout, Window(radius, *self.wraps))
 
     def error(self, radius: int) -> float:
         """Return the squared error of a radius."""
@@ -174,7 +177,11 @@ def _steps(index: int, block: Cost) -> Sequence[_Step]:
 
 def _per_work(block: Cost, before: int, radius: int) -> float:
     """Return the error that a larger radius removes, for its work."""
-    return (block.error(before) - block.error(radius)) / (block.work(radius) - block.work(before))
+    removed = block.error(before) - block.error(radius)
+    work = block.work(radius) - block.work(before)
+    if work == 0:  # windows that wrap around see all of the grid before a plain one does
+        return math.inf if removed > 0 else 0.0
+    return removed / work
 
 
 def _is_above(block: Cost, first: int, middle: int, last: int) -> bool:

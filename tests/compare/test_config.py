@@ -49,6 +49,12 @@ def test_paths_start_at_the_file_and_the_rest_has_defaults(write, tmp_path):
         (LEAST + "[sampling]\npictures = 17\n", r"sampling\.pictures must be at most 16, got 17"),
         (LEAST + "[sampling]\nwidth = 100\n", "must be positive multiples of 8"),
         (LEAST + "[[candidates]]\nradius = 8\n", "different names, got 'r = 8' twice"),
+        (
+            LEAST + '[[candidates]]\nradius = 4\nname = "another seed"\n',
+            "a reference's name|name of a",
+        ),
+        (LEAST + '[[candidates]]\nradius = 4\nradii = "x"\n', r"candidates\.radii must look like"),
+        (LEAST + "[[candidates]]\nradius = 4\nend_percent = 0.0\n", "got 0 and 0"),
         (LEAST + "[[candidates]]\n", "must have a file or a radius, got neither"),
         (LEAST + '[[candidates]]\nfile = "a"\nradii = "double 0: 2"\n', "must not have radii"),
         (f'output = "out"\ncandidates = []\n{LOADERS}', "at least one table"),

@@ -74,6 +74,7 @@ def test_a_radius_stands_behind_a_block_or_a_range():
         ("single 3: 2.5", "got 'single 3: 2.5'"),
         ("8", "got '8'"),
         ("single: 8", "Radii must look like \"double 0-3: 8, single 0: 32\", got 'single'"),
+        ("single 0-99999999: 8", "Radii must look like"),
         ("single 5-2: 8", "Radii must not run backwards, got 'single 5-2'"),
         ("single 1-3: 8, single 2: 9", "must give each block one radius, got 8 and 9 for single 2"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -135,8 +136,10 @@ def _about_windows(teacher: Contestant, others: Sequence[Contestant]) -> list[st
 
 
 def _window(contestant: Contestant) -> Any:
-    local = settings_of(contestant.model).local
-    return local and (local.radius, local.radii, local.pool_factor, local.dense_blocks)
+    settings = settings_of(contestant.model)
+    local = settings.local and replace(settings.local, node_id=None, pool_weights={})
+    learned = {} if settings.local is None else settings.local.pool_weights
+    return local, {*map(id, learned.values())}, settings.wrap_height, settings.wrap_width
 
 
 def _size(match: Match) -> str:

@@ -31,6 +31,14 @@ StepSeconds = Callable[[ModelPatcher, TokenLayout, Mapping[Block, int]], tuple[f
 """Returns what a step takes with full attention, and with a radius per block."""
 
 IGNORED = "The window of the CLEAR node on this model was ignored: attention was full."
+NOT_FINITE = (
+    "The model's prediction must be finite, got NaN or infinity: look for a damaged latent or "
+    "model, or a dtype that is too small for it."
+)
+SEAMLESS = (
+    "CLEAR Seamless: the work counts that windows wrap around, the errors do not, and are a little "
+    "too large at the picture's edges."
+)
 NO_RESPONSE = (
     "How the model responds to its attentions could not be measured: their errors count alike, "
     "whatever becomes of them behind projections and gates."
@@ -71,7 +79,10 @@ def report_locality(
     samples = sample.spread(levels)
     found = probe_windows(model, samples, queries or None)
     names = {block: format_blocks([block]) for block in found}
-    choice = choose_radii({names[block]: each.cost for block, each in found.items()}, budget)
+    settings = settings_of(model)
+    wraps = (settings.wrap_height, settings.wrap_width)
+    costs = {names[block]: replace(each.cost, wraps=wraps) for block, each in found.items()}
+    choice = choose_radii(costs, budget)
     radii = {block: choice.radii[name] for block, name in names.items()}
     layout = max((each.layout for each in found.values()), key=lambda layout: layout.tokens)
     report = LocalityReport(
@@ -115,8 +126,10 @@ def probe_windows(
     for turn, sample in enumerate(samples):
         before = {block: len(each) for block, each in found.items()}
         some = queries and -(-queries // len(samples))
-        own = replace(sample, seed=sample.seed + turn)
+        own = replace(sample, seed=(sample.seed + turn) % 2**64)
         clean = _measure(model, own, some, add)
+        if not clean.isfinite().all():
+            raise ValueError(NOT_FINITE)
         # The first call of each block in this step: others see areas of the picture.
         first = {block: before.get(block, 0) for block in found}
         changes = {block: found[block][at].change for block, at in first.items()}
@@ -208,4 +221,6 @@ def _remarks(
         )
     if any(each.errors.gain is None for each in found.values()):
         remarks.append(NO_RESPONSE)
+    if settings_of(model).wrap_height or settings_of(model).wrap_width:
+        remarks.append(SEAMLESS)
     return tuple(remarks)

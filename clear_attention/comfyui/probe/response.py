@@ -8,6 +8,7 @@ block's response. What tokens without a change see of the others' is taken off.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -86,9 +87,12 @@ def gains_of(changes: Mapping[Block, Change], squares: Tensor) -> dict[Block, fl
     gains: dict[Block, float] = {}
     for block, change in whole.items():
         applied = float(change.values.square().sum())
-        if applied:
-            gains[block] = max(0.0, float((seen[change.tokens] - others).sum())) / applied
-    return gains
+        response = float((seen[change.tokens] - others).sum())
+        if applied and math.isfinite(response):  # the change may be too much for a dtype
+            gains[block] = response / applied
+    # Below what others make of it is noise, not a block whose errors cost nothing.
+    least = min((gain for gain in gains.values() if gain > 0), default=None)
+    return {} if least is None else {block: max(gain, least) for block, gain in gains.items()}
 
 
 def squares_by_token(before: Tensor, after: Tensor, patch: int) -> Tensor:

@@ -416,3 +416,27 @@ def test_other_architectures_are_refused(flux_model, node):
 def test_written_blocks_are_read_back(product, blocks):
     text = product("families.block_text")
     assert text.parse_blocks(text.format_blocks(blocks)) == blocks
+
+
+def test_a_model_that_gives_nan_is_refused(flux_model, node):
+    model = flux_model("b")
+    model.model.diffusion_model.final_layer.linear.weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="prediction must be finite, got NaN or infinity"):
+        node(model)
+
+
+def test_the_largest_seed_serves_several_noise_levels(flux_model, node):
+    assert node(flux_model("b"), seed=2**64 - 1, noise_levels=3)[3]
+
+
+@pytest.mark.parametrize("direction", ["both", "horizontal"])
+def test_the_work_of_a_seamless_picture_counts_what_wraps_around(
+    direction, flux_model, node, nodes, product
+):
+    model = nodes.CLEARSeamless(flux_model("b"), direction)
+    latent = {"samples": torch.randn(1, 16, 40, 32, generator=torch.Generator().manual_seed(1))}
+    _, table, _, radii = node(model, conditioning(4), latent=latent, budget=0.8)
+    assert "CLEAR Seamless: the work counts that windows wrap around" in table
+    local = nodes.CLEARAttention(model, 1, radii=radii)
+    plan = product("comfyui.plan.model").plan_model(local, (320, 256), text_tokens=4)
+    assert 0.7 < plan.clear.pairs / plan.full.pairs <= 0.801

@@ -59,7 +59,14 @@ def test_gains_are_the_response_at_a_block_s_own_tokens_without_what_others_see(
         ("single", 3): module.Change(GRID, torch.tensor([]).long(), 0, ones[:, :0]),
     }
     gains = module.gains_of(changes, squares)
-    assert gains == {("double", 0): 2 / 16, ("single", 0): 4 / 64, ("single", 1): 0.0}
+    # What others make of it is no response: of (single, 1), as little is taken as of any block.
+    assert gains == {("double", 0): 2 / 16, ("single", 0): 4 / 64, ("single", 1): 4 / 64}
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 0.5])
+def test_responses_that_are_not_finite_or_not_there_are_no_measurement(module, value):
+    changes = {("double", 0): module.Change(GRID, torch.tensor([1]), 0, torch.ones(2, 1, 8))}
+    assert module.gains_of(changes, torch.full(GRID, value)) == {}
 
 
 @pytest.mark.parametrize("frames", [(), (1,)], ids=["picture", "one frame"])
