@@ -52,6 +52,16 @@ def written_whole(path: Path) -> Generator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def write_text_whole(path: Path, text: str) -> None:
+    """Write a text file in UTF-8 that is there as a whole or not at all.
+
+    Raises:
+        NotWritten: The disk is full, or refuses for another reason.
+    """
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
 def append_whole(path: Path, text: str) -> None:
     """Append text to a file in one write; a failure leaves the file as it was.
 

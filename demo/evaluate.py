@@ -112,6 +112,16 @@ def encoded(lines: Sequence[str], guidance: float) -> list[Any]:
     ]
 
 
+def task_of(prompt: Any, scale: int) -> Any:
+    """Return the task to paint a prompt at a size."""
+    import torch
+
+    from clear_attention.comfyui.compare.painting import Task
+
+    edge = EDGE_PX * scale // 8
+    return Task(prompt, prompt, torch.zeros(1, 16, edge, edge), STEPS, 1.0, "euler", "simple")
+
+
 class Bench:
     """The teacher, its prompts, and what it paints."""
 
@@ -132,12 +142,12 @@ class Bench:
         self.velocities: dict[tuple[int, int], Any] = {}
         self.columns: dict[str, list[Any]] = {}
 
-    def behind_window(self, radius: int, factor: int) -> Make:
+    def behind_window(self, radius: int, factor: int = 0, **more: Any) -> Make:
         """Put the teacher behind a window, as CLEARAttention does."""
         from clear_attention.comfyui.core.patch import with_window
         from clear_attention.comfyui.core.settings import WindowSettings
 
-        local = WindowSettings(radius, pool_factor=factor)
+        local = WindowSettings(radius, pool_factor=factor, **more)
         return lambda model: with_window(model, local)
 
     def student(self, name: str) -> Make:
@@ -243,13 +253,7 @@ class Bench:
 
     def task(self, index: int, scale: int) -> Any:
         """Return what is painted."""
-        import torch
-
-        from clear_attention.comfyui.compare.painting import Task
-
-        edge, prompt = EDGE_PX * scale // 8, self.prompts[index]
-        latent = torch.zeros(1, 16, edge, edge)
-        return Task(prompt, prompt, latent, STEPS, 1.0, "euler", "simple")
+        return task_of(self.prompts[index], scale)
 
     def decode(self, latent: Any) -> Any:
         """Decode one latent: ``[H, W, 3]``."""

@@ -15,7 +15,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from demo.enter import enter
-from demo.evaluate import EDGE_PX, Bench, Make, encoded
+from demo.evaluate import EDGE_PX, Bench, encoded, task_of
 from demo.markdown import replace_between
 from demo.students import STUDENTS
 from tools.environment import reexec_in_venv
@@ -73,9 +73,9 @@ def rows(
 
     choice = choose_radii(costs, budget)
     ways = {
-        f"r = {choice.one_radius}": window(choice.one_radius),
-        format_radii(choice.radii): window(choice.one_radius, radii=choice.radii),
-        f"the same from {LATE:.0%} of the steps on": window(
+        f"r = {choice.one_radius}": bench.behind_window(choice.one_radius),
+        format_radii(choice.radii): bench.behind_window(choice.one_radius, radii=choice.radii),
+        f"the same from {LATE:.0%} of the steps on": bench.behind_window(
             choice.one_radius, radii=choice.radii, start_percent=LATE
         ),
     }
@@ -96,16 +96,14 @@ def measured(bench: Bench, scale: int) -> dict[Any, Any]:
     """Probe the teacher on a picture that it paints, and return each block's costs."""
     import torch
 
-    from clear_attention.comfyui.compare.painting import Task, paint
+    from clear_attention.comfyui.compare.painting import paint
     from clear_attention.comfyui.probe.locality import probe_windows
     from clear_attention.comfyui.probe.sample import Sample
 
     model = bench.prepare(bench.teacher, scale)
     (prompt,) = encoded([PROBED], 3.5)
-    edge = EDGE_PX * scale // 8
-    task = Task(prompt, prompt, torch.zeros(1, 16, edge, edge), 16, 1.0, "euler", "simple")
     with torch.inference_mode():
-        latent = paint(model, task, PROBED_SEED, lambda _: None).latent
+        latent = paint(model, task_of(prompt, scale), PROBED_SEED, lambda _: None).latent
         sample = Sample(prompt, {"samples": latent}, seed=PROBED_SEED)
         found = probe_windows(model, sample.spread(LEVELS), 512)
     return {block: each.cost for block, each in found.items()}
@@ -116,15 +114,6 @@ def share_of_one(costs: dict[Any, Any], radius: int) -> float:
     return sum(each.work(radius) for each in costs.values()) / sum(
         each.full for each in costs.values()
     )
-
-
-def window(radius: int, **more: Any) -> Make:
-    """Put the teacher behind windows, as CLEARAttention does."""
-    from clear_attention.comfyui.core.patch import with_window
-    from clear_attention.comfyui.core.settings import WindowSettings
-
-    local = WindowSettings(radius, **more)
-    return lambda model: with_window(model, local)
 
 
 if __name__ == "__main__":

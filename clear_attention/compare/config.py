@@ -156,11 +156,7 @@ class CompareConfig(Section):
 
     def __post_init__(self) -> None:
         at_least(self, "comparison", sheets=0)
-        missing = [what for what in ("model", "clip", "vae") if what not in self.loaders]
-        if missing:
-            raise ConfigError(
-                f"The settings need a table loaders.{missing[0]}: a node and its inputs."
-            )
+        bounds.loaders(self.loaders, ("model", "clip", "vae"))
         titles = [each.title for each in self.candidates]
         if not titles:
             raise ConfigError("The settings need at least one table [[candidates]], got none.")

@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Sequence
 
-from ..atomic_files import append_whole, written_whole
+from ..atomic_files import append_whole, write_text_whole
 from ..config.bounds import ConfigError
 from .config import CompareConfig
 from .measurement import Measurement, columns
@@ -37,8 +37,7 @@ class Results:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / SETTINGS
         if not path.is_file():
-            with written_whole(path) as part:
-                part.write_text(self._settings, encoding="utf-8")
+            write_text_whole(path, self._settings)
         elif path.read_text(encoding="utf-8") != self._settings:
             raise ConfigError(
                 f"{self.folder} must be of these settings, got rows of others. Name another folder "
@@ -71,8 +70,7 @@ class Results:
 
     def report(self, text: str) -> None:
         """Write the report anew."""
-        with written_whole(self.folder / REPORT) as part:
-            part.write_text(text, encoding="utf-8")
+        write_text_whole(self.folder / REPORT, text)
 
     def _lines(self, rows: Sequence[Sequence[str]]) -> str:
         text = io.StringIO()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from ..families.block_text import parse_radii
@@ -62,6 +62,13 @@ def radii(name: str, text: str) -> None:
         parse_radii(text, name)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def loaders(given: Container[str], needed: Iterable[str]) -> None:
+    """Refuse settings that lack a table for something that a node of ComfyUI loads."""
+    missing = next((what for what in needed if what not in given), None)
+    if missing is not None:
+        raise ConfigError(f"The settings need a table loaders.{missing}: a node and its inputs.")
 
 
 def sizes(name: str, values: Sequence[tuple[int, int]], multiple: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from ..atomic_files import written_whole
+from ..atomic_files import write_text_whole
 from .config import RunConfig
 from .log import Row, read
 from .updates.best import Best
@@ -61,8 +61,7 @@ def write(config: RunConfig, step: int, best: Best) -> None:
         ),
         settings="".join(_rows(dataclasses.asdict(config))),
     )
-    with written_whole(folder / NAME) as part:
-        part.write_text(text, encoding="utf-8")
+    write_text_whole(folder / NAME, text)
 
 
 def _best(best: Best, rows: Iterable[Row]) -> str:

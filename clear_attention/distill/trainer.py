@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ class Trainer:
             log.add(self.step, values, "held_out")
         is_best = self.best.take(self.step, values)
         if self.written and is_best:
-            self.on_main(lambda written=self.written: written(True))
+            self.on_main(partial(self.written, True))
         if validated:
             self.on_main(lambda: validated(self.step))
 
@@ -259,7 +260,7 @@ class Trainer:
         """Write the state, and let whoever writes files of what is trained do so."""
         self.save()
         if self.written:
-            self.on_main(lambda written=self.written: written(False))
+            self.on_main(partial(self.written, False))
 
     def save(self) -> None:
         """Write the state from which `resume` goes on.

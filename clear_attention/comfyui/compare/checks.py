@@ -11,10 +11,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSampler
 from torch import Tensor
 
+from ...compare.config import MOST_PICTURES
 from ...config.bounds import one_of
 from .painting import Task
 
-MOST_PICTURES = 16
 SEEDS = 2**64
 
 

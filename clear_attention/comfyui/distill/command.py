@@ -12,8 +12,9 @@ from comfy.cli_args import args
 from torch import Tensor
 from tqdm import tqdm
 
+from ...config import bounds
 from ...config.prompts import read_prompts
-from ...distill.config import ConfigError, RunConfig
+from ...distill.config import RunConfig
 from ...distill.workers.processes import leave, make_accelerator
 from ..core.pictures import contact_sheet, save_picture
 from ..headless import StopOnSignal, load_nodes, run_node
@@ -28,9 +29,7 @@ def run(config: RunConfig) -> int:
     needed = ["model"]
     needed += ["clip"] if prompts or config.pictures.folder else []
     needed += ["vae"] if config.pictures.folder else []
-    for what in needed:
-        if what not in config.loaders:
-            raise ConfigError(f"The settings need a table loaders.{what}: a node and its inputs.")
+    bounds.loaders(config.loaders, needed)
     # Before the host looks for its device, which each of several processes has its own of.
     accelerator = make_accelerator(cpu=args.cpu)
     stop = StopOnSignal(one_of_several=accelerator.num_processes > 1)
@@ -38,8 +37,7 @@ def run(config: RunConfig) -> int:
     logging.basicConfig(level=level, format="%(message)s", force=True)
     load_nodes()
     model = run_node(config.loaders["model"])
-    with_text = prompts or config.pictures.folder
-    clip = run_node(config.loaders["clip"]) if with_text else None
+    clip = run_node(config.loaders["clip"]) if "clip" in needed else None
     screen = Screen(config) if accelerator.is_main_process else None
     vae = screen.vae if screen else None
     finished = distil(model, clip, config, prompts, watcher_of(screen, stop), vae)
@@ -51,8 +49,7 @@ def run(config: RunConfig) -> int:
 
 def export_state(config: RunConfig, state: Path) -> int:
     """Write the file of a state, and return an exit code."""
-    if "model" not in config.loaders:
-        raise ConfigError("The settings need a table loaders.model: a node and its inputs.")
+    bounds.loaders(config.loaders, ("model",))
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     load_nodes()
     print(f"Written: {export(run_node(config.loaders['model']), config, state)}")

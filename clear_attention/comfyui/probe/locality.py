@@ -216,9 +216,7 @@ def _remarks(
         f"{f'{queries} image tokens at most{several}' if queries else 'every image token'}."
     ]
     if settings_of(model).local is not None:
-        remarks.append(
-            "The window of the CLEAR node on this model was ignored: attention was full."
-        )
+        remarks.append(IGNORED)
     if any(each.errors.gain is None for each in found.values()):
         remarks.append(NO_RESPONSE)
     if settings_of(model).wrap_height or settings_of(model).wrap_width:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...atomic_files import written_whole
+from ...atomic_files import write_text_whole, written_whole
 from ..identity import differences
 
 MANIFEST = "manifest.json"
@@ -154,7 +154,7 @@ class ShardFolder:
             "made_with": self.made_with,
             "shards": [asdict(shard) for shard in self.shards],
         }
-        write_text(self.folder / MANIFEST, json.dumps(tree, indent=1))
+        write_text_whole(self.folder / MANIFEST, json.dumps(tree, indent=1))
 
     def seeds(self) -> set[int]:
         """Return the seeds of all samples."""
@@ -270,9 +270,3 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) ->
     """Write a safetensors file that is there as a whole or not at all."""
     with written_whole(path) as part:
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, part, metadata)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that is there as a whole or not at all."""
-    with written_whole(path) as part:
-        part.write_text(text, encoding="utf-8")

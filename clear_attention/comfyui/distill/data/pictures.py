@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ from ....distill.config import ConfigError, Pictures
 from ....distill.data.shards import Samples, ShardFolder
 from .generation import Progress, by_length, chunks
 from .sampling import Prompt, encode, request_to_stop_kept, stack
-
-logger = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 CAPTION = ".txt"
@@ -154,7 +152,7 @@ def size_near(width: int, height: int, area_px: int) -> tuple[int, int]:
 def _read(path: Path, area_px: int) -> Captioned:
     try:
         content = path.read_bytes()
-        with Image.open(path) as image:
+        with Image.open(BytesIO(content)) as image:
             width, height = ImageOps.exif_transpose(image).size
         caption = " ".join(path.with_suffix(CAPTION).read_text("utf-8-sig").split())
     except (OSError, UnicodeDecodeError) as error:
