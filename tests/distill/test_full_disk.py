@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).parent))
 
 import toy
 
-from clear_attention.atomic_files import NotWritten
+from clear_attention.atomic_files import NotWritten, write_text_whole
 from clear_attention.distill import log
 from clear_attention.distill.data.shards import MANIFEST, ShardFolder
 from clear_attention.families.flux import NAMES
@@ -97,7 +97,5 @@ def test_a_full_disk_is_a_sentence_and_changes_no_file(kind: str, run: Path):
 def test_a_manifest_that_cannot_be_written_lists_what_it_did(run: Path):
     data = ShardFolder(run / "data")
     with pytest.raises(NotWritten, match=MANIFEST), full_disk():
-        from clear_attention.distill.data import shards
-
-        shards.write_text(data.folder / MANIFEST, "x" * 100)
+        write_text_whole(data.folder / MANIFEST, "x" * 100)
     assert len(ShardFolder(run / "data")) == len(data)
