@@ -11,7 +11,6 @@ import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
-from torch.autograd.graph import allow_mutation_on_saved_tensors
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
@@ -26,6 +25,7 @@ from ..families import plain_module, require_family
 from ..weights.base import table_and_size
 from .checks import require_trainable
 from .data.sampling import given
+from .saved_tensors import saved_tensors_kept
 from .teacher import fingerprint_of
 
 
@@ -102,9 +102,7 @@ class HostDenoiser:
             checkpointing: Recompute each block in the backward pass. A student in shards needs it:
                 the guard of saved tensors would also keep copies of what FSDP gathers.
         """
-        in_place = (
-            checkpointed(self._blocks()) if checkpointing else allow_mutation_on_saved_tensors()
-        )
+        in_place = checkpointed(self._blocks()) if checkpointing else saved_tensors_kept()
         management = comfy.model_management
         before = getattr(management, "in_training", None)
         # Newer hosts fuse the rotary positions into an operation that has no gradient otherwise.
@@ -161,9 +159,8 @@ def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
 class OverwritingNothing(TorchFunctionMode):
     """Gives a tensor new memory before an operation works in place, such as ``x += y``.
 
-    Else what a recomputed block has saved of it changes with it: torch's guard that keeps saved
-    tensors as they were does not see those of a checkpoint. Views are left alone, which blocks only
-    read.
+    Else what a recomputed block has saved of it changes with it: `saved_tensors_kept` does not see
+    those of a checkpoint. Views are left alone, which blocks only read.
     """
 
     def __torch_function__(
