@@ -1,6 +1,6 @@
 """Measure radii per block against one radius; ``python3 demo/radii.py`` writes the documentation.
 
-CLEAR Locality Probe chooses the radii on a picture of a prompt that is not among those that are
+CLEAR Locality Probe chooses the radii on pictures of prompts that are not among those that are
 measured; errors are CLEAR Compare's, on held-out prompts and seeds.
 """
 
@@ -25,8 +25,10 @@ DOCS = ROOT / "docs" / "without_weights.md"
 START, END = "<!-- radii: demo/radii.py -->", "<!-- end of radii -->"
 SCALES = {1: 4, 2: 2}  # times the training size -> how many of the held-out prompts
 BUDGETS = (0.25, 0.5)
-PROBED = "a photograph of an astronaut"
-PROBED_SEED = 123
+PROBED = tuple(
+    f"a photograph of {what}" for what in ("an astronaut", "a cat", "a cup of coffee", "a rocket")
+)
+PROBED_SEED = 123  # of the first, and so on
 LEVELS = 4
 LATE = 0.25  # start_percent of the last row
 
@@ -93,7 +95,7 @@ def rows(
 
 
 def measured(bench: Bench, scale: int) -> dict[Any, Any]:
-    """Probe the teacher on a picture that it paints, and return each block's costs."""
+    """Probe the teacher on pictures that it paints, and return each block's costs."""
     import torch
 
     from clear_attention.comfyui.compare.painting import paint
@@ -101,11 +103,12 @@ def measured(bench: Bench, scale: int) -> dict[Any, Any]:
     from clear_attention.comfyui.probe.sample import Sample
 
     model = bench.prepare(bench.teacher, scale)
-    (prompt,) = encoded([PROBED], 3.5)
+    samples: list[Sample] = []
     with torch.inference_mode():
-        latent = paint(model, task_of(prompt, scale), PROBED_SEED, lambda _: None).latent
-        sample = Sample(prompt, {"samples": latent}, seed=PROBED_SEED)
-        found = probe_windows(model, sample.spread(LEVELS), 512)
+        for seed, prompt in enumerate(encoded(PROBED, 3.5), PROBED_SEED):
+            latent = paint(model, task_of(prompt, scale), seed, lambda _: None).latent
+            samples += Sample(prompt, {"samples": latent}, seed=seed).spread(LEVELS)
+        found = probe_windows(model, samples, 512 * len(PROBED))
     return {block: each.cost for block, each in found.items()}
 
 

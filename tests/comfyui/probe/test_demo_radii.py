@@ -8,10 +8,19 @@ import pytest
 import torch
 
 BLOCKS = [("double", 0), *(("single", index) for index in range(4))]
-RADII = (2, 4, 8, 16)
+RADII = (4, 8)
 EDGE = 48  # latent pixels: 24 x 24 tokens, the size that the model was trained at
-PROBED = "a photograph of an astronaut", 123
-HELD_OUT = [("a red pagoda above the lake", 7_007), ("coffee in a cup on a wooden table", 7_002)]
+# One picture is not typical of others: it orders the blocks of the rest at 0.7 to 1.0.
+PROBED = [
+    (f"a photograph of {what}", 123 + index)
+    for index, what in enumerate(("an astronaut", "a cat", "a cup of coffee", "a rocket"))
+]
+LEVELS = 4
+HELD_OUT = [
+    ("a red pagoda above the lake", 7_007),
+    ("coffee in a cup on a wooden table", 7_002),
+    ("a deep field of galaxies", 7_004),
+]
 AT = 0.575  # of the schedule, sigma 0.7
 
 
@@ -49,9 +58,10 @@ def sample(model, product):
 
 @pytest.fixture(scope="module")
 def found(model, sample, product):
-    """What one probe of one picture has measured."""
+    """What a probe of several pictures at several noise levels has measured."""
+    samples = [level for given in PROBED for level in sample(*given).spread(LEVELS)]
     with torch.inference_mode():
-        return product("comfyui.probe.locality").probe_windows(model, [sample(*PROBED)], 512)
+        return product("comfyui.probe.locality").probe_windows(model, samples, 512 * len(PROBED))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +96,7 @@ def rank_correlation(one, other):
 def test_predicted_and_measured_errors_of_single_blocks_have_one_order(found, velocity_error):
     predicted = [[found[block].cost.error(radius) for radius in RADII] for block in BLOCKS]
     measured = [[velocity_error({block: radius}) for radius in RADII] for block in BLOCKS]
-    assert max(row[1] for row in measured) > 20 * min(row[1] for row in measured)
+    assert max(row[0] for row in measured) > 20 * min(row[0] for row in measured)
     of_all = [torch.tensor(errors).flatten().tolist() for errors in (predicted, measured)]
     assert rank_correlation(*of_all) > 0.9
     of_blocks = [torch.tensor(errors).log().mean(1).tolist() for errors in (predicted, measured)]
