@@ -52,7 +52,7 @@ def train_teacher() -> None:
 
     from clear_attention.comfyui.distill.denoiser import HostDenoiser
     from clear_attention.distill.config_file import read
-    from clear_attention.distill.data.shards import write_tensors
+    from clear_attention.distill.data.tensor_files import write_tensors
     from clear_attention.distill.tasks import FlowMatching
     from demo.nodes.checkpoint import BASE, MODELS
     from demo.nodes.network import build_model

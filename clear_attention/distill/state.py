@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..atomic_files import remove_remains
-from .data.shards import UNREADABLE, write_tensors
+from .data.tensor_files import UNREADABLE, write_tensors
 from .workers import sharding
 from .workers.sharding import spread_as
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clear_attention.comfyui.distill.denoiser import HostDenoiser
-from clear_attention.distill.data.shards import write_tensors
+from clear_attention.distill.data.tensor_files import write_tensors
 
 from ..codec.latents import encode
 from ..nodes import text

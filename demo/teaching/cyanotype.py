@@ -42,7 +42,7 @@ def main() -> None:
 
     from clear_attention.comfyui.distill.denoiser import HostDenoiser
     from clear_attention.distill.config_file import read
-    from clear_attention.distill.data.shards import write_tensors
+    from clear_attention.distill.data.tensor_files import write_tensors
     from demo.nodes.checkpoint import base_weights
     from demo.nodes.network import build_model
     from demo.teaching.lora import LoRATraining

@@ -59,12 +59,15 @@ def test_what_is_done_takes_no_time_and_processes_share_the_updates():
 
 
 def test_the_disk_holds_data_one_state_more_than_is_kept_and_two_files():
-    found = disk(config(), missing=7, trained=100, latent=30, text=20)
-    assert found.data == 7 * (30 + 20) * 2
+    found = disk(config(), missing=7, trained=100, latent=30, texts=2, text=20)
+    assert found.data == (7 * 30 + 2 * 20) * 2
     assert found.states == 3 * (1 + 2) * 100 * 4  # two kept, one being written; AdamW
     assert found.files == 2 * 100 * 2
     averaged = dataclasses.replace(config(ema_decay=0.9, keep_states=1), optimiser=Optimiser())
-    assert disk(averaged, missing=0, trained=100, latent=30, text=20).states == 2 * 6 * 100 * 4
+    assert (
+        disk(averaged, missing=0, trained=100, latent=30, texts=0, text=20).states
+        == 2 * 6 * 100 * 4
+    )
 
 
 def test_the_documentation_has_the_table_of_the_recipes():

@@ -58,6 +58,7 @@ USES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "state": ("run/state-0000012.safetensors", resume),
     "manifest": ("data/manifest.json", use_data),
     "shard": ("data/00001.safetensors", use_data),
+    "text": ("data/texts/*/*.safetensors", use_data),
     "log": ("run/log.csv", lambda folder: log.read(folder / "run")),
     "prompts": ("prompts.txt", lambda folder: read_prompts(folder / "prompts.txt")),
     "settings": ("run.toml", lambda folder: read(folder / "run.toml")),
@@ -91,7 +92,7 @@ def test_a_damaged_file_is_usable_or_named_in_a_sentence(kind: str, run: Path, t
     name, use = USES[kind]
     folder = tmp_path / "copy"
     shutil.copytree(run, folder)
-    path = folder / name
+    path = next(folder.glob(name))
     content, refused = path.read_bytes(), 0
     use(folder)
     for number in range(ROUNDS):
@@ -115,8 +116,10 @@ def test_a_manifest_names_no_file_outside_of_its_folder(run: Path, tmp_path: Pat
         ShardFolder(tmp_path / "data")
 
 
-def test_a_missing_shard_is_named(run: Path, tmp_path: Path):
+@pytest.mark.parametrize("name", ["00001.safetensors", "texts/*/*.safetensors"])
+def test_a_missing_file_of_the_data_is_named(name: str, run: Path, tmp_path: Path):
     shutil.copytree(run / "data", tmp_path / "data")
-    (tmp_path / "data" / "00001.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"00001\.safetensors is damaged .*delete its folder"):
+    path = next((tmp_path / "data").glob(name))
+    path.unlink()
+    with pytest.raises(ValueError, match=rf"{path.name} is damaged .*delete its folder"):
         use_data(tmp_path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 sys.path.append(str(Path(__file__).parent))
 
@@ -52,17 +54,78 @@ def test_a_shard_that_no_manifest_lists_is_written_over(tmp_path: Path):
     assert len(ShardFolder(tmp_path).buckets()[0].load([4])) == 1
 
 
-def test_prompts_that_samples_share_are_kept_once(tmp_path: Path):
-    folder = ShardFolder(tmp_path / "shared", MADE_WITH)
-    folder.add(toy.samples(64))  # of two prompts
-    apart = toy.samples(64)
-    noise = torch.randn(apart.context.shape)
-    other = ShardFolder(tmp_path / "apart", MADE_WITH)
-    other.add(Samples(apart.latent, noise, apart.pooled, apart.seed))
-    size, larger = (
-        (path / "00000.safetensors").stat().st_size for path in (folder.folder, other.folder)
-    )
-    assert larger - size > 0.9 * 62 * noise[0].numel() * 4
+def bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_prompt_is_kept_once_however_many_shards_have_it(tmp_path: Path):
+    shared, apart = (ShardFolder(tmp_path / name, MADE_WITH) for name in ("shared", "apart"))
+    for number in range(3):
+        given = toy.samples(32)  # of two prompts, the same ones each time
+        shared.add(given)
+        draw = torch.Generator().manual_seed(number)
+        other = torch.randn(given.context.shape, generator=draw)
+        apart.add(Samples(given.latent, other, given.pooled, given.seed))
+    assert (len(shared.texts), len(apart.texts)) == (2, 96)
+    saved = bytes_in(apart.folder) - bytes_in(shared.folder)
+    assert saved > 94 * given.context[0].numel() * given.context.element_size()
+
+
+def test_a_text_that_differs_in_its_pooled_vector_or_dtype_alone_is_another(tmp_path: Path):
+    folder, given = ShardFolder(tmp_path, MADE_WITH), toy.samples(1)
+    folder.add(given)
+    folder.add(Samples(given.latent, given.context, given.pooled + 1, given.seed))
+    folder.add(Samples(given.latent, given.context.bfloat16(), given.pooled, given.seed))
+    assert len(folder.texts) == 3
+    (bucket,) = folder.buckets()
+    loaded = [bucket.load([number]) for number in range(3)]
+    assert torch.equal(loaded[1].pooled, given.pooled + 1)
+    assert loaded[2].context.dtype == torch.bfloat16
+
+
+def write_version_1(folder: Path, samples: Samples) -> None:
+    """Write a folder of one shard as version 1 had it: with the distinct texts of its samples."""
+    tensors = {
+        "latent": samples.latent,
+        "context": samples.context[:2],
+        "context_of": torch.arange(len(samples)) % 2,
+        "pooled": samples.pooled[:2],
+        "pooled_of": torch.arange(len(samples)) % 2,
+        "seed": samples.seed,
+    }
+    shard = {"file": "00000.safetensors", "samples": len(samples)}
+    shape = {"latent": list(samples.latent.shape[1:]), "text_tokens": samples.context.shape[1]}
+    folder.mkdir()
+    save_file(tensors, folder / "00000.safetensors")
+    made_with = json.loads(json.dumps(MADE_WITH))
+    tree = {"version": 1, "made_with": made_with, "shards": [shard | shape]}
+    (folder / MANIFEST).write_text(json.dumps(tree))
+
+
+def test_a_folder_of_version_1_is_read_and_goes_on(tmp_path: Path):
+    old, new = toy.samples(6, seed=1), toy.samples(4, seed=2)
+    write_version_1(tmp_path / "old", old)
+    folder = ShardFolder(tmp_path / "old", MADE_WITH)
+    before = folder.identity()
+    (bucket,) = folder.buckets()
+    assert torch.equal(bucket.load(range(6)).context, old.context)
+    folder.add(new)
+    again = ShardFolder(tmp_path / "old", MADE_WITH)
+    assert again.identity(6) == before
+    assert json.loads((again.folder / MANIFEST).read_text())["version"] == 2
+    (bucket,) = again.buckets()
+    loaded = bucket.load(range(10))
+    for name in ("latent", "context", "pooled", "seed"):
+        both = torch.cat([getattr(old, name), getattr(new, name)])
+        assert torch.equal(getattr(loaded, name), both), name
+
+
+def test_a_folder_of_a_later_version_is_refused(tmp_path: Path):
+    ShardFolder(tmp_path, MADE_WITH).add(toy.samples(1))
+    manifest = tmp_path / MANIFEST
+    manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 3'))
+    with pytest.raises(ValueError, match=r"must have version 1 or 2, got '3'"):
+        ShardFolder(tmp_path)
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path):

@@ -16,7 +16,7 @@ from ...distill.ahead.disk import Disk, disk
 from ...distill.ahead.duration import Duration, Pass, duration
 from ...distill.ahead.memory import Memory, estimate, trained_numbers
 from ...distill.config import RunConfig
-from ...distill.data.shards import MANIFEST, ShardFolder
+from ...distill.data.shards import ShardFolder
 from ...distill.state import step_of_last
 from ...families.block_text import parse_radii
 from ...layout import TokenLayout
@@ -29,7 +29,8 @@ from ..core.settings import WindowSettings
 from ..families import require_family
 from ..plan.model import machine_of, token_px
 from ..weights.base import table_and_size
-from .data.datasets import HELD_OUT, TRAIN
+from .data.datasets import TRAIN
+from .data.missing import data_in, missing_in
 from .data.sampling import encode
 
 
@@ -87,11 +88,8 @@ def look_ahead(
     table, size = table_and_size(model)
     student, generation = config.student, config.generation
     trained = trained_numbers(table, size, student.rank)
-    there = {name: _data_in(config, name) for name in (TRAIN, HELD_OUT)}
-    missing = max(0, generation.samples - len(there[TRAIN]))
-    missing += max(0, generation.held_out_samples - len(there[HELD_OUT]))
-    missing = missing if prompts else 0
-    text_tokens, text = _text_of(clip, prompts if missing else (), there[TRAIN])
+    missing = missing_in(config, prompts)
+    text_tokens, text = _text_of(clip, prompts if missing.pictures else (), data_in(config, TRAIN))
     family = require_family(model).data
     channels = model.get_model_object("latent_format").latent_channels
     areas = [height * width // family.latent_px**2 for height, width in generation.sizes_px]
@@ -99,7 +97,7 @@ def look_ahead(
         duration(
             config,
             one_pass(model, config, text_tokens, trained),
-            missing=missing,
+            missing=missing.pictures,
             held_out=generation.held_out_samples,
             done=step_of_last(config.folder),
             shows=shows,
@@ -107,9 +105,10 @@ def look_ahead(
         ),
         disk(
             config,
-            missing=missing,
+            missing=missing.pictures,
             trained=trained,
             latent=channels * sum(areas) // len(areas),
+            texts=missing.texts,
             text=text,
         ),
         estimate(
@@ -150,11 +149,6 @@ def one_pass(model: ModelPatcher, config: RunConfig, text_tokens: int, trained: 
         found.append((seconds(network, job.full(), rates) - full, full, behind))
     means = [sum(column) / len(found) for column in zip(*found, strict=True)]
     return Pass(*means, trained=min(1.0, trained / network.image_weights))
-
-
-def _data_in(config: RunConfig, name: str) -> ShardFolder:
-    folder = config.data_folder / name
-    return ShardFolder(folder, None if (folder / MANIFEST).exists() else {})
 
 
 def _text_of(clip: Any, prompts: Sequence[str], there: ShardFolder) -> tuple[int, int]:

@@ -16,7 +16,7 @@ class Disk:
     """Bytes that a run writes.
 
     Attributes:
-        data: Latents and text embeddings.
+        data: Latents, and each prompt's embedding once.
         states: Those that are kept, and one that is being written.
         files: The run's own and that of the best validation.
     """
@@ -31,7 +31,9 @@ class Disk:
         return self.data + self.states + self.files
 
 
-def disk(config: RunConfig, *, missing: int, trained: int, latent: int, text: int) -> Disk:
+def disk(
+    config: RunConfig, *, missing: int, trained: int, latent: int, texts: int, text: int
+) -> Disk:
     """Work out what a run will write.
 
     Args:
@@ -39,12 +41,13 @@ def disk(config: RunConfig, *, missing: int, trained: int, latent: int, text: in
         missing: Pictures that are to be painted.
         trained: Numbers that are trained, as many as a file of the student holds.
         latent: Numbers of a latent, the mean over the sizes.
+        texts: Prompts whose embedding is to be stored.
         text: Numbers of a prompt's embedding.
     """
     training = config.training
     copies = 1 + KEPT[config.optimiser.name] + (training.ema_decay > 0)
     return Disk(
-        data=missing * (latent + text) * FILE,
+        data=(missing * latent + texts * text) * FILE,
         states=(training.keep_states + 1) * copies * trained * MASTER,
         files=2 * trained * FILE,
     )

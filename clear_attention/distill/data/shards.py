@@ -1,7 +1,8 @@
 """Training data on disk: safetensors shards and a manifest, so that an interrupted job goes on.
 
-A shard holds latents of one size with the conditioning of their prompts. It is listed in the
-manifest once it is complete; files that are not listed do not exist.
+A shard holds latents of one size and names the texts of their prompts, which `Texts` keeps. It is
+listed in the manifest once it is complete; files that are not listed do not exist. Shards of
+version 1 hold the texts themselves, and may be beside newer ones.
 """
 
 from __future__ import annotations
@@ -16,21 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
-from ...atomic_files import write_text_whole, written_whole
+from ...atomic_files import write_text_whole
 from ..identity import differences
+from .tensor_files import UNREADABLE, damaged, write_tensors
+from .texts import FOLDER, NAME_BYTES, Texts
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSIONS = (1, 2)
+"""Those that are read; the last one is written."""
+TEXTS = ("context", "pooled")
 FILE = re.compile(r"\d{5,}\.safetensors")
-UNREADABLE = (
-    *(OSError, SafetensorError, ValueError, LookupError),
-    *(TypeError, AttributeError, RecursionError),
-)
-"""What reading a damaged file may raise."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +119,7 @@ class ShardFolder:
         self.folder = folder
         self.made_with = json.loads(json.dumps(dict(made_with or {})))  # as the manifest has it
         self.shards: list[Shard] = []
+        self.texts = Texts(folder / FOLDER)
         path = folder / MANIFEST
         if path.exists():
             self._read(path, check=made_with is not None)
@@ -130,18 +130,11 @@ class ShardFolder:
         return sum(shard.samples for shard in self.shards)
 
     def add(self, samples: Samples) -> None:
-        """Write samples as one more shard.
-
-        Embeddings that samples share are written once.
-        """
-        context, which = unique_rows(samples.context)
-        pooled, which_pooled = unique_rows(samples.pooled)
+        """Write samples as one more shard; a text that is there already is not written again."""
+        texts = zip(samples.context, samples.pooled, strict=True)
         tensors = {
             "latent": samples.latent,
-            "context": context,
-            "context_of": which,
-            "pooled": pooled,
-            "pooled_of": which_pooled,
+            "text": torch.stack([self.texts.put(*text) for text in texts]),
             "seed": samples.seed.long(),
         }
         shape = tuple(samples.latent.shape[1:])
@@ -150,7 +143,7 @@ class ShardFolder:
         write_tensors(self.folder / name, tensors)
         self.shards.append(Shard(name, len(samples), shape, samples.context.shape[1]))
         tree = {
-            "version": VERSION,
+            "version": VERSIONS[-1],
             "made_with": self.made_with,
             "shards": [asdict(shard) for shard in self.shards],
         }
@@ -188,12 +181,12 @@ class ShardFolder:
             def at(name: str, row: int) -> Tensor:
                 return file.get_slice(name)[row : row + 1][0]
 
-            return {
-                "latent": at("latent", index),
-                "context": at("context", int(at("context_of", index))),
-                "pooled": at("pooled", int(at("pooled_of", index))),
-                "seed": at("seed", index),
-            }
+            sample = {"latent": at("latent", index), "seed": at("seed", index)}
+            if _holds_texts(file):
+                texts = {name: at(name, int(at(f"{name}_of", index))) for name in TEXTS}
+                return {**sample, **texts}
+            name = at("text", index)
+        return {**sample, **self.texts.get(name, shard.text_tokens)}
 
     @contextmanager
     def _opened(self, shard: Shard) -> Generator[Any]:
@@ -208,10 +201,7 @@ class ShardFolder:
                 _require_listed(file, shard)
                 yield file
         except UNREADABLE as error:
-            raise ValueError(
-                f"{path} is damaged ({str(error)[:120]!a}): delete its folder to have the "
-                "data made anew."
-            ) from error
+            raise damaged(path, error) from error
 
     def _read(self, path: Path, check: bool) -> None:
         try:
@@ -221,12 +211,10 @@ class ShardFolder:
             if not isinstance(made_with, dict):
                 raise TypeError("made_with is no table")
         except UNREADABLE as error:
-            raise ValueError(
-                f"{path} is damaged ({str(error)[:120]!a}): delete its folder to have the "
-                "data made anew."
-            ) from error
-        if version != VERSION:
-            raise ValueError(f"{path} must have version {VERSION}, got {str(version)[:20]!r}.")
+            raise damaged(path, error) from error
+        if version not in VERSIONS:
+            known = " or ".join(map(str, VERSIONS))
+            raise ValueError(f"{path} must have version {known}, got {str(version)[:20]!r}.")
         if check and made_with != self.made_with:
             raise ValueError(
                 f"{path.parent} was made with other settings: "
@@ -245,28 +233,19 @@ def _shard_of(row: Mapping[str, Any]) -> Shard:
     return shard
 
 
+def _holds_texts(file: Any) -> bool:
+    """Return whether a shard is of version 1, with the texts of its samples inside."""
+    return "context" in file.keys()  # noqa: SIM118
+
+
 def _require_listed(file: Any, shard: Shard) -> None:
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    count = (shard.samples,)
-    listed = (*count, *shard.latent), count, count, count, shard.text_tokens
-    names = ("latent", "seed", "context_of", "pooled_of")
-    found = (*(shapes[name] for name in names), shapes["context"][1])
-    if found != listed or len(shapes["context"]) != 3 or len(shapes["pooled"]) != 2:
+    listed = {"latent": (shard.samples, *shard.latent), "seed": (shard.samples,)}
+    if _holds_texts(file):
+        listed |= {f"{name}_of": (shard.samples,) for name in TEXTS}
+        listed["context"] = (shapes["context"][0], shard.text_tokens, shapes["context"][-1])
+        listed["pooled"] = (shapes["pooled"][0], shapes["pooled"][-1])
+    else:
+        listed["text"] = (shard.samples, NAME_BYTES)
+    if any(shapes[name] != shape for name, shape in listed.items()):
         raise ValueError(f"its tensors must be those of the manifest, got {shapes}")
-
-
-def unique_rows(table: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distinct rows in order of appearance, and for each row which of them it is."""
-    places: dict[bytes, int] = {}
-    which = [
-        places.setdefault(row.contiguous().view(torch.uint8).numpy().tobytes(), len(places))
-        for row in table.flatten(1)
-    ]
-    first = [which.index(place) for place in range(len(places))]
-    return table[first], torch.tensor(which)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
-    """Write a safetensors file that is there as a whole or not at all."""
-    with written_whole(path) as part:
-        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, part, metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from clear_attention.distill.config import StudentConfig
 
@@ -48,10 +49,39 @@ def test_a_run_is_counted_from_its_own_size_text_and_data(name, ahead, teacher, 
     batches = settings.training.steps * settings.training.batch
     assert found.duration.training == pytest.approx(batches * update)
     assert found.duration.validation == pytest.approx(2 * (one.full + one.local))
-    assert found.disk.data == 5 * 2 * (16 * 64 * 64 + text * WIDTHS[name] + POOLED)
+    assert found.disk.data == 2 * (5 * 16 * 64 * 64 + 2 * (text * WIDTHS[name] + POOLED))
     assert "painting" in str(found) and "GB on the disk" in str(found)
     poor = dataclasses.replace(found, free=10)
     assert str(poor).endswith("The disk has 1e-08 GB left: free some, or take another folder.")
+
+
+def test_a_prompt_is_counted_once_and_what_is_there_not_at_all(ahead, teacher, tmp_path):
+    from clear_attention.comfyui.distill.data.missing import Missing, missing_in
+    from clear_attention.comfyui.distill.run import distil
+    from clear_attention.comfyui.distill.watcher import Watcher
+
+    settings, prompts = config(tmp_path, "b"), ["one", "the second", "third", "last"]
+    settings = dataclasses.replace(
+        settings, generation=dataclasses.replace(settings.generation, samples=7, shard=1)
+    )
+    assert missing_in(settings, prompts) == Missing(pictures=9, texts=4)
+
+    class Stopped(Exception):
+        pass
+
+    def progress(what, done, of):
+        if done == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped), torch.inference_mode():
+        distil(teacher("b"), WordsCLIP(WIDTHS["b"]), settings, prompts, Watcher(progress))
+    # The second picture was painted, and is not on the disk.
+    assert missing_in(settings, prompts) == Missing(pictures=8, texts=3)
+    with torch.inference_mode():
+        distil(teacher("b"), WordsCLIP(WIDTHS["b"]), settings, prompts, Watcher())
+    assert missing_in(settings, prompts) == Missing()
+    more = dataclasses.replace(settings.generation, samples=9)
+    assert missing_in(dataclasses.replace(settings, generation=more), prompts) == Missing(2, 0)
 
 
 def test_a_radius_per_block_is_counted(ahead, teacher, tmp_path):

@@ -1,0 +1,31 @@
+"""Safetensors files of a run: written as a whole, and one sentence where they are damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...atomic_files import written_whole
+
+UNREADABLE = (
+    *(OSError, SafetensorError, ValueError, LookupError),
+    *(TypeError, AttributeError, RecursionError),
+)
+"""What reading a damaged file may raise."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
+    """Write a safetensors file that is there as a whole or not at all."""
+    with written_whole(path) as part:
+        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, part, metadata)
+
+
+def damaged(path: Path, error: Exception) -> ValueError:
+    """Return the error of a file of the data that cannot be read."""
+    return ValueError(
+        f"{path} is damaged ({str(error)[:120]!a}): delete its folder to have the data made anew."
+    )
