@@ -48,11 +48,11 @@ def test_validations_pass_through_both_and_paint_both(every, times):
     assert shown.validation - plain.validation == times * 4 * 5 * (5 + 3)
 
 
-def test_what_is_done_takes_no_time_and_processes_share_the_updates():
+def test_what_is_done_takes_no_time_and_processes_share_the_rest():
     whole = duration(config(), ONE, missing=2, held_out=4)
     half = duration(config(), ONE, missing=2, held_out=4, processes=2)
     assert (half.training, half.validation) == (whole.training / 2, whole.validation / 2)
-    assert half.painting == whole.painting
+    assert half.painting == whole.painting / 2
     rest = duration(config(), ONE, missing=2, held_out=4, done=7)
     assert rest.training == pytest.approx(0.3 * whole.training)
     assert duration(config(), ONE, missing=0, held_out=0, done=12).total == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,7 +62,7 @@ name = "adamw"
 learning_rate = 1e-3
 """
 
-RECOMPUTED = RUN.replace("[training]", "[training]\ngradient_checkpointing = true")
+RECOMPUTED = RUN.replace("[training]", "shard = 1\n\n[training]\ngradient_checkpointing = true")
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
@@ -205,13 +206,20 @@ def test_the_command_stops_when_told_to_and_goes_on(command, tmp_path):
     assert (tmp_path / "run" / f"step-{done + 2:07}.png").exists()
 
 
-def test_two_processes_share_the_data_that_one_of_them_paints(command, tmp_path):
-    written, first = {}, {}
+def test_two_processes_paint_and_train_what_one_does(command, tmp_path):
+    written, first, painted = {}, {}, {}
+    data = tmp_path / "run" / "data"
     for launcher in (TWO, ()):
         process = command(settings=RECOMPUTED, launcher=launcher, ACCELERATE_USE_FSDP="true")
         text, _ = process.communicate()
         assert process.returncode == 0, text
         assert text.count("Written: ") == 1
+        assert text.count("of 2 has done its share of the data, and waits") == (
+            2 if launcher else 0
+        )
+        files = (path for path in data.rglob("*") if path.is_file())
+        painted[launcher] = {path.relative_to(data): path.read_bytes() for path in files}
+        shutil.rmtree(data)
         written[launcher] = load_file(tmp_path / "clear.safetensors")
         first[launcher] = {
             name: value
@@ -220,7 +228,8 @@ def test_two_processes_share_the_data_that_one_of_them_paints(command, tmp_path)
         }
         for state in (tmp_path / "run").glob("state-*"):
             state.unlink()
-    assert len(list((tmp_path / "run" / "data" / "train").glob("*.safetensors"))) == 1
+    assert painted[TWO] == painted[()]
+    assert sum(path.match("train/*.safetensors") for path in painted[TWO]) == 4
     # One process, or two with a student in shards: the same losses and the same gradient, but for
     # the rounding of outputs, about 1e-7, whose differences of about 1e-2 are squared.
     assert first[TWO].keys() >= {"loss", "prediction", "gradient"}

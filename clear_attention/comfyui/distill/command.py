@@ -39,7 +39,7 @@ def run(config: RunConfig) -> int:
     model = run_node(config.loaders["model"])
     clip = run_node(config.loaders["clip"]) if "clip" in needed else None
     screen = Screen(config) if accelerator.is_main_process else None
-    vae = screen.vae if screen else None
+    vae = screen.vae if screen else run_node(config.loaders["vae"]) if "vae" in needed else None
     finished = distil(model, clip, config, prompts, watcher_of(screen, stop), vae)
     if screen:
         screen.close()
@@ -59,7 +59,8 @@ def export_state(config: RunConfig, state: Path) -> int:
 def watcher_of(screen: Screen | None, stop: StopOnSignal) -> Watcher:
     """Return what watches a run; of several processes only the first has a screen."""
     if screen is None:
-        return Watcher(should_stop=stop.asked)
+        # Its log is quiet, so that hosts do not repeat what the first one logs.
+        return Watcher(should_stop=stop.asked, message=lambda text: print(f"CLEAR: {text}"))
     return Watcher(
         progress=screen.progress,
         losses=screen.losses,

@@ -10,12 +10,13 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...distill.config import RunConfig
+from ...distill.data.parts import Share
 from ...distill.tasks import Distillation
 from ...distill.updates.best import Best
 from ...distill.workers.processes import Accelerator, any_process, make_accelerator
 from .ahead import look_ahead
 from .checks import require_possible, require_shares
-from .data.datasets import encode_pictures, open_data, paint_missing
+from .data.datasets import encode_pictures, open_data, paint_missing, take_in_parts
 from .data.sampling import Painter, painter_of
 from .denoiser import HostDenoiser
 from .student_file import StudentFiles
@@ -54,18 +55,25 @@ def distil(
     accelerator = make_accelerator(cpu=model.load_device.type == "cpu")
     require_shares(accelerator, model, config)
     painter = painter_of(config, clip)
+    share = Share(accelerator.process_index, accelerator.num_processes)
     if accelerator.is_main_process:
-        shows, processes = watcher.pictures is not None, accelerator.num_processes
+        take_in_parts(config)  # what processes left that were killed
+        shows = watcher.pictures is not None
+        ahead = look_ahead(model, clip, config, prompts, shows=shows, processes=share.count)
+        watcher.message(str(ahead))
+    accelerator.wait_for_everyone()
+    whole = not prompts or paint_missing(model, clip, painter, config, prompts, watcher, share)
+    whole = whole and encode_pictures(model, clip, vae, config, watcher, share)
+    if share.count > 1:
         watcher.message(
-            str(look_ahead(model, clip, config, prompts, shows=shows, processes=processes))
+            f"process {share.index + 1} of {share.count} has done its share of the data, and waits "
+            "for the others"
         )
-
-    def make_data() -> bool:
-        painted = not prompts or paint_missing(model, clip, painter, config, prompts, watcher)
-        return painted and encode_pictures(model, clip, vae, config, watcher)
-
-    # One process makes the data for all; the others wait here for its answer.
-    if any_process(accelerator, accelerator.is_main_process and not make_data()):
+    stopped = any_process(accelerator, not whole)
+    if accelerator.is_main_process:
+        take_in_parts(config)
+    accelerator.wait_for_everyone()
+    if stopped:
         return False
     with torch.inference_mode(False):
         return train_and_write(HostDenoiser(model), painter, config, watcher, accelerator)
@@ -85,7 +93,7 @@ def train_and_write(
     validation = Validation(task, held_out, painter, config, watcher, trainer.best)
     files = StudentFiles(task, config)
     done = train(trainer, config, watcher, validation.show, files)
-    if held_out and trainer.best.step:
+    if held_out and trainer.best.step and accelerator.is_main_process:
         watcher.message(best_sentence(trainer.best, files.best))
     return done
 

@@ -90,7 +90,7 @@ def duration(
         held_out: Pictures of a validation.
         done: Updates done already.
         shows: Whether validations paint pictures.
-        processes: That share the updates and the validations; one paints.
+        processes: That share the painting, the updates and the validations.
     """
     training, generation = config.training, config.generation
     left = max(0, training.steps - done)
@@ -100,4 +100,6 @@ def duration(
     validations = math.ceil(left / training.validate_every) if training.validate_every else 1
     shown = SHOWN * generation.steps * (one.teacher + one.student) if shows else 0.0
     validation = held_out * (one.teacher + one.student) / processes + shown
-    return Duration(missing * picture, left * update / processes, validations * validation)
+    return Duration(
+        missing * picture / processes, left * update / processes, validations * validation
+    )

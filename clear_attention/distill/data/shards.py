@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from torch import Tensor
 
 from ...atomic_files import write_text_whole
 from ..identity import differences
-from .tensor_files import UNREADABLE, damaged, write_tensors
+from .tensor_files import UNREADABLE, damaged, link_or_copy, write_tensors
 from .texts import FOLDER, NAME_BYTES, Texts
 
 MANIFEST = "manifest.json"
 VERSIONS = (1, 2)
 """Those that are read; the last one is written."""
+NAME = "{:05}.safetensors"
 TEXTS = ("context", "pooled")
 FILE = re.compile(r"\d{5,}\.safetensors")
 
@@ -129,8 +130,13 @@ class ShardFolder:
     def __len__(self) -> int:
         return sum(shard.samples for shard in self.shards)
 
-    def add(self, samples: Samples) -> None:
-        """Write samples as one more shard; a text that is there already is not written again."""
+    def add(self, samples: Samples, number: int | None = None) -> None:
+        """Write samples as one more shard; a text that is there already is not written again.
+
+        Args:
+            samples: To write.
+            number: Of the shard, above all that there are; None for the next one.
+        """
         texts = zip(samples.context, samples.pooled, strict=True)
         tensors = {
             "latent": samples.latent,
@@ -138,10 +144,25 @@ class ShardFolder:
             "seed": samples.seed.long(),
         }
         shape = tuple(samples.latent.shape[1:])
-        name = f"{len(self.shards):05}.safetensors"
+        name = NAME.format(len(self.shards) if number is None else number)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_tensors(self.folder / name, tensors)
         self.shards.append(Shard(name, len(samples), shape, samples.context.shape[1]))
+        self._write_manifest()
+
+    def adopt(self, found: Sequence[tuple[ShardFolder, Shard]]) -> None:
+        """Take shards of other folders in, which keep them, as the next ones.
+
+        Args:
+            found: The shards and where they are, in order; their texts are here already.
+        """
+        for home, shard in found:
+            own = replace(shard, file=NAME.format(len(self.shards)))
+            link_or_copy(home.folder / shard.file, self.folder / own.file)
+            self.shards.append(own)
+        self._write_manifest()
+
+    def _write_manifest(self) -> None:
         tree = {
             "version": VERSIONS[-1],
             "made_with": self.made_with,
@@ -151,7 +172,7 @@ class ShardFolder:
 
     def seeds(self) -> set[int]:
         """Return the seeds of all samples."""
-        return {seed for shard in self.shards for seed in self._seeds(shard)}
+        return {seed for shard in self.shards for seed in self.seeds_of(shard)}
 
     def identity(self, samples: int | None = None) -> dict[str, Any]:
         """Return what tells these samples from others: settings, number and seeds in their order.
@@ -159,7 +180,7 @@ class ShardFolder:
         Args:
             samples: How many of them count, the first ones; None for all.
         """
-        seeds = [seed for shard in self.shards for seed in self._seeds(shard)][:samples]
+        seeds = [seed for shard in self.shards for seed in self.seeds_of(shard)][:samples]
         digest = hashlib.sha256(json.dumps(seeds).encode()).hexdigest()[:16]
         return {"made_with": self.made_with, "samples": len(seeds), "seeds": digest}
 
@@ -170,7 +191,8 @@ class ShardFolder:
             groups.setdefault((shard.latent, shard.text_tokens), []).append(shard)
         return [Bucket(self, tuple(shards)) for shards in groups.values()]
 
-    def _seeds(self, shard: Shard) -> list[int]:
+    def seeds_of(self, shard: Shard) -> list[int]:
+        """Return the seeds of a shard's samples."""
         with self._opened(shard) as file:
             return file.get_tensor("seed").tolist()
 

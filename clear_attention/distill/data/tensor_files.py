@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +24,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) ->
     """Write a safetensors file that is there as a whole or not at all."""
     with written_whole(path) as part:
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, part, metadata)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put a file at a second place too, as a whole; where the disk has no links, copy it."""
+    with written_whole(target) as part:
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copyfile(source, part)
 
 
 def damaged(path: Path, error: Exception) -> ValueError:

@@ -16,7 +16,7 @@ except ImportError as error:
     ) from error
 
 LONGEST_WAIT = timedelta(days=7)
-"""How long processes wait for the first one, which alone paints data."""
+"""How long processes wait for those that paint a larger share of the data, or paint it slower."""
 
 
 def make_accelerator(cpu: bool = False) -> Accelerator:

@@ -11,6 +11,7 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 
 from ....distill.config import ConfigError, RunConfig
+from ....distill.data.parts import ALONE, Share, take_in
 from ....distill.data.shards import MANIFEST, ShardFolder
 from ....distill.data.source import Source, Together
 from ...families import require_family
@@ -35,17 +36,22 @@ def paint_missing(
     config: RunConfig,
     prompts: Sequence[str],
     watcher: Watcher,
+    share: Share = ALONE,
 ) -> bool:
-    """Let the teacher paint the samples that are missing; return whether all are there.
+    """Let the teacher paint a process's share of what is missing; return whether it is there.
 
     Raises:
         ValueError: The data that is there was made with other settings.
     """
     generation, teacher = config.generation, fingerprint_of(model)
     train, held_out = split(prompts, generation.held_out)
-    for name, chosen, samples, seed in (
-        (TRAIN, train, generation.samples, generation.seed),
-        (HELD_OUT, held_out, generation.held_out_samples, generation.seed + HELD_OUT_SEED),
+    seed = generation.seed
+    for name, chosen, samples, first_seed, own in (
+        (TRAIN, train, generation.samples, seed, share),
+        (
+            *(HELD_OUT, held_out, generation.held_out_samples),
+            *(seed + HELD_OUT_SEED, share.from_behind()),
+        ),
     ):
         whole = generate(
             model,
@@ -55,7 +61,8 @@ def paint_missing(
             ShardFolder(config.data_folder / name, made_with(config, chosen, teacher)),
             generation,
             samples=samples,
-            first_seed=seed,
+            first_seed=first_seed,
+            share=own,
             progress=partial(watcher.progress, f"painting {name} data"),
             should_stop=watcher.should_stop,
         )
@@ -84,9 +91,14 @@ def made_with(config: RunConfig, prompts: Sequence[str], teacher: str) -> dict[s
 
 
 def encode_pictures(
-    model: ModelPatcher, clip: Any, vae: Any, config: RunConfig, watcher: Watcher
+    model: ModelPatcher,
+    clip: Any,
+    vae: Any,
+    config: RunConfig,
+    watcher: Watcher,
+    share: Share = ALONE,
 ) -> bool:
-    """Encode the pictures with captions that are missing; return whether all are there.
+    """Encode a process's share of the pictures that are missing; return whether it is there.
 
     Raises:
         ConfigError: There is no VAE, or the folder cannot be used.
@@ -107,12 +119,26 @@ def encode_pictures(
             chosen,
             ShardFolder(config.data_folder / name, made),
             config.generation.shard,
+            share=own,
             progress=partial(watcher.progress, f"encoding {name.replace('_', ' ')}"),
             should_stop=watcher.should_stop,
         )
-        for name, chosen in zip((PICTURES, PICTURES_HELD_OUT), listed, strict=True)
+        for name, chosen, own in (
+            (PICTURES, listed[0], share),
+            (PICTURES_HELD_OUT, listed[1], share.from_behind()),
+        )
         if chosen
     )
+
+
+def take_in_parts(config: RunConfig) -> None:
+    """Make what several processes added to a run's data one with it; for one process.
+
+    Raises:
+        ValueError: A part is damaged, or was made with other settings than the folder.
+    """
+    for name in (TRAIN, HELD_OUT, PICTURES, PICTURES_HELD_OUT):
+        take_in(config.data_folder / name)
 
 
 def open_data(config: RunConfig, teacher: str) -> tuple[Source, Source | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ....distill.config import ConfigError, Pictures
+from ....distill.data.parts import Share
 from ....distill.data.shards import Samples, ShardFolder
 from .generation import Progress, by_length, chunks
 from .sampling import Prompt, encode, request_to_stop_kept, stack
@@ -88,6 +89,7 @@ def encode_missing(
     data: ShardFolder,
     shard: int,
     *,
+    share: Share,
     progress: Progress,
     should_stop: Callable[[], bool],
 ) -> bool:
@@ -99,26 +101,35 @@ def encode_missing(
         pictures: To encode.
         data: Where samples go.
         shard: Pictures per file.
+        share: What of them this process encodes.
         progress: Told after each picture.
         should_stop: Asked before each shard.
 
     Returns:
-        Whether all samples are there.
+        Whether all samples of this process are there.
     """
     done = data.seeds()
-    there = sum(each.seed in done for each in pictures)
-    progress(there, len(pictures))
-    for group in _by_size(each for each in pictures if each.seed not in done):
-        for chunk in chunks(group, shard):
-            if should_stop():
-                return False
-            with torch.no_grad(), request_to_stop_kept():
-                texts = {n: encode(clip, each.caption) for n, each in enumerate(chunk)}
-                latents = [vae.encode(pixels(each)) for each in chunk]
-            for rows in by_length(range(len(chunk)), texts):
-                data.add(_samples(chunk, latents, texts, rows))
-            there += len(chunk)
-            progress(there, len(pictures))
+    missing = [each for each in pictures if each.seed not in done]
+    pieces = list(enumerate(_pieces(missing, shard)))
+    own = share.of(pieces, cost=lambda piece: len(piece[1]) * math.prod(piece[1][0].size_px))
+    part = share.part_of(data)
+    there = len(pictures) - len(missing)
+    whole = there + sum(len(piece) for _, piece in own)
+    progress(there, whole)
+    for number, piece in own:
+        if should_stop():
+            return False
+        latents: list[Tensor] = []
+        texts: dict[int, Prompt] = {}
+        with torch.no_grad(), request_to_stop_kept():
+            texts = {n: encode(clip, each.caption) for n, each in enumerate(piece)}
+            latents = [vae.encode(pixels(each)) for each in piece]
+        if not latents:  # the user's request broke the encoding off
+            return False
+        for group, rows in enumerate(by_length(range(len(piece)), texts)):
+            share.add(part, _samples(piece, latents, texts, rows), number * shard + group)
+        there += len(piece)
+        progress(there, whole)
     return True
 
 
@@ -163,15 +174,16 @@ def _read(path: Path, area_px: int) -> Captioned:
     return Captioned(path, caption, size_near(width, height, area_px), seed)
 
 
-def _by_size(pictures: Iterator[Captioned]) -> list[list[Captioned]]:
+def _pieces(pictures: Sequence[Captioned], shard: int) -> list[list[Captioned]]:
+    """Cut pictures into what becomes a shard, or one for each length of caption."""
     groups: dict[tuple[int, int], list[Captioned]] = {}
     for each in pictures:
         groups.setdefault(each.size_px, []).append(each)
-    return list(groups.values())
+    return [piece for group in groups.values() for piece in chunks(group, shard)]
 
 
 def _samples(
-    chunk: Sequence[Captioned],
+    piece: Sequence[Captioned],
     latents: Sequence[Tensor],
     texts: dict[int, Prompt],
     rows: Sequence[int],
@@ -181,5 +193,5 @@ def _samples(
         latent=torch.cat([latents[row] for row in rows]).half().cpu(),
         context=text.context.bfloat16(),
         pooled=text.pooled.bfloat16(),
-        seed=torch.tensor([chunk[row].seed for row in rows]),
+        seed=torch.tensor([piece[row].seed for row in rows]),
     )
