@@ -12,10 +12,10 @@ from ..config import bounds
 from ..config.bounds import ConfigError, at_least, one_of
 from ..config.file import Section
 
-OPTIMISERS = ("prodigy", "adamw")
+OPTIMISERS = ("prodigy", "adamw", "adamw8bit")
 PRECISIONS = ("bf16", "float32")
 TIMESTEPS = ("uniform", "logit_normal")
-AUTOMATIC_RATES = {"prodigy": 1.0, "adamw": 1e-4}
+AUTOMATIC_RATES = {"prodigy": 1.0, "adamw": 1e-4, "adamw8bit": 1e-4}
 LARGEST_ADAMW_RATE = 0.1
 LATENT_PX = 8
 """Pixels per latent pixel, on a side, of all families."""
@@ -76,7 +76,8 @@ class Optimiser(Section):
     """How weights are updated."""
 
     name: str = "prodigy"
-    """``prodigy``, which finds its own step size, or ``adamw``."""
+    """``prodigy``, which finds its own step size, ``adamw``, or ``adamw8bit``, which has a
+    quarter of AdamW's memory and needs bitsandbytes."""
 
     learning_rate: float = 0.0
     """Step size, for Prodigy a factor on its own; 0 takes 1 for Prodigy, 1e-4 for AdamW."""
@@ -102,11 +103,11 @@ class Optimiser(Section):
         for beta in self.betas:
             bounds.share("optimiser.betas", beta, whole=False)
         bounds.share("optimiser.cosine_to", self.cosine_to, whole=True)
-        if self.name == "adamw" and self.learning_rate >= LARGEST_ADAMW_RATE:
+        if self.name != "prodigy" and self.learning_rate >= LARGEST_ADAMW_RATE:
             raise ConfigError(
-                f"optimiser.learning_rate must be below {LARGEST_ADAMW_RATE} for adamw, whose "
-                f"updates are about as large, got {self.learning_rate}: take 1e-4, or 0 for the "
-                "default; 1 is for prodigy."
+                f"optimiser.learning_rate must be below {LARGEST_ADAMW_RATE} for {self.name}, "
+                f"whose updates are about as large, got {self.learning_rate}: take 1e-4, or 0 for "
+                "the default; 1 is for prodigy."
             )
 
     @property

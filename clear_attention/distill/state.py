@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from ..atomic_files import remove_remains
 from .data.tensor_files import UNREADABLE, write_tensors
+from .updates.optimisers import is_memory
 from .workers import sharding
 from .workers.sharding import spread_as
 
@@ -194,12 +195,7 @@ def into_optimiser(
         # Prodigy's first step adds numbers of its own.
         and all(made <= saved.keys() for made, saved in zip(own, groups, strict=True))
         and set(state.memory) <= set(parameters)
-        and len({frozenset(entries) for entries in memory.values()}) == 1
-        and all(
-            not isinstance(entry, Tensor) or entry.numel() in (1, parameters[name].numel())
-            for name, entries in memory.items()
-            for entry in entries.values()
-        )
+        and is_memory(memory, parameters)
     )
     if not fits:
         raise ValueError(

@@ -30,7 +30,10 @@ def test_the_count_is_that_of_a_student(rank: int):
 
 @pytest.mark.parametrize(
     ("rank", "optimiser", "total"),
-    [(0, "adamw", 52.5), (0, "prodigy", 66.8), (64, "adamw", 25.0), (64, "prodigy", 25.6)],
+    [
+        *((0, "adamw", 52.5), (0, "adamw8bit", 41.8), (0, "prodigy", 66.8)),
+        *((64, "adamw", 25.0), (64, "adamw8bit", 24.5), (64, "prodigy", 25.6)),
+    ],
 )
 def test_flux_needs_as_much_as_the_documentation_says(rank: int, optimiser: str, total: float):
     memory = estimate(

@@ -48,6 +48,6 @@ def disk(
     copies = 1 + KEPT[config.optimiser.name] + (training.ema_decay > 0)
     return Disk(
         data=(missing * latent + texts * text) * FILE,
-        states=(training.keep_states + 1) * copies * trained * MASTER,
+        states=int((training.keep_states + 1) * copies * trained * MASTER),
         files=2 * trained * FILE,
     )

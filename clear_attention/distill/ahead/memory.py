@@ -10,7 +10,8 @@ from ...families.names import ModelSize, NameTable
 MASTER = 4  # bytes per trained number: float32
 # Numbers that an optimiser keeps per trained one: AdamW two averages; Prodigy besides those the
 # starting point and the running sum behind its step size.
-KEPT = {"adamw": 2, "prodigy": 4}
+# 8-bit AdamW keeps both averages in a byte, and a float32 scale of 256 of them.
+KEPT = {"adamw": 2, "adamw8bit": 2 * (1 + 4 / 256) / MASTER, "prodigy": 4}
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def estimate(
         size: Width and blocks of the model.
         teacher_bytes: Size of the frozen model as it is loaded.
         rank: Of the student; 0 for whole matrices.
-        optimiser: ``adamw`` or ``prodigy``.
+        optimiser: Its name.
         ema: Whether a running average is kept.
     """
     bytes_each = trained_numbers(table, size, rank) * MASTER
@@ -68,5 +69,5 @@ def estimate(
         teacher=teacher_bytes,
         student=bytes_each * (2 if ema else 1),
         gradients=bytes_each,
-        optimiser=bytes_each * KEPT[optimiser],
+        optimiser=int(bytes_each * KEPT[optimiser]),
     )

@@ -23,7 +23,18 @@ UNREADABLE = (
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
     """Write a safetensors file that is there as a whole or not at all."""
     with written_whole(path) as part:
-        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, part, metadata)
+        save_file(_apart({n: t.detach().contiguous() for n, t in tensors.items()}), part, metadata)
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors that share memory, such as an optimiser's tables: the format refuses them."""
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        if place in seen:
+            tensors[name] = tensor.clone()
+        seen.add(place)
+    return tensors
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..config import Optimiser
 
+TABLES, SCALES = {"qmap1", "qmap2"}, {"absmax1", "absmax2"}
+"""What 8-bit AdamW remembers beside its bytes: the numbers they stand for, and scales of blocks."""
+QUANTISED = TABLES | SCALES
+SCALED_TOGETHER = 256
+"""Numbers of a block."""
+
 
 def make_optimiser(parameters: list[Tensor], settings: Optimiser) -> Optimizer:
     """Make the optimiser.
 
     Raises:
-        ImportError: Prodigy is asked for and not installed.
+        ImportError: The optimiser's package is not installed.
     """
     rate, betas, decay = settings.rate, settings.betas, settings.weight_decay
     if settings.name == "adamw":
         return AdamW(parameters, lr=rate, betas=betas, weight_decay=decay)
+    if settings.name == "adamw8bit":
+        try:
+            from bitsandbytes.optim import AdamW8bit
+        except ImportError as error:
+            raise ImportError(
+                "The optimiser adamw8bit needs bitsandbytes: python -m pip install bitsandbytes"
+            ) from error
+        return AdamW8bit(parameters, lr=rate, betas=betas, weight_decay=decay)
     try:
         from prodigyopt import Prodigy
     except ImportError as error:
@@ -34,6 +51,40 @@ def make_optimiser(parameters: list[Tensor], settings: Optimiser) -> Optimizer:
         use_bias_correction=True,
         safeguard_warmup=True,
     )
+
+
+def is_memory(memory: Mapping[str, Mapping[str, Any]], parameters: Mapping[str, Tensor]) -> bool:
+    """Return whether entries can be an optimiser's memory of parameters: all have the same ones.
+
+    Of 8-bit AdamW, those of small parameters lack what quantises the others.
+
+    Args:
+        memory: Tensors and numbers by parameter name and entry.
+        parameters: By name.
+    """
+    plain = {frozenset(entries) - QUANTISED for entries in memory.values()}
+    return len(plain) == 1 and all(
+        _has_its_tables(entries)
+        and all(
+            not isinstance(value, Tensor) or value.numel() in _lengths(entry, parameters[name])
+            for entry, value in entries.items()
+        )
+        for name, entries in memory.items()
+    )
+
+
+def _has_its_tables(entries: Mapping[str, Any]) -> bool:
+    of_8_bits = getattr(entries.get("state1"), "dtype", None) == torch.uint8
+    return entries.keys() & QUANTISED == (QUANTISED if of_8_bits else set())
+
+
+def _lengths(entry: str, parameter: Tensor) -> tuple[int, ...]:
+    """Return how many numbers an entry may have."""
+    if entry in TABLES:
+        return (256,)
+    if entry in SCALES:
+        return (-(-parameter.numel() // SCALED_TOGETHER),)
+    return 1, parameter.numel()
 
 
 def make_schedule(optimiser: Optimizer, settings: Optimiser, steps: int) -> LambdaLR:

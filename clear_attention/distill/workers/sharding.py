@@ -27,7 +27,9 @@ def sharded(accelerator: Accelerator) -> bool:
 
 
 def require_even(accelerator: Accelerator, optimiser: str, rows: Iterable[int]) -> None:
-    """Refuse what Prodigy cannot do: it flattens its memory, which uneven shards do not allow.
+    """Refuse optimisers that cannot share the work.
+
+    Prodigy flattens its memory, which uneven shards do not allow; 8-bit AdamW knows no shards.
 
     Args:
         accelerator: The run's.
@@ -35,8 +37,13 @@ def require_even(accelerator: Accelerator, optimiser: str, rows: Iterable[int]) 
         rows: Length of each parameter's first dimension.
 
     Raises:
-        ValueError: A parameter's rows do not divide by the number of processes.
+        ValueError: It is 8-bit AdamW, or rows do not divide by the number of processes.
     """
+    if optimiser == "adamw8bit" and sharded(accelerator):
+        raise ValueError(
+            "In shards, the optimiser must be prodigy or adamw, got adamw8bit: take optimiser.name "
+            '= "adamw", whose memory is divided by the number of processes, or no --use_fsdp.'
+        )
     count = accelerator.num_processes
     uneven = sorted({length for length in rows if length % count})
     if uneven and optimiser == "prodigy" and sharded(accelerator):
