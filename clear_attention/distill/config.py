@@ -141,6 +141,9 @@ class Training(Section):
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass: a third more work, far less memory."""
 
+    offload: bool = False
+    """Keep the teacher in main memory; each block comes to the GPU while it computes."""
+
     timesteps: str = "uniform"
     """How noise levels are drawn: ``uniform`` in (0, 1] or ``logit_normal``."""
 
@@ -178,6 +181,11 @@ class Training(Section):
         at_least(self, "training", save_every=1, keep_states=1)
         at_least(self, "training", validate_every=0, validation_samples=0, patience=0)
         at_least(self, "training", guidance=0)
+        if self.offload and not self.gradient_checkpointing:
+            raise ConfigError(
+                "training.offload needs training.gradient_checkpointing = true: else the backward "
+                "pass keeps all blocks on the GPU."
+            )
         bounds.share("training.ema_decay", self.ema_decay, whole=False)
         bounds.finite("training.timestep_mean", self.timestep_mean)
         bounds.seed("training.seed", self.seed)

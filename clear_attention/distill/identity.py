@@ -18,7 +18,7 @@ SAMPLED = 32
 """Numbers that are looked at per tensor: other weights differ in nearly all of theirs."""
 
 INDEPENDENT = (
-    *("steps", "accumulate", "gradient_checkpointing"),
+    *("steps", "accumulate", "gradient_checkpointing", "offload"),
     *("log_every", "save_every", "keep_states"),
     *("validate_every", "validation_samples", "patience"),
 )

@@ -32,6 +32,7 @@ from ..weights.base import table_and_size
 from .data.datasets import TRAIN
 from .data.missing import data_in, missing_in
 from .data.sampling import encode
+from .offload import bytes_on_device
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def look_ahead(
         estimate(
             table,
             size,
-            teacher_bytes=int(model.model_size()),
+            **_teacher_bytes(model, config),
             rank=student.rank,
             optimiser=config.optimiser.name,
             ema=config.training.ema_decay > 0,
@@ -158,6 +159,14 @@ def _text_of(clip: Any, prompts: Sequence[str], there: ShardFolder) -> tuple[int
     with torch.no_grad():
         first = encode(clip, prompts[0])
     return first.context.shape[1], first.context.numel() + first.pooled.numel()
+
+
+def _teacher_bytes(model: ModelPatcher, config: RunConfig) -> dict[str, int]:
+    """Return what of the teacher is on the device, and in main memory where it is offloaded."""
+    size = int(model.model_size())
+    if not config.training.offload:
+        return {"teacher_bytes": size}
+    return {"teacher_bytes": bytes_on_device(model), "main_bytes": size}
 
 
 def _free(folder: Path) -> int:

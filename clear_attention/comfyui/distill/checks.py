@@ -22,6 +22,7 @@ from ..core.blocks import block_counts
 from ..core.patch import settings_of
 from ..families import plain_module, require_family
 from ..weights.base import plain_weights, table_and_size
+from .offload import require_offloadable
 
 
 def require_possible(model: ModelPatcher, config: RunConfig) -> None:
@@ -32,6 +33,13 @@ def require_possible(model: ModelPatcher, config: RunConfig) -> None:
         ImportError: The optimiser's package is missing.
     """
     require_trainable(model)
+    if config.training.offload:
+        require_offloadable(model)
+    if config.training.offload and not config.student.rank:
+        raise ValueError(
+            "With training.offload, what is trained must be small, got student.rank = 0: set a "
+            "rank, such as 64; whole matrices take more than the teacher."
+        )
     if not config.student.rank:
         require_plain_weights(model)
     counts = block_counts(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import comfy.model_management
@@ -23,6 +23,7 @@ from ..core.patch import SETTINGS_KEY, with_settings
 from ..core.settings import Settings, WindowSettings
 from ..families import plain_module, require_family
 from ..weights.base import table_and_size
+from . import offload
 from .checks import require_trainable
 from .data.sampling import given
 from .saved_tensors import saved_tensors_kept
@@ -30,10 +31,14 @@ from .teacher import fingerprint_of
 
 
 class HostDenoiser:
-    """A MODEL, loaded whole onto its device, whose velocity can be trained."""
+    """A MODEL, loaded whole, whose velocity can be trained."""
 
-    def __init__(self, model: ModelPatcher) -> None:
+    def __init__(self, model: ModelPatcher, *, in_main_memory: bool = False) -> None:
         """Load a model.
+
+        Args:
+            model: Any MODEL of a known family; it stays as it is.
+            in_main_memory: Whether its weights stay there, see `offload`.
 
         Raises:
             ValueError: It cannot be trained, see `require_trainable`.
@@ -43,15 +48,20 @@ class HostDenoiser:
         self.table, self.size = table_and_size(model)
         self.base = self.patcher.model
         self.fingerprint = fingerprint_of(model)
+        self.in_main_memory = in_main_memory
         self.load()
 
     def load(self) -> None:
-        """Bring the model onto its device as a whole; again, after the host ran other models.
+        """Load the model as a whole, or into main memory; again, after the host ran other models.
 
         The host does not know what training needs, so that others must leave.
         """
         comfy.model_management.unload_all_models()
-        comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
+        if self.in_main_memory:
+            _end_inference(self.network)  # first, for the host pins the memory of what it offloads
+            offload.load(self.patcher)
+        else:
+            comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
         _end_inference(self.network)
 
     @property
@@ -103,6 +113,7 @@ class HostDenoiser:
                 the guard of saved tensors would also keep copies of what FSDP gathers.
         """
         in_place = checkpointed(self._blocks()) if checkpointing else saved_tensors_kept()
+        in_order = offload.on_one_stream() if self.in_main_memory else nullcontext()
         management = comfy.model_management
         before = getattr(management, "in_training", None)
         # Newer hosts fuse the rotary positions into an operation that has no gradient otherwise.
@@ -113,6 +124,7 @@ class HostDenoiser:
                 torch.inference_mode(False),
                 torch.enable_grad(),
                 in_place,
+                in_order,
             ):
                 yield
         finally:

@@ -61,6 +61,8 @@ def distil(
         shows = watcher.pictures is not None
         ahead = look_ahead(model, clip, config, prompts, shows=shows, processes=share.count)
         watcher.message(str(ahead))
+        if config.training.offload and model.load_device.type == "cpu":
+            watcher.message("training.offload has no effect on a CPU, whose memory is main memory")
     accelerator.wait_for_everyone()
     whole = not prompts or paint_missing(model, clip, painter, config, prompts, watcher, share)
     whole = whole and encode_pictures(model, clip, vae, config, watcher, share)
@@ -76,7 +78,8 @@ def distil(
     if stopped:
         return False
     with torch.inference_mode(False):
-        return train_and_write(HostDenoiser(model), painter, config, watcher, accelerator)
+        denoiser = HostDenoiser(model, in_main_memory=config.training.offload)
+        return train_and_write(denoiser, painter, config, watcher, accelerator)
 
 
 def train_and_write(

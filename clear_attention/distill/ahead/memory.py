@@ -23,12 +23,14 @@ class Memory:
         student: What is trained.
         gradients: Of what is trained.
         optimiser: What it remembers.
+        main: Of the teacher in main memory, which is no part of the total.
     """
 
     teacher: int
     student: int
     gradients: int
     optimiser: int
+    main: int = 0
 
     @property
     def total(self) -> int:
@@ -40,6 +42,7 @@ class Memory:
             f"{self.total / 1e9:.1f} GB (teacher {self.teacher / 1e9:.1f}, student "
             f"{self.student / 1e9:.1f}, gradients {self.gradients / 1e9:.1f}, optimiser "
             f"{self.optimiser / 1e9:.1f}), and activations"
+            f"{f'; main memory holds {self.main / 1e9:.1f} GB of the teacher' if self.main else ''}"
         )
 
 
@@ -52,7 +55,14 @@ def trained_numbers(table: NameTable, size: ModelSize, rank: int) -> int:
 
 
 def estimate(
-    table: NameTable, size: ModelSize, *, teacher_bytes: int, rank: int, optimiser: str, ema: bool
+    table: NameTable,
+    size: ModelSize,
+    *,
+    teacher_bytes: int,
+    rank: int,
+    optimiser: str,
+    ema: bool,
+    main_bytes: int = 0,
 ) -> Memory:
     """Estimate a run.
 
@@ -63,6 +73,7 @@ def estimate(
         rank: Of the student; 0 for whole matrices.
         optimiser: Its name.
         ema: Whether a running average is kept.
+        main_bytes: What of the teacher is in main memory, beside `teacher_bytes` on the device.
     """
     bytes_each = trained_numbers(table, size, rank) * MASTER
     return Memory(
@@ -70,4 +81,5 @@ def estimate(
         student=bytes_each * (2 if ema else 1),
         gradients=bytes_each,
         optimiser=int(bytes_each * KEPT[optimiser]),
+        main=main_bytes,
     )
