@@ -124,8 +124,9 @@ class CLEARDistill(io.ComfyNode):
                     options=list(OPTIMISERS),
                     default="prodigy",
                     tooltip=(
-                        "prodigy finds its own step size. adamw needs less memory, and may need a "
-                        "learning_rate that you find by trying."
+                        "prodigy finds its own step size. adamw needs less memory, adamw8bit (with "
+                        "bitsandbytes) still less; both may need a learning_rate that you find by "
+                        "trying."
                     ),
                     **ADVANCED,
                 ),
@@ -137,7 +138,7 @@ class CLEARDistill(io.ComfyNode):
                     step=0.00001,
                     tooltip=(
                         "Step size; for prodigy a factor on the one that it finds. 0 takes 1 for "
-                        "prodigy and 0.0001 for adamw."
+                        "prodigy and 0.0001 for the others."
                     ),
                     **ADVANCED,
                 ),
@@ -186,6 +187,18 @@ class CLEARDistill(io.ComfyNode):
                     ),
                     **ADVANCED,
                 ),
+                io.String.Input(
+                    "pictures_folder",
+                    default="",
+                    optional=True,
+                    tooltip=(
+                        "Folder of pictures to learn from too, or alone where there are no "
+                        "prompts: in ComfyUI's input folder, or a whole path. Each has a text file "
+                        "of the same name with its caption; a tenth is kept for validation. Needs "
+                        "a vae. Empty takes none."
+                    ),
+                    **ADVANCED,
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -223,6 +236,7 @@ class CLEARDistill(io.ComfyNode):
         seed: int,
         vae: Any = None,
         radii: str = "",
+        pictures_folder: str = "",
     ) -> io.NodeOutput:
         # What trains needs packages that painting does not: imported where it is used.
         from ..clear_attention.comfyui.distill.node import distil_in_graph, precision_of
@@ -244,5 +258,5 @@ class CLEARDistill(io.ComfyNode):
             optimiser=Optimiser(name=optimiser, learning_rate=learning_rate),
         )
         node_id = cls.hidden.unique_id if cls.hidden else None
-        done = distil_in_graph(model, clip, vae, name, prompts, settings, node_id)
+        done = distil_in_graph(model, clip, vae, name, prompts, settings, node_id, pictures_folder)
         return io.NodeOutput(done.clear_name, done.losses, done.pictures)

@@ -17,7 +17,7 @@ KSampler Lanczos Latent LoRA lora NTK NVIDIA Qwen-Image SD3 Transformer Triton V
 dev matplotlib softmax token x y adamw prodigy auto flex masked reference tiled triton triton_int8
 both horizontal vertical none bypass custom double single joint all cuda local host port GB GbE
 PCIe NVLink DINOv2 SigLIP Ray Linux docs/cluster.md x16 GB/s clear_local_16.safetensors
-clear_local_16_rank_128 models/clear models/loras/clear output/clear_distill
+clear_local_16_rank_128 models/clear models/loras/clear output/clear_distill adamw8bit bitsandbytes
 """
 PRESETS = ("keep my picture", "add detail", "repaint")
 OWN_LETTERS = ("zh", "zh-TW", "ja", "ko", "ru")

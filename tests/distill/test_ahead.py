@@ -59,15 +59,12 @@ def test_what_is_done_takes_no_time_and_processes_share_the_rest():
 
 
 def test_the_disk_holds_data_one_state_more_than_is_kept_and_two_files():
-    found = disk(config(), missing=7, trained=100, latent=30, texts=2, text=20)
+    found = disk(config(), trained=100, latents=7 * 30, texts=2 * 20)
     assert found.data == (7 * 30 + 2 * 20) * 2
     assert found.states == 3 * (1 + 2) * 100 * 4  # two kept, one being written; AdamW
     assert found.files == 2 * 100 * 2
     averaged = dataclasses.replace(config(ema_decay=0.9, keep_states=1), optimiser=Optimiser())
-    assert (
-        disk(averaged, missing=0, trained=100, latent=30, texts=0, text=20).states
-        == 2 * 6 * 100 * 4
-    )
+    assert disk(averaged, trained=100, latents=0, texts=0).states == 2 * 6 * 100 * 4
 
 
 def test_the_documentation_has_the_table_of_the_recipes():

@@ -30,7 +30,7 @@ from ..families import require_family
 from ..plan.model import machine_of, token_px
 from ..weights.base import table_and_size
 from .data.datasets import TRAIN
-from .data.missing import data_in, missing_in
+from .data.missing import Missing, data_in, missing_in
 from .data.sampling import encode
 from .offload import bytes_on_device
 
@@ -90,10 +90,12 @@ def look_ahead(
     student, generation = config.student, config.generation
     trained = trained_numbers(table, size, student.rank)
     missing = missing_in(config, prompts)
-    text_tokens, text = _text_of(clip, prompts if missing.pictures else (), data_in(config, TRAIN))
+    text_tokens, text = _text_of(clip, prompts, missing, data_in(config, TRAIN))
     family = require_family(model).data
     channels = model.get_model_object("latent_format").latent_channels
-    areas = [height * width // family.latent_px**2 for height, width in generation.sizes_px]
+    areas_px = [height * width for height, width in generation.sizes_px]
+    latents_px = missing.pictures * sum(areas_px) // len(areas_px)
+    latents_px += missing.encoded * config.pictures.area_px
     return Ahead(
         duration(
             config,
@@ -106,11 +108,9 @@ def look_ahead(
         ),
         disk(
             config,
-            missing=missing.pictures,
             trained=trained,
-            latent=channels * sum(areas) // len(areas),
-            texts=missing.texts,
-            text=text,
+            latents=channels * latents_px // family.latent_px**2,
+            texts=missing.texts * text,
         ),
         estimate(
             table,
@@ -152,12 +152,14 @@ def one_pass(model: ModelPatcher, config: RunConfig, text_tokens: int, trained: 
     return Pass(*means, trained=min(1.0, trained / network.image_weights))
 
 
-def _text_of(clip: Any, prompts: Sequence[str], there: ShardFolder) -> tuple[int, int]:
+def _text_of(
+    clip: Any, prompts: Sequence[str], missing: Missing, there: ShardFolder
+) -> tuple[int, int]:
     """Return a prompt's tokens, and the numbers that are kept of it."""
-    if not prompts:
+    if clip is None or not (missing.pictures or missing.texts):
         return (there.shards[0].text_tokens if there.shards else 0), 0
     with torch.no_grad():
-        first = encode(clip, prompts[0])
+        first = encode(clip, prompts[0] if prompts else "")
     return first.context.shape[1], first.context.numel() + first.pooled.numel()
 
 

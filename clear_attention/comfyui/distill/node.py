@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,10 +21,11 @@ from torch import Tensor
 
 from ...config.prompts import prompts_in
 from ...distill import loss_figure
-from ...distill.config import ConfigError, RunConfig, StudentConfig
+from ...distill.config import ConfigError, Pictures, RunConfig, StudentConfig
 from ..core.pictures import contact_sheet, figure_or_message, save_picture
 from ..core.report import tell
 from ..weights.folder import FOLDER, SUFFIX, register_model_folder
+from .data.pictures import files_in
 from .data.sampling import request_to_stop_kept
 from .run import distil
 from .watcher import Watcher, log
@@ -57,6 +59,7 @@ def distil_in_graph(
     prompts: str,
     settings: Mapping[str, Any],
     node_id: str | None = None,
+    pictures_folder: str = "",
 ) -> Distilled:
     """Distil a model into ``models/clear``; data and states are kept in the output folder.
 
@@ -65,9 +68,11 @@ def distil_in_graph(
         clip: Its text encoders.
         vae: To show pictures, or None.
         name: Of the run, and the beginning of the file's name.
-        prompts: One per line.
+        prompts: One per line; may be empty where there is a folder of pictures.
         settings: Sections of a `RunConfig` by name.
         node_id: The node that shows what the run will take.
+        pictures_folder: Of pictures with captions to learn from, in the host's input folder or
+            anywhere; empty for none.
 
     Raises:
         ValueError: A setting cannot be used; the message says why.
@@ -75,7 +80,10 @@ def distil_in_graph(
     """
     if not re.fullmatch(r"[\w-]+", name):
         raise ConfigError(f"The name must be of letters, digits, _ and - only, got {name!r}.")
-    lines = prompts_in(prompts, "The input prompts")
+    sides_px = settings["generation"].sizes_px[0]
+    pictures = pictures_of(pictures_folder.strip(), math.prod(sides_px))
+    needed = pictures.folder is None or prompts.strip()
+    lines = prompts_in(prompts, "The input prompts") if needed else []
     held_out = max(1, len(lines) // 10)
     folder = Path(folder_paths.get_output_directory()) / RUNS / name
     form = form_of(settings["student"])
@@ -84,6 +92,7 @@ def distil_in_graph(
         folder=folder / form,
         data=folder / "data",
         base=name,
+        pictures=pictures,
         **{
             **settings,
             "generation": dataclasses.replace(settings["generation"], held_out=held_out),
@@ -99,6 +108,19 @@ def distil_in_graph(
         comfy.model_management.throw_exception_if_processing_interrupted()
     losses = figure(config.folder)
     return Distilled(config.output.name, losses, losses if screen.sheet is None else screen.sheet)
+
+
+def pictures_of(folder: str, area_px: int) -> Pictures:
+    """Return the settings of a folder of pictures, a tenth of which is for validation.
+
+    Args:
+        folder: In the host's input folder, or a whole path; empty for none.
+        area_px: Pixels of a picture.
+    """
+    if not folder:
+        return Pictures()
+    path = Path(folder_paths.get_input_directory()) / folder
+    return Pictures(path, held_out=len(files_in(path)) // 10, area_px=area_px)
 
 
 def log_and_show(node_id: str | None, text: str) -> None:

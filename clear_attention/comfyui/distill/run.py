@@ -16,7 +16,13 @@ from ...distill.updates.best import Best
 from ...distill.workers.processes import Accelerator, any_process, make_accelerator
 from .ahead import look_ahead
 from .checks import require_possible, require_shares
-from .data.datasets import encode_pictures, open_data, paint_missing, take_in_parts
+from .data.datasets import (
+    encode_pictures,
+    open_data,
+    paint_missing,
+    require_pictures,
+    take_in_parts,
+)
 from .data.sampling import Painter, painter_of
 from .denoiser import HostDenoiser
 from .student_file import StudentFiles
@@ -52,6 +58,7 @@ def distil(
         InterruptProcessingException: The host was asked to stop; what is done is kept.
     """
     require_possible(model, config)
+    require_pictures(clip, vae, config)
     accelerator = make_accelerator(cpu=model.load_device.type == "cpu")
     require_shares(accelerator, model, config)
     painter = painter_of(config, clip)

@@ -31,23 +31,19 @@ class Disk:
         return self.data + self.states + self.files
 
 
-def disk(
-    config: RunConfig, *, missing: int, trained: int, latent: int, texts: int, text: int
-) -> Disk:
+def disk(config: RunConfig, *, trained: int, latents: int, texts: int) -> Disk:
     """Work out what a run will write.
 
     Args:
         config: The run.
-        missing: Pictures that are to be painted.
         trained: Numbers that are trained, as many as a file of the student holds.
-        latent: Numbers of a latent, the mean over the sizes.
-        texts: Prompts whose embedding is to be stored.
-        text: Numbers of a prompt's embedding.
+        latents: Numbers of all latents that are missing.
+        texts: Numbers of all text embeddings that are missing, each of which is stored once.
     """
     training = config.training
     copies = 1 + KEPT[config.optimiser.name] + (training.ema_decay > 0)
     return Disk(
-        data=(missing * latent + texts * text) * FILE,
+        data=(latents + texts) * FILE,
         states=int((training.keep_states + 1) * copies * trained * MASTER),
         files=2 * trained * FILE,
     )

@@ -13,7 +13,7 @@ from clear_attention.distill.config import ConfigError, Pictures
 from clear_attention.distill.data.batches import Batches
 from clear_attention.distill.data.shards import ShardFolder
 
-from ..distil_fixtures import WIDTHS, WordsCLIP, config
+from ..distil_fixtures import POOLED, WIDTHS, WordsCLIP, config
 
 SHAPES = ((96, 200), (210, 90))
 """Width and height of a tall and of a wide picture, before they are cut."""
@@ -74,9 +74,9 @@ def test_fifty_pictures_of_two_aspect_ratios_are_learned_from(
     clip = WordsCLIP(WIDTHS["b"])
     with torch.inference_mode():
         assert distil(teacher("b"), clip, run, [], watcher, vae)
-        assert vae.encoded == clip.encoded == 50
+        assert (vae.encoded, clip.encoded) == (50, 51)  # a text to know what the run will write
         assert distil(teacher("b"), clip, run, [], watcher, vae)  # nothing is encoded again
-        assert vae.encoded == clip.encoded == 50
+        assert (vae.encoded, clip.encoded) == (50, 51)
         load_onto(teacher("b"), run.output.name)
     assert said[0] == ("encoding pictures", 0, 45)
     assert ("encoding pictures held out", 5, 5) in said
@@ -113,6 +113,83 @@ def test_painted_pictures_and_ones_of_a_folder_are_drawn_from_alike(
         more = dataclasses.replace(run, pictures=settings(folder, area_px=64 * 64))
         with pytest.raises(ValueError, match="area_px was 8192 and is now 4096"):
             encode_pictures(model, clip, AveragesVAE(), more, Watcher())
+
+
+@pytest.fixture
+def node(teacher, sd3_folders, pack, node_classes, short_generation, tmp_path, monkeypatch):
+    """Run the node with a folder of pictures in the host's input folder, which is this test's."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
+    entry = ([str(tmp_path / "clear")], {".safetensors"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "clear", entry)
+
+    def node(prompts, pictures_folder, vae=None, name="mine"):
+        given = dict(name=name, radius=2, pool_factor=0, rank=2, steps=2, batch=2, samples=2)
+        given |= dict(width=128, height=64, optimiser="adamw", learning_rate=0.001)
+        given |= dict(guidance=0.0, cfg=1.0, seed=0, vae=vae, pictures_folder=pictures_folder)
+        with torch.inference_mode():
+            clip = WordsCLIP(WIDTHS["b"])
+            node_classes["CLEARDistill"].execute(teacher("b"), clip, prompts, **given)
+        data = tmp_path / "output" / "clear_distill" / name / "data"
+        return {path.name: ShardFolder(path) for path in data.iterdir()}
+
+    return node
+
+
+class ShowingVAE(AveragesVAE):
+    """One that decodes too, for the node shows pictures where it has a VAE."""
+
+    def decode(self, latent):
+        return latent[:, :3].permute(0, 2, 3, 1).clamp(0, 1)
+
+
+def test_the_node_learns_from_a_folder_alone_or_beside_prompts(folder, node):
+    data = node(" \n ", " mine ", ShowingVAE())
+    assert {name: len(each) for name, each in data.items()} == {
+        "pictures": 45,
+        "pictures_held_out": 5,
+    }
+    assert data["pictures"].made_with["area_px"] == 64 * 128
+    data = node("one two\nthree", str(folder), ShowingVAE(), name="both")
+    assert len(data["pictures"]) == 45 and len(data["train"]) == 2
+
+
+def test_an_empty_text_takes_no_pictures(node):
+    assert set(node("one two\nthree", "  ")) == {"train", "held_out"}
+    with pytest.raises(ValueError, match="must have a prompt on at least one line"):
+        node("", "")
+
+
+def test_a_folder_that_cannot_be_used_is_a_sentence_before_anything_is_painted(
+    folder, node, tmp_path
+):
+    with pytest.raises(ValueError, match=r"must hold pictures .*got .*nothing"):
+        node("one", "nothing", ShowingVAE())
+    with pytest.raises(ValueError, match="need the model's VAE: connect one"):
+        node("one", "mine")
+    (folder / "01.txt").unlink()
+    with pytest.raises(ValueError, match=r"01\.png have none"):
+        node("one", "mine", ShowingVAE())
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_what_is_missing_of_a_folder_is_counted_before(folder, module, teacher, tmp_path):
+    from clear_attention.comfyui.distill.ahead import look_ahead
+    from clear_attention.comfyui.distill.data.datasets import encode_pictures
+    from clear_attention.comfyui.distill.data.missing import Missing, missing_in
+    from clear_attention.comfyui.distill.watcher import Watcher
+
+    run = config(tmp_path, "b", pictures=settings(folder))
+    model, clip = teacher("b"), WordsCLIP(WIDTHS["b"])
+    assert missing_in(run, []) == Missing(texts=50, encoded=50)
+    found = look_ahead(model, clip, run, [], shows=False, processes=1)
+    text = 4 * WIDTHS["b"] + POOLED
+    assert found.disk.data == 50 * 2 * (16 * 64 * 128 // 64 + text)
+    assert found.duration.painting == 0
+    assert encode_pictures(model, clip, AveragesVAE(), run, Watcher())
+    assert missing_in(run, []) == Missing()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from ...families import require_family
 from ..teacher import fingerprint_of
 from ..watcher import Watcher
 from .generation import HELD_OUT_SEED, generate
-from .pictures import captioned, encode_missing
+from .pictures import captioned, encode_missing, with_captions
 from .pictures import split as split_pictures
 from .sampling import Painter
 
@@ -101,15 +101,12 @@ def encode_pictures(
     """Encode a process's share of the pictures that are missing; return whether it is there.
 
     Raises:
-        ConfigError: There is no VAE, or the folder cannot be used.
+        ConfigError: The folder cannot be used, see `require_pictures`.
         ValueError: The data that is there was made with other settings.
     """
     if config.pictures.folder is None:
         return True
-    if vae is None or clip is None:
-        lacking = "VAE: connect one, or name its loader under loaders.vae"
-        lacking = lacking if vae is None else "text encoder: name its loader under loaders.clip"
-        raise ConfigError(f"Pictures of a folder need the model's {lacking}.")
+    require_pictures(clip, vae, config)
     listed = split_pictures(captioned(config.pictures), config.pictures.held_out)
     made = {"area_px": config.pictures.area_px, "family": require_family(model).data.key}
     return all(
@@ -129,6 +126,21 @@ def encode_pictures(
         )
         if chosen
     )
+
+
+def require_pictures(clip: Any, vae: Any, config: RunConfig) -> None:
+    """Check that a run's folder of pictures can be used, if it has one.
+
+    Raises:
+        ConfigError: There is no VAE or text encoder, there are no pictures, or one has no caption.
+    """
+    if config.pictures.folder is None:
+        return
+    if vae is None or clip is None:
+        lacking = "VAE: connect one, or name its loader under loaders.vae"
+        lacking = lacking if vae is None else "text encoder: name its loader under loaders.clip"
+        raise ConfigError(f"Pictures of a folder need the model's {lacking}.")
+    with_captions(config.pictures.folder)
 
 
 def take_in_parts(config: RunConfig) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ....distill.config import RunConfig
 from ....distill.data.shards import MANIFEST, ShardFolder
-from .datasets import HELD_OUT, TRAIN, split
+from .datasets import HELD_OUT, PICTURES, PICTURES_HELD_OUT, TRAIN, split
 from .generation import HELD_OUT_SEED
+from .pictures import files_in
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,20 @@ class Missing:
 
     Attributes:
         pictures: To paint.
-        texts: Prompts whose embedding no folder has yet; each is stored once.
+        texts: Prompts and captions whose embedding no folder has yet; each is stored once.
+        encoded: Pictures of a folder to encode.
     """
 
     pictures: int = 0
     texts: int = 0
+    encoded: int = 0
 
     def __add__(self, other: Missing) -> Missing:
-        return Missing(self.pictures + other.pictures, self.texts + other.texts)
+        return Missing(
+            self.pictures + other.pictures,
+            self.texts + other.texts,
+            self.encoded + other.encoded,
+        )
 
 
 def missing_in(config: RunConfig, prompts: Sequence[str]) -> Missing:
@@ -32,10 +39,21 @@ def missing_in(config: RunConfig, prompts: Sequence[str]) -> Missing:
 
     Args:
         config: The run.
-        prompts: What the teacher paints; empty where all data is there.
+        prompts: What the teacher paints; empty where nothing is painted.
     """
-    if not prompts:
+    found = _missing_of_folder(config)
+    return found + _missing_of_prompts(config, prompts) if prompts else found
+
+
+def _missing_of_folder(config: RunConfig) -> Missing:
+    if config.pictures.folder is None:
         return Missing()
+    folders = [data_in(config, name) for name in (PICTURES, PICTURES_HELD_OUT)]
+    todo = max(0, len(files_in(config.pictures.folder)) - sum(map(len, folders)))
+    return Missing(texts=todo, encoded=todo)  # captions are taken to differ
+
+
+def _missing_of_prompts(config: RunConfig, prompts: Sequence[str]) -> Missing:
     generation, seed = config.generation, config.generation.seed
     train, held_out = split(prompts, generation.held_out)
     return _missing(data_in(config, TRAIN), train, generation.samples, seed) + _missing(

@@ -48,14 +48,22 @@ class Captioned:
 
 
 def captioned(settings: Pictures) -> list[Captioned]:
-    """List the pictures of a folder and its folders, by their names.
+    """Read the pictures of a folder and its folders, by their names.
 
     Raises:
         ConfigError: The folder has no pictures, one of them has no caption, or cannot be read.
     """
-    folder = settings.folder
-    assert folder is not None
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    assert settings.folder is not None
+    return [_read(path, settings.area_px) for path in with_captions(settings.folder)]
+
+
+def with_captions(folder: Path) -> list[Path]:
+    """List the pictures of a folder and its folders, by their names.
+
+    Raises:
+        ConfigError: The folder has no pictures, or one of them has no caption.
+    """
+    paths = files_in(folder)
     if not paths:
         raise ConfigError(
             f"pictures.folder must hold pictures ({', '.join(SUFFIXES)}), got {folder}."
@@ -67,7 +75,12 @@ def captioned(settings: Pictures) -> list[Captioned]:
             f"Each picture must have a text file with its caption beside it, of the same name; "
             f"{', '.join(silent[:SHOWN])}{more} have none: write it, or move the picture away."
         )
-    return [_read(path, settings.area_px) for path in paths]
+    return paths
+
+
+def files_in(folder: Path) -> list[Path]:
+    """List the files of pictures in a folder and its folders, by their names."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
 def split(pictures: Sequence[Captioned], held_out: int) -> tuple[list[Captioned], list[Captioned]]:
