@@ -31,7 +31,7 @@ def make_optimiser(parameters: list[Tensor], settings: Optimiser) -> Optimizer:
         return AdamW(parameters, lr=rate, betas=betas, weight_decay=decay)
     if settings.name == "adamw8bit":
         try:
-            from bitsandbytes.optim import AdamW8bit
+            from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ImportError(
                 "The optimiser adamw8bit needs bitsandbytes: python -m pip install bitsandbytes"
