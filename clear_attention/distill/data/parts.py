@@ -45,7 +45,7 @@ class Share:
         return [pieces[number] for number in sorted(by_cost[self.index :: self.count])]
 
     def from_behind(self) -> Share:
-        """Return the share that is small where this one is large: for the next work, unasked."""
+        """Return the share that is small where this one is large, for the next list of pieces."""
         return Share(self.count - 1 - self.index, self.count)
 
     def part_of(self, data: ShardFolder) -> ShardFolder:
