@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import socket
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +20,7 @@ sys.path.append(str(Path(__file__).parent))
 
 import one_of_several
 import toy
+from fork_server import ForkServer
 from replay import loss_noise, replay
 
 from clear_attention.distill import state
@@ -30,7 +29,9 @@ from clear_attention.distill.workers.sharding import ASKED
 
 pytestmark = pytest.mark.long
 
-SCRIPT = Path(__file__).with_name("one_of_several.py")
+HERE = Path(__file__).parent
+# What training imports where it first needs it comes last.
+IMPORTED = "one_of_several", "torch.distributed.fsdp", "torch._dynamo", "torch.onnx"
 TRAINING = dataclasses.replace(toy.TRAINING, steps=5, ema_decay=0.9)
 IN_PARTS = dataclasses.replace(TRAINING, accumulate=2)
 POOLED = StudentConfig(radius=2, pool_factor=2)
@@ -90,21 +91,22 @@ LAUNCHES = {
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
     """Start the processes of a launch when a test first asks, and return the folder of results."""
     folders: dict[str, Path] = {}
+    with ForkServer(*IMPORTED, path=[HERE, HERE.parent, HERE.parents[1]]) as server:
 
-    def launched(name: str) -> Path:
-        if name not in folders:
-            folder = tmp_path_factory.mktemp("launch")
-            start(folder, LAUNCHES[name])
-            folders[name] = folder
-        return folders[name]
+        def launched(name: str) -> Path:
+            if name not in folders:
+                folder = tmp_path_factory.mktemp("launch")
+                start(server, folder, LAUNCHES[name])
+                folders[name] = folder
+            return folders[name]
 
-    return launched
+        yield launched
 
 
-def start(folder: Path, launch: Launch) -> None:
+def start(server: ForkServer, folder: Path, launch: Launch) -> None:
     """Train in several processes, and wait for them."""
     for run in launch.runs:
         toy.data(folder / (run.folder or run.name) / "data")  # before several ask for it at once
@@ -113,26 +115,25 @@ def start(folder: Path, launch: Launch) -> None:
         port = probe.getsockname()[1]
     runs = json.dumps([dataclasses.asdict(run) for run in launch.runs])
     ranks = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder), runs],
-            env={
-                **os.environ,
+        server.start(
+            HERE / "one_of_several.py",
+            folder,
+            runs,
+            output=folder / f"output.{rank}",
+            environment={
                 ASKED: str(launch.shards).lower(),
                 "ACCELERATE_USE_CPU": "1",
-                "OMP_NUM_THREADS": "1",
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": str(launch.count),
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
             },
-            stderr=subprocess.PIPE,
-            text=True,
         )
         for rank in range(launch.count)
     ]
-    errors = "\n".join(rank.communicate(timeout=600)[1] for rank in ranks)
-    assert [rank.returncode for rank in ranks] == [0] * launch.count, errors
+    failed = [rank.errors for rank in ranks if rank.wait() != 0]
+    assert not failed, "\n".join(failed)
 
 
 def agree(several: dict[str, Tensor], folder: Path, run: Run, at: int = 0) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from fork_server import ForkServer
 
-RANK = Path(__file__).parent / "group_rank.py"
+HERE = Path(__file__).parent
 SIZE = 3
 LIMIT = 1e-6
 
@@ -17,24 +16,19 @@ LIMIT = 1e-6
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What each rank has printed, by what was tried."""
-    port = tmp_path_factory.mktemp("ranks") / "port"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(RANK), str(rank), str(SIZE), str(port)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(SIZE)
-    ]
-    try:
-        outputs = [process.communicate(timeout=200) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors
-    lines = [[json.loads(line) for line in out.splitlines()] for out, _ in outputs]
+    folder = tmp_path_factory.mktemp("ranks")
+    modules = "clear_attention.parallel.process_group", "clear_attention.parallel.group"
+    with ForkServer(*modules, path=[HERE.parents[1]]) as server:
+        ranks = [
+            server.start(
+                HERE / "group_rank.py", rank, SIZE, folder / "port", output=folder / str(rank)
+            )
+            for rank in range(SIZE)
+        ]
+        failed = [rank.errors for rank in ranks if rank.wait(200) != 0]
+    assert not failed, "\n".join(failed)
+    outputs = [rank.output for rank in ranks]
+    lines = [[json.loads(line) for line in out.splitlines()] for out in outputs]
     return [{name: value for line in each for name, value in line.items()} for each in lines]
 
 

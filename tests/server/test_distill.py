@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fork_server import Fork, ForkServer
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -26,7 +29,7 @@ pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 PROMPTS = "a red apple\na green tree\na blue sea"
 SETTINGS = dict(
-    **dict(radius=2, pool_factor=0, rank=0, steps=2, batch=2, samples=4, width=128, height=128),
+    **dict(radius=2, pool_factor=0, rank=0, steps=2, batch=2, samples=4, width=64, height=64),
     **dict(optimiser="adamw", learning_rate=1e-3, guidance=3.5, cfg=1.0, seed=0),
 )
 
@@ -63,7 +66,7 @@ learning_rate = 1e-3
 """
 
 RECOMPUTED = RUN.replace("[training]", "shard = 1\n\n[training]\ngradient_checkpointing = true")
-TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+TWO = (0, 1)
 
 
 def distill(server, name: str, model: str = "CLEARDemoUNETLoader", **changes: Any) -> dict:
@@ -95,15 +98,16 @@ def picture(server, workflow) -> np.ndarray:
 def test_the_node_writes_a_file_that_paints_and_leaves_the_model_as_it_was(server, rank):
     before = picture(server, without_clear(text_to_image(seed=rank)))
     steps: list[tuple[str, int, int]] = []
-    prompt = distill(server, "mine", rank=rank)
+    count = 2 if rank else 1  # each is followed by pictures, where there are any
+    prompt = distill(server, "mine", rank=rank, steps=count)
     if rank:  # without pictures
         del prompt["distil"]["inputs"]["vae"], prompt["rows"]
     entry = server.run(prompt, on_progress=lambda *step: steps.append(step))
     (name,) = entry["outputs"]["name"]["text"]
     assert name == ("mine_local_2_rank_4.safetensors" if rank else "mine_local_2.safetensors")
-    assert steps[-1] == ("distil", 2, 2)
+    assert steps[-1] == ("distil", count, count)
     shapes = {path.name.split("_")[0]: pixels(path).shape for path in server.images(entry)}
-    rows = (2 * 128 + 4, 4 * 128 + 3 * 4, 3)
+    rows = (2 * 64 + 4, 4 * 64 + 3 * 4, 3)
     assert shapes.get("rows") == (None if rank else rows)
     assert shapes["losses"][1] > rows[1]
 
@@ -123,23 +127,24 @@ def test_the_node_writes_a_file_that_paints_and_leaves_the_model_as_it_was(serve
 def test_an_interrupted_node_goes_on_when_it_is_queued_again(server):
     from tools.server import ServerError
 
-    prompt = distill(server, "stopped", steps=6)
+    # With the data that is there, if the tests above have run.
+    prompt = distill(server, "mine", radius=1, steps=5)
     del prompt["distil"]["inputs"]["vae"], prompt["rows"]
 
     def interrupt(_: str, done: int, of: int) -> None:
-        if (done, of) == (2, 6):
+        if (done, of) == (1, 5):
             server.interrupt()
 
     with pytest.raises(ServerError, match="was interrupted"):
         server.run(prompt, on_progress=interrupt)
-    folder = server.base / "output" / "clear_distill" / "stopped" / "local_2"
+    folder = server.base / "output" / "clear_distill" / "mine" / "local_1"
     (kept,) = folder.glob("state-*")
     done = int(kept.stem.removeprefix("state-"))
-    assert 2 <= done < 6
+    assert 1 <= done < 5
     steps: list[int] = []
-    server.run(prompt, on_progress=lambda _, step, of: steps.append(step) if of == 6 else None)
+    server.run(prompt, on_progress=lambda _, step, of: steps.append(step) if of == 5 else None)
     assert min(steps) > done
-    assert max(steps) == 6
+    assert max(steps) == 5
 
 
 @pytest.mark.parametrize(
@@ -159,27 +164,78 @@ def test_a_mistake_is_one_sentence_on_the_node(server, changes, sentence):
     assert str(error.value).splitlines()[0].startswith(f"CLEARDistill (node distil): {sentence}")
 
 
+@pytest.fixture(scope="module")
+def distillers(server):
+    """Where commands start with the host imported."""
+    places = {"COMFYUI_HOST": str(server.host), "COMFYUI_BASE": str(server.base)}
+    here = Path(__file__).parent
+    with ForkServer("distiller", path=[here, ROOT], environment=places) as forks:
+        yield forks
+
+
 @pytest.fixture
-def command(server, tmp_path):
+def command(server, distillers, tmp_path):
     """Start the command in a folder of its own: ``command(steps)``; its run is in there."""
     (tmp_path / "prompts.txt").write_text(PROMPTS, encoding="utf-8")
 
-    def start(steps: int = 6, settings: str = RUN, launcher=(), cwd=tmp_path, **variables: str):
+    def start(
+        steps: int = 6, settings: str = RUN, launcher=(), bare: Path | None = None, **more: str
+    ):
+        """Start a fork, or a bare process in a folder, or ranks as a launcher would."""
         run = tmp_path / "run.toml"
         run.write_text(settings.format(base=server.base, steps=steps), encoding="utf-8")
-        arguments = ["clear_attention.distill", run, "--comfyui", server.host, "--cpu"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        environment |= variables
-        return subprocess.Popen(
-            [sys.executable, *launcher, "-m", *map(str, arguments)],
-            cwd=cwd,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        arguments = ["-m", "clear_attention.distill", run, "--comfyui", server.host, "--cpu"]
+        if bare:
+            return subprocess.Popen(
+                [sys.executable, *map(str, arguments)],
+                cwd=bare,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        return Together(
+            [
+                distillers.start(
+                    *arguments,
+                    output=tmp_path / f"output.{rank}",
+                    folder=tmp_path,
+                    environment={**more, **(rank_of(rank, port) if launcher else {})},
+                )
+                for rank in launcher or (0,)
+            ]
         )
 
     return start
+
+
+def rank_of(rank: int, port: int) -> dict[str, str]:
+    """Return what a launcher of two tells each."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **place}
+
+
+@dataclass
+class Together:
+    """Processes of one run, as the one that would have launched them."""
+
+    forks: list[Fork]
+    returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self.forks[0].poll()
+
+    def send_signal(self, number: int) -> None:
+        for fork in self.forks:
+            fork.send_signal(number)
+
+    def communicate(self) -> tuple[str, None]:
+        text = "".join(part for fork in self.forks for part in fork.communicate())
+        self.returncode = max(abs(fork.wait()) for fork in self.forks)
+        return text, None
 
 
 def wait_for_steps(process, log: Path, count: int) -> None:
@@ -198,7 +254,7 @@ def test_the_command_stops_when_told_to_and_goes_on(command, tmp_path):
     assert "Stopped; the same command goes on." in text
     (kept,) = (tmp_path / "run").glob("state-*")
     done = int(kept.stem.removeprefix("state-"))
-    process = command(steps=done + 2, cwd=ROOT)
+    process = command(steps=done + 2, bare=ROOT)
     text, _ = process.communicate()
     assert process.returncode == 0, text
     assert f"training from step {done} to {done + 2}" in text
