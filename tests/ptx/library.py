@@ -6,11 +6,9 @@ It knows neither Triton nor attention: a program is a PTX text, memory is a list
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 import subprocess
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -231,18 +229,12 @@ class Program:
 def build(folder: Path) -> Path:
     """Compile the interpreter into a folder, and return the library's path."""
 
-    def run(*arguments: object) -> None:
-        command = ["g++", *FLAGS, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"g++ must compile the interpreter, got:\n{done.stderr}")
-
-    def compile_one(source: Path) -> Path:
-        run("-c", source, "-o", folder / f"{source.stem}.o")
-        return folder / f"{source.stem}.o"
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, sorted(SOURCES.glob("*.cpp"))))
-    path = folder / "libptx.so"
-    run("-shared", *objects, "-o", path)
+    # As one unit, whose headers are read once: half the time of nine.
+    sources = sorted(SOURCES.glob("*.cpp"))
+    unit, path = folder / "interpreter.cpp", folder / "libptx.so"
+    unit.write_text("".join(f'#include "{source}"\n' for source in sources), encoding="utf-8")
+    command = ["g++", *FLAGS, "-shared", str(unit), "-o", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"g++ must compile the interpreter, got:\n{done.stderr}")
     return path

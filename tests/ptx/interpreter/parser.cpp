@@ -15,10 +15,6 @@ std::string trimmed(const std::string& text) {
     return text.substr(first, text.find_last_not_of(" \t\r") - first + 1);
 }
 
-bool starts_with(const std::string& text, const std::string& start) {
-    return text.compare(0, start.size(), start) == 0;
-}
-
 // Split at commas outside of braces and brackets.
 Words split(const std::string& text) {
     Words parts(1);

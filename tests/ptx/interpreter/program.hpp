@@ -56,6 +56,10 @@ struct Program {
     unsigned threads = 0;  // per CTA
 };
 
+inline bool starts_with(const std::string& text, const std::string& start) {
+    return text.compare(0, start.size(), start) == 0;
+}
+
 // Throws std::runtime_error with the line at fault.
 Program parse(const std::string& text);
 
