@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from tools.server import Server
 
 ROOT = Path(__file__).parents[1]
-SERVER_TESTS = ("tests/browser/", "tests/server/")
+TOGETHER = {"tests/browser/": "server", "tests/server/": "server", "tests/benchmarks/": "benchmark"}
+"""Folders whose files share what a session starts but once, and with it a process."""
 
 # Before Triton is first imported: without a GPU, its kernels are interpreted.
 if not torch.cuda.is_available():
@@ -54,17 +55,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give all tests of a real server to one process: each process would start its own."""
+    """Give all tests of a real server to one process: each process would start its own.
+
+    So with others that share what takes long to start.
+    """
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    class OneServer(LoadFileScheduling):
+    class OneOfEach(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return "server" if file.startswith(SERVER_TESTS) else file
+            found = (name for folder, name in TOGETHER.items() if file.startswith(folder))
+            return next(found, file)
 
-    return OneServer(config, log)
+    return OneOfEach(config, log)
 
 
 def pytest_collection_finish() -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.checks import run_checks
+from tools.checks import CHECKS, outcome, run_checks
 from tools.environment import reexec_in_venv
 from tools.host import COMPILED, ROOT
+
+LONGEST = "types"
+"""The check that takes half a minute on one core: it runs beside the tests."""
 
 # A test file keeps to one process, for its fixtures, and files start in the order of collection: by
 # itself, xdist starts those with the fewest tests last. A later `-n 0` wins: what --pdb needs.
@@ -19,12 +23,16 @@ PROCESSES = ("-n", "auto", "--maxprocesses=8", "--dist=loadfile", "--no-loadscop
 
 
 def main(arguments: list[str]) -> int:
-    """Run the checks, then pytest, and return an exit code that is zero if all went well."""
+    """Run checks and pytest, and return an exit code that is zero if all went well."""
     print(f"ComfyUI: {reexec_in_venv()}", flush=True)
-    failed = run_checks()
-    code = run_pytest(arguments)
+    with ThreadPoolExecutor(1) as pool:
+        longest = pool.submit(outcome, LONGEST, *CHECKS[LONGEST])
+        failed = run_checks(leave_out=(LONGEST,))
+        code = run_pytest(arguments)
+        if not longest.result().report():
+            failed.append(LONGEST)
     if failed:
-        print(f"Failed before the tests, see above: {', '.join(failed)}")
+        print(f"Failed beside the tests, see above: {', '.join(failed)}")
     return int(code or bool(failed))
 
 

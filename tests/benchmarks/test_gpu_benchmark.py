@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,8 +23,6 @@ from clear_attention import attention as clear
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).parents[2]
-HOST = Path(os.environ.get("COMFYUI_HOST", ROOT / ".host" / "ComfyUI-0.3.75"))
 CPU = torch.device("cpu")
 TINY = dataclasses.replace(
     attention.SMALL, grids=(12,), radii=(4,), texts=(32,), dtype=torch.float32, turns=1
@@ -77,26 +72,15 @@ def rows(table: str) -> list[dict[str, str]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def small() -> subprocess.CompletedProcess[str]:
-    """The command in tiny sizes, both halves, in this Python."""
-    if not (HOST / "comfy").is_dir():
-        pytest.skip(f"needs a ComfyUI: {HOST} has none, set COMFYUI_HOST to its folder")
-    environment = {
-        **os.environ,
-        "COMFYUI_HOST": str(HOST),
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
-    script = str(ROOT / "benchmarks" / "gpu" / "run.py")
-    # Half a minute, but several on a machine that is busy with something else.
-    command = [sys.executable, script, "--small", "--here", "--minutes", "30"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
+@pytest.fixture
+def small(benchmarked: dict[str, Any]) -> str:
+    """What the command prints in tiny sizes, both halves."""
+    return benchmarked["halves"]["printed"]
 
 
-def test_the_small_run_succeeds_and_says_that_it_is_one(small):
-    assert small.returncode == 0, small.stderr
-    assert small.stdout.count("Tiny sizes: these times say nothing about any machine.") == 2
+def test_the_small_run_succeeds_and_says_that_it_is_one(benchmarked, small):
+    assert benchmarked["halves"]["code"] == 0, benchmarked["errors"]
+    assert small.count("Tiny sizes: these times say nothing about any machine.") == 2
 
 
 @pytest.mark.parametrize("small", [True, False])
@@ -111,7 +95,7 @@ def test_only_a_real_run_is_written_down(small, tmp_path, monkeypatch, capsys):
 
 
 def test_everyone_who_runs_on_a_cpu_has_a_time_and_an_error(small):
-    table = [row for row in rows(small.stdout) if "grid" in row]
+    table = [row for row in rows(small) if "grid" in row]
     assert len(table) == 2 * 2  # texts, pooling
     for row in table:
         for name in ("triton", "flex", "tiled", "full, torch SDPA"):
@@ -125,11 +109,11 @@ def test_everyone_who_runs_on_a_cpu_has_a_time_and_an_error(small):
 
 def test_who_does_not_run_on_a_cpu_is_named_with_its_reason(small):
     for name in ("triton_int8", "NATTEN", "comfy-kitchen"):
-        assert re.search(rf"^- {name}.*: not there: ", small.stdout, re.MULTILINE), name
+        assert re.search(rf"^- {name}.*: not there: ", small, re.MULTILINE), name
 
 
 def test_the_step_compares_clear_with_full_attention_in_one_run(small):
-    table = [row for row in rows(small.stdout) if "pixels" in row]
+    table = [row for row in rows(small) if "pixels" in row]
     auto = [row for row in table if row["backend"].startswith("auto: ")]
     assert len(auto) == 2  # sizes
     assert all(float(row["s/step"]) > 0 and float(row["times faster"]) > 0 for row in auto)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,65 +11,13 @@ from benchmarks.gpu.parallel import Result, device_lists, expected_seconds
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).parents[2]
-HOST = Path(os.environ.get("COMFYUI_HOST", ROOT / ".host" / "ComfyUI-0.3.75"))
 CPU = torch.device("cpu")
 
-# One process for all, as importing the host takes longest. First the command as a user starts it.
-MEASURED = """
-import contextlib, io, json, runpy, sys
-sys.path.insert(0, {root!r})
-sys.argv = [{script!r}, "--small", "--here", "--only", "parallel", "--minutes", "30"]
-printed, code = io.StringIO(), None
-with contextlib.redirect_stdout(printed):
-    try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    except SystemExit as end:
-        code = end.code
-import dataclasses, torch
-from pathlib import Path
-from benchmarks.cpu import parallel as on_cores
-from benchmarks.gpu import parallel
-from benchmarks.gpu.measure import Budget
 
-scope = dataclasses.replace(parallel.SMALL, dtype=torch.float32)
-cpu = torch.device("cpu")
-late = parallel.measure(cpu, scope, Budget(0))[1]
-distance = parallel.distance
-parallel.distance = lambda latent, expected: distance(latent + 1e-3, expected)
-_, wrong = parallel.measure(cpu, dataclasses.replace(scope, edges=(64,)), Budget(30))
-on_cores.CHECKED_PX = 128
-table = on_cores.report(Path({host!r}), [128], 1, 0.25)
-from benchmarks import ranks
-moved = ranks.distance
-ranks.distance = lambda latent, expected: moved(latent + 1e-3, expected)
-try:
-    on_cores.check(on_cores.narrow_flux())
-    refused = ""
-except SystemExit as error:
-    refused = str(error)
-facts = dict(code=code, printed=printed.getvalue(), table=table, refused=refused)
-print(json.dumps(facts | dict(late=[x.told for x in late], wrong=[x.told for x in wrong])))
-"""
-
-
-@pytest.fixture(scope="module")
-def measured() -> dict[str, Any]:
+@pytest.fixture
+def measured(benchmarked: dict[str, Any]) -> dict[str, Any]:
     """Code and text of the small command; cells without time and of wrong pictures; the CPU's."""
-    if not (HOST / "comfy").is_dir():
-        pytest.skip(f"needs a ComfyUI: {HOST} has none, set COMFYUI_HOST to its folder")
-    environment = {
-        **os.environ,
-        "COMFYUI_HOST": str(HOST),
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
-    script = ROOT / "benchmarks" / "gpu" / "run.py"
-    code = MEASURED.format(root=str(ROOT), host=str(HOST), script=str(script))
-    command = [sys.executable, "-c", code]
-    out = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
-    assert out.returncode == 0, out.stderr
-    return json.loads(out.stdout.splitlines()[-1])
+    return {**benchmarked, **benchmarked["parallel"]}
 
 
 def rows(text: str, first: str) -> list[dict[str, str]]:

@@ -60,8 +60,10 @@ def test_the_encoder_computes_the_latents_of_the_codec(size):
 
 @pytest.mark.parametrize(("dtype", "share"), [(torch.bfloat16, 0.01), (torch.float16, 0.002)])
 def test_the_encoder_loses_little_in_half_precision(dtype, share):
-    latents = codec.encode(photograph())
-    assert (encode(photograph(), dtype) - latents).std() < share * latents.std()
+    # CPUs without instructions for it take a hundred times as long: a part of the photograph.
+    image = photograph()[:, :80, :80]
+    latents = codec.encode(image)
+    assert (encode(image, dtype) - latents).std() < share * latents.std()
 
 
 def test_the_latents_are_orthogonal_waves_of_unit_variance():

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 sys.path.append(str(Path(__file__).parent))
 
 import replay
+import run_toy
 import toy
 
 from clear_attention.distill import log, state
@@ -92,13 +93,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(optimiser: str, tmp_path: Pat
     assert steps == list(range(1, 13))
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path):
-    def start(slow: float, *folders: str) -> subprocess.Popen[str]:
-        paths = [str(tmp_path / folder) for folder in folders]
-        command = [sys.executable, str(HERE / "run_toy.py"), "12", str(slow), *paths]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-    victim = start(0.2, "killed")
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, capsys):
+    command = [sys.executable, str(HERE / "run_toy.py"), "12", "0.2", str(tmp_path / "killed")]
+    victim = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert victim.stdout is not None
     for line in victim.stdout:
         if line.strip() == "7":
@@ -106,8 +103,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path):
             break
     victim.communicate()
     assert victim.returncode == -signal.SIGKILL
-    again, _ = start(0, "killed", "straight").communicate()
-    begun = [line for line in again.splitlines() if line.startswith("from")]
+    for folder in ("killed", "straight"):
+        run_toy.train(tmp_path / folder, 12, 0)
+    begun = [line for line in capsys.readouterr().out.splitlines() if line.startswith("from")]
     assert begun == ["from 6", "from 0"]  # states are written every third step
     names = {
         folder: state.states(tmp_path / folder / "run")[-1] for folder in ("straight", "killed")
