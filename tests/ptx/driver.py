@@ -70,6 +70,8 @@ class Machine:
         options: How launches are executed.
         edit: Changes a PTX text before it is read, to plant faults.
         launched: What was executed, the oldest first.
+        outputs: What each launch of a kernel has written, by the kernel's name, the oldest first.
+        known: The same, of launches to come: these are written, and not executed.
     """
 
     library: Library
@@ -79,6 +81,8 @@ class Machine:
     options: Options = field(default_factory=Options)
     edit: Callable[[str], str] = str
     launched: list[Launched] = field(default_factory=list)
+    outputs: dict[str, list[list[Tensor]]] = field(default_factory=dict)
+    known: dict[str, list[list[Tensor]]] = field(default_factory=dict)
 
     @functools.cached_property
     def _programs(self) -> dict[str, Program]:
@@ -108,6 +112,11 @@ class Machine:
         arguments = dict(zip(source.fn.arg_names, values, strict=True))
         types = {name: kind for name, kind in source.signature.items() if kind != "constexpr"}
         roles = self.roles(metadata.name, arguments)
+        outputs = [arguments[name] for name in roles.written]
+        if metadata.name in self.known:
+            for output, values in zip(outputs, self.known[metadata.name].pop(0), strict=True):
+                output.copy_(values)
+            return
         written = {arguments[name].data_ptr() for name in roles.written}
         memory: list[Memory] = []
         parameters: list[int] = []
@@ -124,6 +133,7 @@ class Machine:
         # Triton adds pointers to scratch memory, which these kernels have none of.
         parameters += [0] * (program.parameters - len(parameters))
         run = program.run(grid, metadata.shared, parameters, memory, self.options)
+        self.outputs.setdefault(metadata.name, []).append([one.clone() for one in outputs])
         self.launched.append(Launched(metadata.name, grid, types, metadata.shared, run))
 
 

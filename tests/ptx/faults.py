@@ -26,6 +26,7 @@ from ptx.driver import Machine, install
 from ptx.library import Library, Options, build
 from ptx.trial_table import trial
 from ptx.trials import Trial, roles, run
+from torch import Tensor
 
 KERNELS = ("forward", "backward_queries", "backward_keys")
 # Ragged, several blocks of shared tokens and of the list, both kinds of launch; NaN around each
@@ -206,13 +207,16 @@ def of_grid(machine: Machine, one: Trial) -> dict[str, str]:
     return texts
 
 
-def noticed(machine: Machine, fault: Fault, text: str) -> Iterator[dict[str, Any]]:
-    """Execute each broken version of a kernel."""
+def noticed(
+    machine: Machine, fault: Fault, text: str, outputs: dict[str, list[list[Tensor]]]
+) -> Iterator[dict[str, Any]]:
+    """Execute each broken version of a kernel; of the others, the outputs are known."""
     chosen = fault.trial or (FORWARD if fault.kernel == "forward" else TRIAL)
     fast = replace(chosen, options=Options(most_steps=MOST_STEPS))
     for lines in fault.plant(text.splitlines()):
         broken = "\n".join(lines)
         machine.edit = lambda found, broken=broken: broken if found == text else found
+        machine.known = {name: list(of) for name, of in outputs.items() if name != fault.kernel}
         outcome = run(fast, machine)
         findings = [finding for launched in outcome.launched for finding in launched.run.findings]
         yield {
@@ -220,6 +224,17 @@ def noticed(machine: Machine, fault: Fault, text: str) -> Iterator[dict[str, Any
             "lines": [finding.line for finding in findings],
             "error": max(outcome.errors.values()),
         }
+    machine.known = {}
+
+
+def planted(machine: Machine) -> Iterator[dict[str, Any]]:
+    """Plant all faults, and describe what was noticed of each."""
+    machine.outputs = {}
+    texts = of_grid(machine, TRIAL)
+    outputs, machine.outputs = machine.outputs, {}
+    for fault in FAULTS:
+        versions = list(noticed(machine, fault, texts[fault.kernel], outputs))
+        yield {"name": fault.name, "kernel": fault.kernel, "versions": versions}
 
 
 def main() -> None:
@@ -232,11 +247,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(Library(arguments.library or build(Path(folder))), roles)
         install(machine, arguments.cache or Path(folder))
-        texts = of_grid(machine, TRIAL)
-        for fault in FAULTS:
-            versions = list(noticed(machine, fault, texts[fault.kernel]))
-            facts = {"name": fault.name, "kernel": fault.kernel, "versions": versions}
-            print(json.dumps(facts), flush=True)
+        for found in planted(machine):
+            print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,12 @@ def facts(trial: Trial, outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def tried(trial: Trial, machine: Machine) -> dict[str, Any]:
+    """Run a trial and describe it, with how many kernels were compiled for it."""
+    before = machine.compiled
+    return facts(trial, run(trial, machine)) | {"compiled": machine.compiled - before}
+
+
 def is_right(found: dict[str, Any]) -> bool:
     """Tell whether numbers are within what rounding explains, and no access was wrong."""
     exact = max(found["errors"].values()) <= MOST_EPS
@@ -96,8 +102,7 @@ def main() -> int:
         install(machine, arguments.cache or Path(folder))
         wrong = 0
         for trial in trials(arguments):
-            before = machine.compiled
-            found = facts(trial, run(trial, machine)) | {"compiled": machine.compiled - before}
+            found = tried(trial, machine)
             print(json.dumps(found), flush=True) if arguments.json else show(found)
             wrong += not is_right(found)
     return 1 if wrong else 0

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,43 +25,35 @@ TRIALS = [(gpu, trial.name) for gpu in GPUS for trial in spread(gpu)]
 Found = dict[str, Any]
 
 
-def lines_of(script: str, *arguments: object) -> list[Found]:
-    """Run a script in a process whose Triton compiles, and read its lines."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, str(HERE / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert lines, done.stderr[-3000:]
-    return lines
-
-
 @pytest.fixture(scope="module")
-def printed(interpreter: Path, pytestconfig: pytest.Config) -> dict[str, list[Found]]:
-    """What the scripts print, which run side by side.
+def printed(
+    interpreter: Path, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Found]]:
+    """What trials and faults came to, in a process whose Triton compiles.
 
     Triton finds again what it compiled for the tests before, if kernels and options are the same.
     """
     cache = getattr(pytestconfig, "cache", None)  # or it is switched off
-    kept = "--library", interpreter, *(("--cache", cache.mkdir("ptx")) if cache else ())
-    calls = {"sweep.py": ("--json",), "faults.py": ()}
-    with ThreadPoolExecutor(len(calls)) as pool:
-        running = {
-            script: pool.submit(lines_of, script, *kept, *options)
-            for script, options in calls.items()
-        }
-    return {script: lines.result() for script, lines in running.items()}
+    kept = cache.mkdir("ptx") if cache else tmp_path_factory.mktemp("ptx")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, str(HERE / "both.py"), str(interpreter), str(kept)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture(scope="module")
 def results(printed) -> dict[tuple[str, str], Found]:
     """What each trial came to, by class of GPU and name."""
-    return {(line["gpu"], line["name"]): line for line in printed["sweep.py"]}
+    trials = [line["trial"] for line in printed if "trial" in line]
+    return {(one["gpu"], one["name"]): one for one in trials}
 
 
 @pytest.fixture(scope="module")
 def planted(printed) -> dict[tuple[str, str], list[Found]]:
     """What was noticed of each fault, by its name and kernel."""
-    return {(line["name"], line["kernel"]): line["versions"] for line in printed["faults.py"]}
+    faults = [line["fault"] for line in printed if "fault" in line]
+    return {(one["name"], one["kernel"]): one["versions"] for one in faults}
 
 
 @pytest.mark.parametrize(("gpu", "name"), TRIALS, ids=lambda part: part)
