@@ -29,7 +29,7 @@ pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 PROMPTS = "a red apple\na green tree\na blue sea"
 SETTINGS = dict(
-    **dict(radius=2, pool_factor=0, rank=0, steps=2, batch=2, samples=4, width=64, height=64),
+    **dict(radius=2, pool_factor=0, rank=0, steps=2, batch=2, samples=4, width=128, height=128),
     **dict(optimiser="adamw", learning_rate=1e-3, guidance=3.5, cfg=1.0, seed=0),
 )
 
@@ -107,7 +107,7 @@ def test_the_node_writes_a_file_that_paints_and_leaves_the_model_as_it_was(serve
     assert name == ("mine_local_2_rank_4.safetensors" if rank else "mine_local_2.safetensors")
     assert steps[-1] == ("distil", count, count)
     shapes = {path.name.split("_")[0]: pixels(path).shape for path in server.images(entry)}
-    rows = (2 * 64 + 4, 4 * 64 + 3 * 4, 3)
+    rows = (2 * 128 + 4, 4 * 128 + 3 * 4, 3)
     assert shapes.get("rows") == (None if rank else rows)
     assert shapes["losses"][1] > rows[1]
 
