@@ -92,4 +92,5 @@ def take_in(folder: Path) -> None:
             [entry for entry in entries if not done.issuperset(entry[0].seeds_of(entry[1]))]
         )
     for path in found:
+        (path / MANIFEST).unlink(missing_ok=True)  # first: it must list nothing that is gone
         shutil.rmtree(path)
