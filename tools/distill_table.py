@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from clear_attention import TokenLayout, Window
-from clear_attention.distill.ahead.duration import Duration, Pass, duration
-from clear_attention.distill.ahead.memory import estimate, trained_numbers
+from clear_attention.distill.ahead.duration import Duration, Pass, calculated, duration
+from clear_attention.distill.ahead.memory import activations, estimate, trained_numbers
+from clear_attention.distill.ahead.rehearsal import mean
 from clear_attention.distill.config import RunConfig
 from clear_attention.distill.config_file import read
 from clear_attention.families.flux import NAMES
@@ -56,25 +58,28 @@ RUNS = {
 
 
 def one_pass(config: RunConfig, card: Card) -> Pass:
-    """Return the seconds of a picture's way through FLUX.1 [dev], the mean over a run's sizes."""
+    """Return the seconds of a picture's ways through FLUX.1 [dev], the mean over a run's sizes."""
     rate = USED * card.tera * 1e12
-    passes = [
-        (
-            linear_flop(FLUX_DEV, job),
-            attention_flop(FLUX_DEV, job.full()),
-            attention_flop(FLUX_DEV, job),
-        )
-        for job in (
-            Job(
-                TokenLayout(TEXT_TOKENS, h // TOKEN_PX, w // TOKEN_PX),
-                Window(config.student.radius),
-            )
-            for h, w in config.generation.sizes_px
-        )
-    ]
-    means = [sum(column) / len(passes) / rate for column in zip(*passes, strict=True)]
     trained = trained_numbers(NAMES, SIZE, config.student.rank)
-    return Pass(*means, trained=trained / FLUX_DEV.image_weights)
+
+    def of(job: Job) -> Pass:
+        return calculated(
+            tokens=linear_flop(FLUX_DEV, job) / rate,
+            full=attention_flop(FLUX_DEV, job.full()) / rate,
+            local=attention_flop(FLUX_DEV, job) / rate,
+            trained=trained / FLUX_DEV.image_weights,
+            recomputed=config.training.gradient_checkpointing,
+        )
+
+    window = Window(config.student.radius)
+    passes = [of(Job(layout, window)) for layout in layouts(config)]
+    return mean(passes, [1] * len(passes))
+
+
+def layouts(config: RunConfig) -> list[TokenLayout]:
+    """Return the tokens of a picture of each size of a run."""
+    sizes = config.generation.sizes_px
+    return [TokenLayout(TEXT_TOKENS, h // TOKEN_PX, w // TOKEN_PX) for h, w in sizes]
 
 
 def duration_of(config: RunConfig, card: Card) -> Duration:
@@ -93,16 +98,28 @@ def duration_of(config: RunConfig, card: Card) -> Duration:
 def row(name: str, card: Card, weights: str) -> str:
     """Return the line of a recipe."""
     config = read(ROOT / "recipes" / f"{name}.toml")
-    student, found = config.student, duration_of(config, card)
+    student, training, found = config.student, config.training, duration_of(config, card)
     held = estimate(
         NAMES,
         SIZE,
         teacher_bytes=WEIGHTS[weights],
         rank=student.rank,
         optimiser=config.optimiser.name,
-        ema=config.training.ema_decay > 0,
+        ema=training.ema_decay > 0,
     )
-    shared = held.teacher + (held.total - held.teacher) / card.count
+    at_once = math.ceil(training.batch / (card.count * training.accumulate))
+    computed = max(
+        activations(
+            FLUX_DEV,
+            layout,
+            pictures=at_once,
+            trained=trained_numbers(NAMES, SIZE, student.rank),
+            half=training.precision == "bf16",
+            recomputed=training.gradient_checkpointing,
+        )
+        for layout in layouts(config)
+    )
+    shared = held.teacher + (held.total - held.teacher) / card.count + computed
     form = f"rank {student.rank}" if student.rank else "whole"
     cells = [
         f"`{name}`",

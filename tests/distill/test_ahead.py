@@ -6,13 +6,19 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from clear_attention.distill.ahead.disk import disk
-from clear_attention.distill.ahead.duration import Pass, duration
+from clear_attention.distill.ahead import rehearsal
+from clear_attention.distill.ahead.duration import Pass, calculated, duration, validations
 from clear_attention.distill.config import Generation, Optimiser, RunConfig, Training
+from clear_attention.distill.data.batches import Batch
+from clear_attention.distill.tasks import Distillation
 from tools import distill_table
 
-ONE = Pass(tokens=2.0, full=3.0, local=1.0, trained=0.25)
+from .toy import ADAMW, LOSS, STUDENT, TRAINING, Toy, samples
+
+ONE = Pass(teacher=5.0, student=3.0, update=17.0, step=2.0)
 
 
 def config(**changes) -> RunConfig:
@@ -26,13 +32,20 @@ def config(**changes) -> RunConfig:
     )
 
 
-def test_an_update_is_two_ways_there_and_one_back():
+def test_a_calculated_update_is_two_ways_there_and_one_back():
+    parts = dict(tokens=2.0, full=3.0, local=1.0, trained=0.25)
+    one = calculated(**parts, recomputed=False)
+    student = 2 * 1.25 + 1  # what is trained is a layer of its own beside the frozen one
+    back = 2 * (1 + 2 * 0.25) + 2.5 * 1
+    assert (one.teacher, one.student, one.update) == (5, student, 5 + student + back)
+    assert calculated(**parts, recomputed=True).update - one.update == student
+
+
+def test_training_is_updates_of_a_batch_and_a_step_each():
     found = duration(config(), ONE, missing=0, held_out=0)
-    back = 2 * 1.25 + 2.5 * 1
-    assert found.training == 10 * 4 * ((2 + 3) + (2 + 1) + back)
-    again = duration(config(gradient_checkpointing=True), ONE, missing=0, held_out=0)
-    assert again.training - found.training == 10 * 4 * (2 + 1)
+    assert found.training == 10 * (4 * 17 + 2)
     assert (found.painting, found.validation, found.total) == (0, 0, found.training)
+    assert duration(config(), ONE, missing=0, held_out=0, batch=2.5).training == 10 * (2.5 * 17 + 2)
 
 
 def test_painting_is_steps_of_the_teacher_with_guidance_twice():
@@ -44,18 +57,63 @@ def test_painting_is_steps_of_the_teacher_with_guidance_twice():
 def test_validations_pass_through_both_and_paint_both(every, times):
     plain = duration(config(validate_every=every), ONE, missing=0, held_out=6)
     assert plain.validation == times * 6 * (5 + 3)
-    shown = duration(config(validate_every=every), ONE, missing=0, held_out=6, shows=True)
-    assert shown.validation - plain.validation == times * 4 * 5 * (5 + 3)
+    for held_out, shown in ((6, 4), (2, 2)):
+        given = dict(missing=0, held_out=held_out)
+        for cfg, calls in ((1.0, 5), (3.0, 10)):
+            settings = config(validate_every=every, cfg=cfg)
+            shows = duration(settings, ONE, **given, shows=True).validation
+            hides = duration(settings, ONE, **given).validation
+            assert shows - hides == times * shown * calls * (5 + 3)
+    some = duration(config(validate_every=every, validation_samples=2), ONE, missing=0, held_out=6)
+    assert some.validation == times * 2 * (5 + 3)
+
+
+@pytest.mark.parametrize("every", [0, 1, 3, 4, 10, 11])
+@pytest.mark.parametrize("done", [0, 3, 4, 7, 9, 10, 12])
+def test_validations_are_counted_as_the_trainer_makes_them(every, done):
+    training = config(validate_every=every).training
+    made = [n for n in range(done + 1, 11) if n == 10 or (every and n % every == 0)]
+    assert validations(training, done) == len(made)
 
 
 def test_what_is_done_takes_no_time_and_processes_share_the_rest():
     whole = duration(config(), ONE, missing=2, held_out=4)
     half = duration(config(), ONE, missing=2, held_out=4, processes=2)
-    assert (half.training, half.validation) == (whole.training / 2, whole.validation / 2)
+    assert half.training == 10 * (4 * 17 / 2 + 2)  # each steps
+    assert half.validation == whole.validation / 2
     assert half.painting == whole.painting / 2
     rest = duration(config(), ONE, missing=2, held_out=4, done=7)
     assert rest.training == pytest.approx(0.3 * whole.training)
-    assert duration(config(), ONE, missing=0, held_out=0, done=12).total == 0
+    assert duration(config(), ONE, missing=0, held_out=4, shows=True, done=12).total == 0
+
+
+def test_a_rehearsal_counts_the_second_run_of_each_way_for_one_picture(monkeypatch):
+    task = Distillation(Toy(), TRAINING, STUDENT, LOSS)
+    velocity, calls = task.denoiser.velocity, []
+
+    def counted(noisy, sigma, samples, *, local=None, **kwargs):
+        calls.append((local is not None, torch.is_grad_enabled()))
+        return velocity(noisy, sigma, samples, local=local, **kwargs)
+
+    monkeypatch.setattr(task.denoiser, "velocity", counted)
+    monkeypatch.setattr(rehearsal, "clock", lambda: float(1 << len(calls)))
+    drawn = samples(3)
+    batch = Batch(drawn, torch.randn(drawn.latent.shape), torch.full((3,), 0.5))
+    before = [each.detach().clone() for each in task.parameters()]
+    found = rehearsal.rehearse(task, batch, ADAMW)
+    teacher, student = (False, False), (True, False)
+    update = [(False, False), (True, True)]
+    assert calls == [teacher, teacher, student, student, *update, *update]
+    # Of the second runs: after 1, 3 and 6 calls, until 2, 4 and 8.
+    ways = [(4 - 2) / 3, (16 - 8) / 3, (256 - 64) / 3]
+    assert [found.teacher, found.student, found.update, found.step] == [*ways, 0]
+    after = list(task.parameters())
+    assert any(not torch.equal(one, two) for one, two in zip(before, after, strict=True))
+
+
+def test_the_mean_is_that_of_all_pictures():
+    other = Pass(teacher=1.0, student=1.0, update=1.0, step=2.0)
+    assert rehearsal.mean([ONE, other], [3, 1]) == Pass(4.0, 2.5, 13.0, 2.0)
 
 
 def test_the_disk_holds_data_one_state_more_than_is_kept_and_two_files():

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...distill.ahead.disk import Disk, disk
 from ...distill.ahead.duration import Duration, Pass, duration
-from ...distill.ahead.memory import Memory, estimate, trained_numbers
+from ...distill.ahead.memory import Memory, activations, estimate, trained_numbers
 from ...distill.config import RunConfig
-from ...distill.data.shards import ShardFolder
 from ...distill.state import step_of_last
-from ...families.block_text import parse_radii
-from ...layout import TokenLayout
-from ...plan.cost import attention_seconds, seconds
-from ...plan.rates import measure
 from ...plan.report import duration as in_words
-from ..core.job import job_of, network_of
-from ..core.patch import settings_of
-from ..core.settings import WindowSettings
+from ..core.job import network_of
 from ..families import require_family
-from ..plan.model import machine_of, token_px
 from ..weights.base import table_and_size
-from .data.datasets import TRAIN
+from .data.datasets import HELD_OUT, TRAIN
 from .data.missing import Missing, data_in, missing_in
-from .data.sampling import encode
+from .data.sampling import Prompt, encode
 from .offload import bytes_on_device
+from .rehearsal import Alike, captioned, mean_batch, painted, rehearsed, there
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ class Ahead:
     Attributes:
         duration: Seconds of its parts.
         disk: Bytes that it writes.
-        memory: Bytes that it holds for its whole length.
+        memory: Bytes that it holds at its peak.
         free: Bytes that are free on the disk.
     """
 
@@ -75,8 +66,9 @@ def look_ahead(
     *,
     shows: bool,
     processes: int,
+    shards: bool = False,
 ) -> Ahead:
-    """Work out what a run will take; the machine is measured for a second or two.
+    """Work out what a run will take; an update is rehearsed unless nothing is left to do.
 
     Args:
         model: The teacher.
@@ -85,24 +77,35 @@ def look_ahead(
         prompts: What the teacher paints; empty where the data is there.
         shows: Whether validations paint pictures.
         processes: That share the updates.
+        shards: Whether they share one student, too.
     """
     table, size = table_and_size(model)
-    student, generation = config.student, config.generation
+    training, student, generation = config.training, config.student, config.generation
     trained = trained_numbers(table, size, student.rank)
     missing = missing_in(config, prompts)
-    text_tokens, text = _text_of(clip, prompts, missing, data_in(config, TRAIN))
+    text = None
+    if clip is not None and (missing.pictures or missing.texts):
+        text = encode(clip, prompts[0] if prompts else "")
+    pictures = _pictures(model, config, text, missing)
+    held_out = generation.held_out_samples if missing.pictures else len(data_in(config, HELD_OUT))
+    done = step_of_last(config.folder)
+    one = Pass(0.0, 0.0, 0.0)
+    if pictures and (missing.pictures or done < training.steps):
+        one = rehearsed(model, config, pictures, processes=processes, shards=shards)
     family = require_family(model).data
     channels = model.get_model_object("latent_format").latent_channels
     areas_px = [height * width for height, width in generation.sizes_px]
     latents_px = missing.pictures * sum(areas_px) // len(areas_px)
     latents_px += missing.encoded * config.pictures.area_px
+    text_numbers = 0 if text is None else text.context.numel() + text.pooled.numel()
     return Ahead(
         duration(
             config,
-            one_pass(model, config, text_tokens, trained),
+            one,
             missing=missing.pictures,
-            held_out=generation.held_out_samples,
-            done=step_of_last(config.folder),
+            held_out=held_out + config.pictures.held_out,
+            batch=mean_batch(pictures, training) if pictures else None,
+            done=done,
             shows=shows,
             processes=processes,
         ),
@@ -110,7 +113,7 @@ def look_ahead(
             config,
             trained=trained,
             latents=channels * latents_px // family.latent_px**2,
-            texts=missing.texts * text,
+            texts=missing.texts * text_numbers,
         ),
         estimate(
             table,
@@ -118,49 +121,46 @@ def look_ahead(
             **_teacher_bytes(model, config),
             rank=student.rank,
             optimiser=config.optimiser.name,
-            ema=config.training.ema_decay > 0,
+            ema=training.ema_decay > 0,
+            activations=_activations(model, config, pictures, trained, processes),
         ),
         _free(config.folder),
     )
 
 
-def one_pass(model: ModelPatcher, config: RunConfig, text_tokens: int, trained: int) -> Pass:
-    """Return the seconds of a picture's way through the model, the mean over the run's sizes.
-
-    Args:
-        model: The teacher.
-        config: The run.
-        text_tokens: Of a prompt.
-        trained: Numbers that are trained.
-    """
-    student, network, machine = config.student, network_of(model), machine_of(model)
-    local = WindowSettings(
-        student.radius,
-        pool_factor=student.pool_factor,
-        radii=parse_radii(student.radii),
-        backend=student.backend,
+def _activations(
+    model: ModelPatcher,
+    config: RunConfig,
+    pictures: Sequence[Alike],
+    trained: int,
+    processes: int,
+) -> int:
+    """Return the bytes that an update of the largest pictures computes with."""
+    training = config.training
+    found = (
+        activations(
+            network_of(model),
+            each.layout(model),
+            pictures=each.at_once(training, processes),
+            trained=trained,
+            half=training.precision == "bf16",
+            recomputed=training.gradient_checkpointing,
+        )
+        for each in pictures
     )
-    settings = settings_of(model).with_window(local)
-    found: list[tuple[float, float, float]] = []
-    for edges in config.generation.sizes_px:
-        height, width = (math.ceil(edge / token_px(model)) for edge in edges)
-        job = job_of(settings, TokenLayout(text_tokens, height, width), 1)
-        rates = measure(network, job, machine)
-        full, behind = (attention_seconds(network, each, rates) for each in (job.full(), job))
-        found.append((seconds(network, job.full(), rates) - full, full, behind))
-    means = [sum(column) / len(found) for column in zip(*found, strict=True)]
-    return Pass(*means, trained=min(1.0, trained / network.image_weights))
+    return max(found, default=0)
 
 
-def _text_of(
-    clip: Any, prompts: Sequence[str], missing: Missing, there: ShardFolder
-) -> tuple[int, int]:
-    """Return a prompt's tokens, and the numbers that are kept of it."""
-    if clip is None or not (missing.pictures or missing.texts):
-        return (there.shards[0].text_tokens if there.shards else 0), 0
-    with torch.no_grad():
-        first = encode(clip, prompts[0] if prompts else "")
-    return first.context.shape[1], first.context.numel() + first.pooled.numel()
+def _pictures(
+    model: ModelPatcher, config: RunConfig, text: Prompt | None, missing: Missing
+) -> list[Alike]:
+    """Return the pictures of a run by their sizes, as far as they are known."""
+    if text is not None and missing.pictures:
+        return painted(model, config, text)
+    pictures = there(data_in(config, TRAIN))
+    if pictures or text is None or config.pictures.folder is None:
+        return pictures
+    return captioned(model, config, text)
 
 
 def _teacher_bytes(model: ModelPatcher, config: RunConfig) -> dict[str, int]:

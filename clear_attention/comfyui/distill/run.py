@@ -14,6 +14,7 @@ from ...distill.data.parts import Share
 from ...distill.tasks import Distillation
 from ...distill.updates.best import Best
 from ...distill.workers.processes import Accelerator, any_process, make_accelerator
+from ...distill.workers.sharding import sharded
 from .ahead import look_ahead
 from .checks import require_possible, require_shares
 from .data.datasets import (
@@ -65,8 +66,15 @@ def distil(
     share = Share(accelerator.process_index, accelerator.num_processes)
     if accelerator.is_main_process:
         take_in_parts(config)  # what processes left that were killed
-        shows = watcher.pictures is not None
-        ahead = look_ahead(model, clip, config, prompts, shows=shows, processes=share.count)
+        ahead = look_ahead(
+            model,
+            clip,
+            config,
+            prompts,
+            shows=watcher.pictures is not None,
+            processes=share.count,
+            shards=sharded(accelerator),
+        )
         watcher.message(str(ahead))
         if config.training.offload and model.load_device.type == "cpu":
             watcher.message("training.offload has no effect on a CPU, whose memory is main memory")

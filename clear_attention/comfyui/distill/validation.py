@@ -12,6 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...distill import loss_figure, page
+from ...distill.ahead.duration import SHOWN
 from ...distill.config import RunConfig
 from ...distill.data.source import Source
 from ...distill.tasks import Distillation
@@ -68,7 +69,7 @@ def draw_losses(folder: Path) -> None:
 
 
 def paint_both(
-    task: Distillation, data: Source, painter: Painter, count: int = 4
+    task: Distillation, data: Source, painter: Painter, count: int = SHOWN
 ) -> tuple[Tensor, Tensor]:
     """Paint held-out samples again as the teacher and as the student, from the same seeds.
 

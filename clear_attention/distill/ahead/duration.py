@@ -1,54 +1,58 @@
-"""How long a run will take: arithmetic on the passes through the model that it consists of.
+"""How long a run will take: how many pictures pass through the model, times the seconds of each.
 
-An update passes each picture through the teacher and the student and back. On the way back a frozen
-layer computes as much as on the way there, the gradient of its input alone; a trained one twice as
-much; and attention two and a half times, five products in place of two (FlashAttention-2, arXiv
-2307.08691, section 3.1).
+The seconds come from a rehearsal, or from arithmetic where there is no machine to measure.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from ..config import RunConfig
+from ..config import RunConfig, Training
 
 BACK_THROUGH_ATTENTION = 2.5
 
 SHOWN = 4
-"""Pictures of each model that a validation paints, where a VAE shows them."""
+"""Pictures of each model that a validation paints at most, where a VAE shows them."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Seconds of one picture's way through the model, the mean over the sizes of a run.
+    """Seconds of one picture's ways through the model, the mean over the pictures of a run.
 
     Attributes:
-        tokens: All but the attention.
-        full: Full attention.
-        local: The student's.
-        trained: Share of `tokens` that lies in trained layers.
+        teacher: Of the teacher.
+        student: Of the student, without a way back.
+        update: Of both, and of the student back.
+        step: Of the optimiser, once in an update.
     """
 
-    tokens: float
-    full: float
-    local: float
-    trained: float = 0.0
+    teacher: float
+    student: float
+    update: float
+    step: float = 0.0
 
-    @property
-    def teacher(self) -> float:
-        """Of the teacher."""
-        return self.tokens + self.full
 
-    @property
-    def student(self) -> float:
-        """Of the student, there."""
-        return self.tokens + self.local
+def calculated(
+    *, tokens: float, full: float, local: float, trained: float, recomputed: bool
+) -> Pass:
+    """Work out a picture's ways through the model from the way there.
 
-    @property
-    def back(self) -> float:
-        """Of the student, back."""
-        return self.tokens * (1 + self.trained) + BACK_THROUGH_ATTENTION * self.local
+    On the way back a frozen layer computes as much as on the way there, the gradient of its input.
+    What is trained lies beside it as a layer of its own, which computes that of its weights, too.
+    Attention takes two and a half times as long, five products in place of two (FlashAttention-2,
+    arXiv 2307.08691, section 3.1).
+
+    Args:
+        tokens: Seconds of all but the attention.
+        full: Seconds of full attention.
+        local: Seconds of the student's.
+        trained: What is trained, as a share of the layers that `tokens` is spent in.
+        recomputed: Whether blocks are computed again on the way back.
+    """
+    student = tokens * (1 + trained) + local
+    back = tokens * (1 + 2 * trained) + BACK_THROUGH_ATTENTION * local
+    update = tokens + full + student * (2 if recomputed else 1) + back
+    return Pass(tokens + full, student, update)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def duration(
     *,
     missing: int,
     held_out: int,
+    batch: float | None = None,
     done: int = 0,
     shows: bool = False,
     processes: int = 1,
@@ -85,21 +90,36 @@ def duration(
 
     Args:
         config: The run.
-        one: A picture's way through the model.
+        one: A picture's ways through the model.
         missing: Pictures that are to be painted.
-        held_out: Pictures of a validation.
+        held_out: Pictures that are there to validate with.
+        batch: Pictures of an update, the mean; None for `Training.batch`.
         done: Updates done already.
         shows: Whether validations paint pictures.
         processes: That share the painting, the updates and the validations.
     """
     training, generation = config.training, config.generation
     left = max(0, training.steps - done)
-    picture = generation.steps * one.teacher * (1 if generation.cfg == 1 else 2)
-    again = one.student if training.gradient_checkpointing else 0.0
-    update = training.batch * (one.teacher + one.student + again + one.back)
-    validations = math.ceil(left / training.validate_every) if training.validate_every else 1
-    shown = SHOWN * generation.steps * (one.teacher + one.student) if shows else 0.0
-    validation = held_out * (one.teacher + one.student) / processes + shown
+    calls = generation.steps * (1 if generation.cfg == 1 else 2)
+    both = one.teacher + one.student
+    update = (training.batch if batch is None else batch) * one.update / processes + one.step
+    compared = min(training.validation_samples or held_out, held_out)
+    shown = min(SHOWN, held_out) * calls * both if shows else 0.0
     return Duration(
-        missing * picture / processes, left * update / processes, validations * validation
+        painting=missing * calls * one.teacher / processes,
+        training=left * update,
+        validation=validations(training, done) * (compared * both / processes + shown),
     )
+
+
+def validations(training: Training, done: int) -> int:
+    """Count the validations that are left: every so many updates, and at the end.
+
+    Args:
+        training: How long, and how often.
+        done: Updates done already.
+    """
+    if done >= training.steps:
+        return 0
+    every = training.validate_every or training.steps
+    return training.steps // every - done // every + (training.steps % every > 0)

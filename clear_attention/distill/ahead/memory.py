@@ -6,6 +6,11 @@ import math
 from dataclasses import dataclass
 
 from ...families.names import ModelSize, NameTable
+from ...families.network import Blocks, Network
+from ...layout import TokenLayout
+
+ATTENTION = 1 + 3 + 2 + 2  # hidden tensors that are kept of an attention: see `_kept`
+PLAIN, GATED = 2, 3  # tensors as wide as an MLP at once, without a gate; those kept with one
 
 MASTER = 4  # bytes per trained number: float32
 # Numbers that an optimiser keeps per trained one: AdamW two averages; Prodigy besides those the
@@ -16,7 +21,7 @@ KEPT = {"adamw": 2, "adamw8bit": 2 * (1 + 4 / 256) / MASTER, "prodigy": 4}
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a run holds for its whole length; activations come on top.
+    """Bytes that a run holds at its peak, an update.
 
     Attributes:
         teacher: The frozen model, which the student shares.
@@ -24,6 +29,7 @@ class Memory:
         gradients: Of what is trained.
         optimiser: What it remembers.
         main: Of the teacher in main memory, which is no part of the total.
+        activations: What an update computes with, 0 where they are not counted.
     """
 
     teacher: int
@@ -31,17 +37,18 @@ class Memory:
     gradients: int
     optimiser: int
     main: int = 0
+    activations: int = 0
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.teacher + self.student + self.gradients + self.optimiser
+        return self.teacher + self.student + self.gradients + self.optimiser + self.activations
 
     def __str__(self) -> str:
         return (
             f"{self.total / 1e9:.1f} GB (teacher {self.teacher / 1e9:.1f}, student "
             f"{self.student / 1e9:.1f}, gradients {self.gradients / 1e9:.1f}, optimiser "
-            f"{self.optimiser / 1e9:.1f}), and activations"
+            f"{self.optimiser / 1e9:.1f}, activations {self.activations / 1e9:.1f})"
             f"{f'; main memory holds {self.main / 1e9:.1f} GB of the teacher' if self.main else ''}"
         )
 
@@ -63,6 +70,7 @@ def estimate(
     optimiser: str,
     ema: bool,
     main_bytes: int = 0,
+    activations: int = 0,
 ) -> Memory:
     """Estimate a run.
 
@@ -74,6 +82,7 @@ def estimate(
         optimiser: Its name.
         ema: Whether a running average is kept.
         main_bytes: What of the teacher is in main memory, beside `teacher_bytes` on the device.
+        activations: Bytes that an update computes with.
     """
     bytes_each = trained_numbers(table, size, rank) * MASTER
     return Memory(
@@ -82,4 +91,58 @@ def estimate(
         gradients=bytes_each,
         optimiser=int(bytes_each * KEPT[optimiser]),
         main=main_bytes,
+        activations=activations,
     )
+
+
+def activations(
+    network: Network,
+    layout: TokenLayout,
+    *,
+    pictures: int,
+    trained: int,
+    half: bool,
+    recomputed: bool,
+) -> int:
+    """Return the bytes that an update computes with: what blocks keep for the way back.
+
+    On the way back, the gradients of a block's tensors come to what it kept, about as many again.
+    Attention counts as fused: it keeps no scores.
+
+    Args:
+        network: The model's dimensions.
+        layout: The tokens of one picture.
+        pictures: That are computed at once.
+        trained: Numbers that are trained, of which there is a copy in 16 bits.
+        half: Whether it computes in 16 bits; norms do in 32.
+        recomputed: Whether blocks keep their input only, and are computed again on the way back.
+    """
+    kept = [_kept(network, blocks, layout, half) for blocks in network.blocks]
+    inputs = [_input(network, blocks, layout, half) for blocks in network.blocks]
+    over_all = sum(
+        blocks.count * each
+        for blocks, each in zip(network.blocks, inputs if recomputed else kept, strict=True)
+    )
+    at_once = (2 if recomputed else 1) * max(kept)
+    return pictures * (over_all + at_once) + (2 * trained if half else 0)
+
+
+def _input(network: Network, blocks: Blocks, layout: TokenLayout, half: bool) -> int:
+    hidden = blocks.hidden or network.hidden
+    return blocks.layout(layout).tokens * hidden * (2 if half else 4)
+
+
+def _kept(network: Network, blocks: Blocks, layout: TokenLayout, half: bool) -> int:
+    """Return the bytes that a block keeps of a picture for the way back.
+
+    Of each norm its input. Of each attention the input of its projections, q, k and v before and
+    after norms and rotation, and its output in both orders of dimensions. Of an MLP the input of
+    its activation, and where it is gated both factors besides.
+    """
+    hidden, mlp = blocks.hidden or network.hidden, blocks.mlp or network.mlp
+    attentions = blocks.heads // 2  # each has queries and keys
+    gated = max(moment.mlp for moment in blocks.moments) > PLAIN
+    size = 2 if half else 4
+    values = ATTENTION * attentions * hidden + (GATED if gated else 1) * mlp
+    a_token = blocks.streams * hidden * 4 + values * size
+    return blocks.layout(layout).tokens * a_token if blocks.count else 0
