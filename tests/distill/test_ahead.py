@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from clear_attention.distill.ahead.disk import disk
 from clear_attention.distill.ahead import rehearsal
+from clear_attention.distill.ahead.disk import disk
 from clear_attention.distill.ahead.duration import Pass, calculated, duration, validations
 from clear_attention.distill.config import Generation, Optimiser, RunConfig, Training
 from clear_attention.distill.data.batches import Batch
