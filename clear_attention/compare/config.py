@@ -12,7 +12,6 @@ from ..config.bounds import ConfigError, at_least
 from ..config.file import Section
 from .measurement import ANOTHER_SEED
 
-LATENT_PX = 8
 MOST_PICTURES = 16
 
 
@@ -118,7 +117,7 @@ class Sampling(Section):
     def __post_init__(self) -> None:
         at_least(self, "sampling", first=0, count=0, pictures=1, steps=1, cfg=0, guidance=0)
         bounds.seed("sampling.seed", self.seed)
-        bounds.sizes("sampling.height, width", [(self.height, self.width)], LATENT_PX)
+        bounds.sizes("sampling.height, width", [(self.height, self.width)])
         if self.pictures > MOST_PICTURES:
             raise ConfigError(
                 f"sampling.pictures must be at most {MOST_PICTURES}, got {self.pictures}."

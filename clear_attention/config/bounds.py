@@ -9,6 +9,8 @@ from typing import Any
 from ..families.block_text import parse_radii
 
 LARGEST_SEED = 2**62
+LATENT_PX = 8
+"""What the edges of pictures are multiples of, in pixels: a latent pixel of most families."""
 
 
 class ConfigError(ValueError):
@@ -71,18 +73,17 @@ def loaders(given: Container[str], needed: Iterable[str]) -> None:
         raise ConfigError(f"The settings need a table loaders.{missing}: a node and its inputs.")
 
 
-def sizes(name: str, values: Sequence[tuple[int, int]], multiple: int) -> None:
+def sizes(name: str, values: Sequence[tuple[int, int]]) -> None:
     """Refuse an empty list of sizes, and sizes that latents cannot have.
 
     Args:
         name: Of the setting.
         values: Heights and widths in pixels.
-        multiple: Pixels that an edge must be a multiple of.
     """
     if not values:
         raise ConfigError(f"{name} must have at least one height and width, it has none.")
     for edges in values:
-        if any(edge < 1 or edge % multiple for edge in edges):
+        if any(edge < 1 or edge % LATENT_PX for edge in edges):
             raise ConfigError(
-                f"{name} must be positive multiples of {multiple}, got {list(edges)}."
+                f"{name} must be positive multiples of {LATENT_PX}, got {list(edges)}."
             )

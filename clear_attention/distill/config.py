@@ -17,8 +17,6 @@ PRECISIONS = ("bf16", "float32")
 TIMESTEPS = ("uniform", "logit_normal")
 AUTOMATIC_RATES = {"prodigy": 1.0, "adamw": 1e-4, "adamw8bit": 1e-4}
 LARGEST_ADAMW_RATE = 0.1
-LATENT_PX = 8
-"""Pixels per latent pixel, on a side, of all families."""
 
 __all__ = ("ConfigError", "one_of")
 
@@ -235,7 +233,7 @@ class Generation(Section):
         at_least(self, "generation", held_out=0, samples=1, held_out_samples=0, steps=1)
         at_least(self, "generation", batch=1, shard=1, cfg=0)
         bounds.seed("generation.seed", self.seed)
-        bounds.sizes("generation.sizes_px", self.sizes_px, LATENT_PX)
+        bounds.sizes("generation.sizes_px", self.sizes_px)
 
 
 @dataclass(frozen=True)

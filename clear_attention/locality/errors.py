@@ -20,11 +20,11 @@ from torch import Tensor
 
 from ..layout import TokenLayout
 from ..precision import accumulation_dtype
+from ..spread import spread
 
 # Shapes: B batch, H heads, L tokens, D head_dim, M queries of a chunk, R radii.
 
 PER_OCTAVE = 2
-GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,10 +167,9 @@ class ErrorSum:
     def _shown(self, first: int, count: int) -> Tensor:
         """Return which radius each query shows; the covering one would show nothing.
 
-        The fractions of multiples of an irrational number: evenly spread over any every n-th query.
+        They are spread evenly over any every n-th query.
         """
-        turns = torch.arange(first, first + count, dtype=torch.float64) * GOLDEN % 1
-        return (turns * max(1, len(self._radii) - 1)).long()
+        return (spread(first, count) * max(1, len(self._radii) - 1)).long()
 
     def errors(self) -> WindowErrors:
         """Return the means."""

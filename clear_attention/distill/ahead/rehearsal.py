@@ -30,7 +30,7 @@ def rehearse(task: Distillation, batch: Batch, optimiser: Optimiser | None) -> P
         batch: As many pictures as an update computes at once.
         optimiser: How weights are updated; None rehearses no step.
     """
-    parameters = [each for each in task.parameters() if each.requires_grad]
+    parameters: list[Tensor] = [each for each in task.parameters() if each.requires_grad]
     batch = batch.to(parameters[0].device)
     stepping = make_optimiser(parameters, optimiser) if optimiser else None
     noisy, _ = task.noisy(batch)

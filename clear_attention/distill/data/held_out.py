@@ -7,15 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...spread import spread
 from ..config import Training
 from .batches import Batch, Batches, seed_of
 from .source import Source
 
 SALT = 1
 """Distinguishes the noise of validations from what is drawn from the same seed for training."""
-
-GOLDEN = (5**0.5 - 1) / 2
-"""Its multiples spread evenly over 0 to 1, and so do every n-th of them: those of each prompt."""
 
 
 class HeldOut:
@@ -31,8 +29,8 @@ class HeldOut:
         self.batches, self.training = Batches(data, training), training
         places = [(b, row) for b, count in enumerate(self.batches.counts) for row in range(count)]
         self.places = places[: training.validation_samples or len(places)]
-        numbers = torch.arange(len(self.places), dtype=torch.float64)
-        self.sigma = self._levels((0.5 + GOLDEN * numbers) % 1).float()
+        # Those of each prompt, which are every n-th, are spread over the whole range as well.
+        self.sigma = self._levels(spread(0, len(self.places), start=0.5)).float()
 
     def __len__(self) -> int:
         return len(self.places)
