@@ -25,6 +25,9 @@ NARROW: dict[str, dict[str, Any]] = {
     "z_image": dict(n_layers=1, n_refiner_layers=1),
     "qwen_image": dict(num_layers=1),
 }
+LEFT = {"z_image": 0.6, "qwen_image": 0.3}
+"""Share of the velocity's error that may be left: 0.47 and 0.19 were seen. The first attention of
+Z-Image sees no text, so that less of what its window does can be undone."""
 EDGE, TEXT = 8, 16
 """Of these 64 tokens a radius of 2 sees 13: the text is a fifth of what full attention sees, and
 more than half of what the window does. So the window matters although the weights are random, and
@@ -33,7 +36,7 @@ UPDATES, RANK = 200, 32
 # Flow matching is left out: a network that has learned nothing is no better for fitting the data.
 LOSS = Loss(flow=0.0, prediction=0.5, attention=0.1)
 TRAINING = Training(
-    **dict(steps=UPDATES, batch=2, precision="float32", save_every=UPDATES, log_every=UPDATES),
+    **dict(steps=UPDATES, batch=4, precision="float32", save_every=UPDATES, log_every=UPDATES),
     **dict(timesteps="logit_normal", timestep_mean=-2.0),  # noise cannot be seen beyond the window
     gradient_checkpointing=True,  # faster than the guard of saved tensors where tensors are small
 )
@@ -45,11 +48,13 @@ class Learned:
     """A finished run.
 
     Attributes:
+        name: Of the family.
         model: The teacher.
         config: Of the run.
         before: Held-out losses of the student that has not learned.
     """
 
+    name: str
     model: Any
     config: RunConfig
     before: dict[str, float]
@@ -107,7 +112,7 @@ def learned(
         before = errors(untrained(model, config), held_out)
         with torch.inference_mode():
             assert distil(model, None, config, (), Watcher(should_stop=lambda: False))
-        yield Learned(model, config, before)
+        yield Learned(name, model, config, before)
 
 
 def untrained(model: Any, config: RunConfig) -> Any:
@@ -154,12 +159,11 @@ def velocity_error(learned: Learned, model: Any) -> float:
     return float((found[1] - found[0]).square().mean())
 
 
-def test_two_hundred_updates_undo_half_of_what_the_window_did(learned: Learned):
+def test_two_hundred_updates_undo_most_of_what_the_window_did(learned: Learned):
     before, after = learned.before, learned.after
-    print({name: (round(before[name], 4), round(after[name] / before[name], 3)) for name in before})
-    assert before["prediction"] > 0.01  # the window hurts
-    assert after["prediction"] < 0.5 * before["prediction"]
-    assert after["attention"] < 0.5 * before["attention"]
+    assert before["prediction"] > 0.1  # the window hurts
+    assert after["prediction"] < LEFT[learned.name] * before["prediction"]
+    assert after["attention"] < 1 / 3 * before["attention"]
 
 
 def test_the_file_and_a_lora_of_it_give_the_students_velocity(learned: Learned):
@@ -171,7 +175,6 @@ def test_the_file_and_a_lora_of_it_give_the_students_velocity(learned: Learned):
         whole = velocity_error(learned, load_onto(model, name))
         written = extract_lora(model, name, RANK)
         lora = velocity_error(learned, load_onto(model, written.name))
-    print(whole, lora, learned.after["prediction"], learned.before["prediction"])
     # bfloat16 keeps eight bits of each weight.
     assert whole == pytest.approx(learned.after["prediction"], rel=0.02)
-    assert lora < 0.6 * learned.before["prediction"]
+    assert lora == pytest.approx(learned.after["prediction"], rel=0.05)  # 0.4 to 1 % were seen
