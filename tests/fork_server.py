@@ -149,12 +149,15 @@ def beside(output: Path) -> Path:
 
 def serve(modules: Sequence[str]) -> None:
     """Import modules; then answer each line of JSON with the number of a fork, or its status."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever modules print is no answer
     for name in modules:
         importlib.import_module(name)
+    sys.stdout.flush()  # or each fork would print it again
     for line in sys.stdin:
         request = json.loads(line)
         answer = status_of(request["poll"]) if "poll" in request else forked(**request)
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def status_of(pid: int) -> int | None:

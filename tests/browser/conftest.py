@@ -41,7 +41,6 @@ def tab(server: Server) -> Iterator[Page]:
     if found is None:
         pytest.skip("needs a Chromium: none of " + ", ".join(names) + " is on the path")
     server.post("/settings/Comfy.TutorialCompleted", True)  # else templates cover the page
-    server.post("/settings/LiteGraph.Canvas.MaximumFps", 10)  # each frame is drawn by the CPU
     with playwright.sync_playwright() as run:
         browser = run.chromium.launch(executable_path=found, args=list(OPTIONS))
         tab = browser.new_page(viewport={"width": 2000, "height": 1100})

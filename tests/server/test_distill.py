@@ -128,7 +128,7 @@ def test_an_interrupted_node_goes_on_when_it_is_queued_again(server):
     from tools.server import ServerError
 
     # With the data that is there, if the tests above have run.
-    prompt = distill(server, "mine", radius=1, steps=5)
+    prompt = distill(server, "mine", radius=3, steps=5)
     del prompt["distil"]["inputs"]["vae"], prompt["rows"]
 
     def interrupt(_: str, done: int, of: int) -> None:
@@ -137,7 +137,7 @@ def test_an_interrupted_node_goes_on_when_it_is_queued_again(server):
 
     with pytest.raises(ServerError, match="was interrupted"):
         server.run(prompt, on_progress=interrupt)
-    folder = server.base / "output" / "clear_distill" / "mine" / "local_1"
+    folder = server.base / "output" / "clear_distill" / "mine" / "local_3"
     (kept,) = folder.glob("state-*")
     done = int(kept.stem.removeprefix("state-"))
     assert 1 <= done < 5
