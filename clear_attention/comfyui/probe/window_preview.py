@@ -12,7 +12,7 @@ from ...families import DEFAULT
 from ...layout import TokenLayout
 from ...pooling import Pooling
 from ...window import Window
-from ...window_preview import Preview, blank, draw, token_at
+from ...locality.window_preview import Preview, blank, draw, token_at
 from ..core.settings import DIRECTIONS
 
 TOKEN_PX = DEFAULT.token_px

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .pooling import Pooling
-from .window import Window
+from ..pooling import Pooling
+from ..window import Window
 
 # Brightness of what the token sees, what its tile loads for it, and the rest.
 SEEN, LOADED, HIDDEN = 1.0, 0.6, 0.3

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clear_attention import Window
-from clear_attention.window_preview import (
+from clear_attention.locality.window_preview import (
     DISC,
     HALO,
     HIDDEN,
