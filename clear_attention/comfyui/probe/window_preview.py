@@ -10,9 +10,9 @@ from ...backends import Call, choose
 from ...backends.strips import tile_size
 from ...families import DEFAULT
 from ...layout import TokenLayout
+from ...locality.window_preview import Preview, blank, draw, token_at
 from ...pooling import Pooling
 from ...window import Window
-from ...locality.window_preview import Preview, blank, draw, token_at
 from ..core.settings import DIRECTIONS
 
 TOKEN_PX = DEFAULT.token_px
