@@ -114,9 +114,26 @@ def load(path: Path) -> State:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         return _state_of(facts, tensors)
     except UNREADABLE as error:
-        raise ValueError(
-            f"{path} is damaged ({_reason(error)}): delete it to go on from the one before."
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def made_with(path: Path) -> dict[str, Any]:
+    """Read what a state was made with, without its tensors.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(json.loads((file.metadata() or {})["state"])["made_with"])
+    except UNREADABLE as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path} is damaged ({_reason(error)}): delete it to go on from the one before."
+    )
 
 
 def _state_of(facts: Any, tensors: Mapping[str, Tensor]) -> State:

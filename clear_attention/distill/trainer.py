@@ -167,6 +167,8 @@ class Trainer:
                 self.report_validation(log, validated)
             if observe:
                 observe(self.step, values)
+        if not self.due(self.training.save_every):  # patience may end between two states
+            self.keep()
         return True
 
     def due(self, every: int) -> bool:

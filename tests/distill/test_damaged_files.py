@@ -121,5 +121,5 @@ def test_a_missing_file_of_the_data_is_named(name: str, run: Path, tmp_path: Pat
     shutil.copytree(run / "data", tmp_path / "data")
     path = next((tmp_path / "data").glob(name))
     path.unlink()
-    with pytest.raises(ValueError, match=rf"{path.name} is damaged .*delete its folder"):
+    with pytest.raises(ValueError, match=rf"{path.name} is damaged .*delete the folder"):
         use_data(tmp_path)

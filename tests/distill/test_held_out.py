@@ -156,6 +156,14 @@ def test_patience_ends_a_run_and_a_run_that_goes_on_remembers_its_best(tmp_path:
     assert more.resume() == 9 and more.run() and more.step == 12
 
 
+def test_what_patience_ends_between_two_states_is_kept(tmp_path: Path):
+    seldom = dataclasses.replace(EVERY_THIRD, patience=1, save_every=100)
+    trainer, written = scripted(toy.trainer(tmp_path, seldom), (4, 5)), []
+    assert trainer.run(written=lambda best: written.append((trainer.step, best)))
+    assert written == [(3, True), (6, False)]
+    assert toy.trainer(tmp_path, seldom).resume() == 6
+
+
 @pytest.mark.parametrize("keep", [1, 3])
 def test_as_many_states_are_kept_as_asked_for(keep: int, tmp_path: Path):
     toy.trainer(tmp_path, dataclasses.replace(toy.TRAINING, keep_states=keep)).run()

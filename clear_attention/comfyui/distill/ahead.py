@@ -19,11 +19,12 @@ from ...plan.report import duration as in_words
 from ..core.job import network_of
 from ..families import require_family
 from ..weights.base import table_and_size
-from .data.datasets import HELD_OUT, TRAIN
+from .data.datasets import HELD_OUT, PICTURES, TRAIN
 from .data.missing import Missing, data_in, missing_in
 from .data.sampling import Prompt, encode
 from .offload import bytes_on_device
 from .rehearsal import Alike, captioned, mean_batch, painted, rehearsed, there
+from .watcher import Watcher
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def look_ahead(
     shows: bool,
     processes: int,
     shards: bool = False,
-) -> Ahead:
+    watcher: Watcher | None = None,
+) -> Ahead | None:
     """Work out what a run will take; an update is rehearsed unless nothing is left to do.
 
     Args:
@@ -78,7 +80,12 @@ def look_ahead(
         shows: Whether validations paint pictures.
         processes: That share the updates.
         shards: Whether they share one student, too.
+        watcher: Called before the rehearsal, and asked whether to stop.
+
+    Returns:
+        What it takes; None if the rehearsal was stopped.
     """
+    watcher = watcher or Watcher(should_stop=lambda: False)
     table, size = table_and_size(model)
     training, student, generation = config.training, config.student, config.generation
     trained = trained_numbers(table, size, student.rank)
@@ -89,9 +96,14 @@ def look_ahead(
     pictures = _pictures(model, config, text, missing)
     held_out = generation.held_out_samples if missing.pictures else len(data_in(config, HELD_OUT))
     done = step_of_last(config.folder)
-    one = Pass(0.0, 0.0, 0.0)
+    one: Pass | None = Pass(0.0, 0.0, 0.0)
     if pictures and (missing.pictures or done < training.steps):
-        one = rehearsed(model, config, pictures, processes=processes, shards=shards)
+        watcher.message("rehearsing an update on each size of picture, to tell what a run takes")
+        one = rehearsed(
+            *(model, config, pictures, watcher.should_stop), processes=processes, shards=shards
+        )
+    if one is None:
+        return None
     family = require_family(model).data
     channels = model.get_model_object("latent_format").latent_channels
     areas_px = [height * width for height, width in generation.sizes_px]
@@ -156,11 +168,15 @@ def _pictures(
 ) -> list[Alike]:
     """Return the pictures of a run by their sizes, as far as they are known."""
     if text is not None and missing.pictures:
-        return painted(model, config, text)
-    pictures = there(data_in(config, TRAIN))
-    if pictures or text is None or config.pictures.folder is None:
+        pictures = painted(model, config, text)
+    else:
+        pictures = there(data_in(config, TRAIN))
+    if config.pictures.folder is None:
         return pictures
-    return captioned(model, config, text)
+    encoded = there(data_in(config, PICTURES))
+    if not encoded and text is not None:
+        encoded = captioned(model, config, text, missing.encoded)
+    return pictures + encoded
 
 
 def _teacher_bytes(model: ModelPatcher, config: RunConfig) -> dict[str, int]:

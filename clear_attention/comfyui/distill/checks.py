@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +13,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
+from ...distill import state as states
 from ...distill.config import RunConfig
+from ...distill.identity import deciding, require_same
 from ...distill.tasks import compared_blocks, radii_of
 from ...distill.updates.optimisers import make_optimiser
 from ...distill.workers.processes import Accelerator, require_divisible
@@ -46,6 +49,30 @@ def require_possible(model: ModelPatcher, config: RunConfig) -> None:
     compared_blocks(config.loss.attention_blocks, counts)
     radii_of(config.student, counts)
     make_optimiser([torch.zeros(1)], config.optimiser)
+    held_out = config.generation.held_out_samples or config.pictures.held_out
+    if config.training.patience and not held_out:
+        raise ValueError(
+            f"training.patience needs pictures to validate on, got patience = "
+            f"{config.training.patience} and none: set generation.held_out_samples or "
+            "pictures.held_out, or patience to 0."
+        )
+    if config.output.is_dir():
+        raise ValueError(f"output must be a file, got the folder {config.output}.")
+    require_same_settings(config)
+
+
+def require_same_settings(config: RunConfig) -> None:
+    """Check that a run goes on from its last state; what else that depends on is checked later.
+
+    Raises:
+        ValueError: The state is damaged, or a setting of the training is another.
+    """
+    found = states.states(config.folder)
+    if not found:
+        return
+    now = json.loads(json.dumps(deciding(config.training, config.optimiser)))
+    before = states.made_with(found[-1])
+    require_same(found[-1], {name: before.get(name, {}) for name in now}, now)
 
 
 def require_shares(accelerator: Accelerator, model: ModelPatcher, config: RunConfig) -> None:

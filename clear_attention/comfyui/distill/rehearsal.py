@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import comfy.model_management
@@ -79,16 +79,17 @@ def painted(model: ModelPatcher, config: RunConfig, text: Prompt) -> list[Alike]
     return [Alike(_noise(model, size_px, text), count) for size_px, count in found.items()]
 
 
-def captioned(model: ModelPatcher, config: RunConfig, text: Prompt) -> list[Alike]:
+def captioned(model: ModelPatcher, config: RunConfig, text: Prompt, count: int) -> list[Alike]:
     """Return pictures of a folder that is still to be encoded: all as if they were square.
 
     Args:
         model: The teacher.
         config: The run.
         text: Any prompt.
+        count: How many there are.
     """
     size_px = size_near(1, 1, config.pictures.area_px)
-    return [Alike(_noise(model, size_px, text), 1)]
+    return [Alike(_noise(model, size_px, text), max(1, count))]
 
 
 def there(data: ShardFolder) -> list[Alike]:
@@ -106,18 +107,23 @@ def rehearsed(
     model: ModelPatcher,
     config: RunConfig,
     pictures: Sequence[Alike],
+    should_stop: Callable[[], bool] = lambda: False,
     *,
     processes: int,
     shards: bool,
-) -> Pass:
+) -> Pass | None:
     """Rehearse an update on each size of picture, and return the mean over the run's pictures.
 
     Args:
         model: The teacher.
         config: The run.
         pictures: Of the run.
+        should_stop: Asked between the passes.
         processes: That share an update.
         shards: Whether they share one student, too.
+
+    Returns:
+        The mean; None if it was stopped.
     """
     training, student = config.training, config.student
     if shards:
@@ -131,12 +137,14 @@ def rehearsed(
                 task,
                 _batch(each.sample, each.at_once(training, processes)),
                 None if shards else config.optimiser,
+                should_stop,
             )
             for each in pictures
         ]
     del task
     comfy.model_management.soft_empty_cache()
-    return mean(found, [each.count for each in pictures])
+    whole = [each for each in found if each is not None]
+    return mean(whole, [each.count for each in pictures]) if len(whole) == len(found) else None
 
 
 def _batch(sample: Samples, count: int) -> Batch:

@@ -74,13 +74,17 @@ def distil(
             shows=watcher.pictures is not None,
             processes=share.count,
             shards=sharded(accelerator),
+            watcher=watcher,
         )
-        watcher.message(str(ahead))
+        if ahead:
+            watcher.message(str(ahead))
         if config.training.offload and model.load_device.type == "cpu":
             watcher.message("training.offload has no effect on a CPU, whose memory is main memory")
     accelerator.wait_for_everyone()
-    whole = not prompts or paint_missing(model, clip, painter, config, prompts, watcher, share)
-    whole = whole and encode_pictures(model, clip, vae, config, watcher, share)
+    # Pictures first: what is wrong with them is found before hours of painting.
+    whole = encode_pictures(model, clip, vae, config, watcher, share)
+    if prompts and whole:
+        whole = paint_missing(model, clip, painter, config, prompts, watcher, share)
     if share.count > 1:
         watcher.message(
             f"process {share.index + 1} of {share.count} has done its share of the data, and waits "

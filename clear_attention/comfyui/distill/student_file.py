@@ -90,7 +90,7 @@ def export(model: ModelPatcher, config: RunConfig, state: Path) -> Path:
         ValueError: The state is damaged, or is of another student or teacher.
     """
     path = state if state.exists() else config.folder / state
-    if not path.exists():
+    if not path.is_file() or not states.PATTERN.fullmatch(path.name):
         there = [each.name for each in states.states(config.folder)]
         raise ValueError(
             f"{state} must be a state of the run, which has {', '.join(there) or 'none'}."

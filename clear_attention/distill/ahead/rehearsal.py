@@ -19,7 +19,12 @@ clock = time.perf_counter
 """In seconds. A test can put the processor's own time here, for machines in use."""
 
 
-def rehearse(task: Distillation, batch: Batch, optimiser: Optimiser | None) -> Pass:
+def rehearse(
+    task: Distillation,
+    batch: Batch,
+    optimiser: Optimiser | None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Pass | None:
     """Time the ways of a picture through the model, and a step of the optimiser.
 
     It takes the memory of an update, so that a run which does not fit fails here. The student
@@ -29,6 +34,10 @@ def rehearse(task: Distillation, batch: Batch, optimiser: Optimiser | None) -> P
         task: What a run would train, on its device.
         batch: As many pictures as an update computes at once.
         optimiser: How weights are updated; None rehearses no step.
+        should_stop: Asked between the passes.
+
+    Returns:
+        Seconds; None if it was stopped.
     """
     parameters: list[Tensor] = [each for each in task.parameters() if each.requires_grad]
     batch = batch.to(parameters[0].device)
@@ -57,8 +66,14 @@ def rehearse(task: Distillation, batch: Batch, optimiser: Optimiser | None) -> P
             stepping.step()
         return parameters[-1].detach()
 
-    found = [_seconds(run) / len(batch) for run in (teacher, student, update)]
-    return Pass(*found, step=_seconds(step))
+    found: list[float] = []
+    for run in (teacher, student, update, step):
+        seconds = _seconds(run, should_stop)
+        if seconds is None:
+            return None
+        found.append(seconds)
+    *ways, of_step = found
+    return Pass(*(seconds / len(batch) for seconds in ways), step=of_step)
 
 
 def mean(passes: Sequence[Pass], counts: Sequence[int]) -> Pass:
@@ -77,9 +92,13 @@ def mean(passes: Sequence[Pass], counts: Sequence[int]) -> Pass:
     )
 
 
-def _seconds(run: Callable[[], Tensor]) -> float:
-    """Time the second run: the first one compiles kernels and takes memory."""
+def _seconds(run: Callable[[], Tensor], should_stop: Callable[[], bool]) -> float | None:
+    """Time the second run: the first one compiles kernels and takes memory. None if stopped."""
+    if should_stop():
+        return None
     run().flatten()[-1].item()  # waits for the device
+    if should_stop():
+        return None
     started = clock()
     run().flatten()[-1].item()
     return clock() - started

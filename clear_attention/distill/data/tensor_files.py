@@ -46,8 +46,15 @@ def link_or_copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, part)
 
 
-def damaged(path: Path, error: Exception) -> ValueError:
-    """Return the error of a file of the data that cannot be read."""
+def damaged(path: Path, error: Exception, folder: Path | None = None) -> ValueError:
+    """Return the error of a file of the data that cannot be read.
+
+    Args:
+        path: The file.
+        error: What reading it raised.
+        folder: Of the data, without which all is made anew; None for the file's own.
+    """
     return ValueError(
-        f"{path} is damaged ({str(error)[:120]!a}): delete its folder to have the data made anew."
+        f"{path} is damaged ({str(error)[:120]!a}): delete the folder {folder or path.parent} to "
+        "have the data made anew."
     )

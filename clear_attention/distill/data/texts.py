@@ -70,7 +70,7 @@ class Texts:
                 raise ValueError(f"its pooled vector must have one dimension, got {shapes}")
             return text
         except UNREADABLE as error:
-            raise damaged(path, error) from error
+            raise damaged(path, error, self.folder.parent) from error
 
     def _path(self, name: bytes) -> Path:
         # In up to 256 folders: a folder of photographs may have as many captions.

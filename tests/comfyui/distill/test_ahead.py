@@ -170,9 +170,9 @@ def test_a_rehearsal_takes_updates_of_every_size_and_leaves_the_teacher_as_it_is
     settings = changed(config(tmp_path, "b"), sizes_px=((64, 64), (64, 128)), samples=4, shard=3)
     model, taken = teacher("b"), []
 
-    def rehearse(task, batch, optimiser):
+    def rehearse(task, batch, optimiser, should_stop):
         taken.append((batch.samples.latent.shape, task.student.rank, optimiser))
-        return measured(task, batch, optimiser)
+        return measured(task, batch, optimiser, should_stop)
 
     measured = rehearsal.rehearse
     monkeypatch.setattr(rehearsal, "rehearse", rehearse)
@@ -219,7 +219,7 @@ def test_a_folder_of_pictures_counts_as_square_ones(ahead, teacher, tmp_path, mo
     (tmp_path / "one.txt").write_text("a cat", encoding="utf-8")
     found = []
 
-    def rehearsed(model, config, pictures, **kwargs):
+    def rehearsed(model, config, pictures, should_stop, **kwargs):
         found.extend(pictures)
         return ONE
 

@@ -225,6 +225,8 @@ def test_any_state_becomes_a_file(averaged, teacher, files, distil, tmp_path):
         with pytest.raises(ValueError, match=r"student\.radius was 2 and is now 3"):
             wider = dataclasses.replace(settings, student=StudentConfig(radius=3))
             export(teacher("b"), wider, Path("state-0000001.safetensors"))
+        with pytest.raises(ValueError, match=r"mine\.safetensors must be a state of the run"):
+            export(teacher("b"), settings, settings.output)
         with pytest.raises(
             ValueError, match=r"must be a state of the run, which has state-0000001"
         ):
@@ -427,7 +429,8 @@ def test_it_is_said_before_anything_is_painted(teacher, files, distil, tmp_path)
         assert distil.distil(
             teacher("b"), WordsCLIP(WIDTHS["b"]), config(tmp_path, "b"), PROMPTS, watcher
         )
-    assert said[0].startswith("this run will take about ")
-    assert said[1] == "painting train data"
+    assert said[0].startswith("rehearsing an update")
+    assert said[1].startswith("this run will take about ")
+    assert said[2] == "painting train data"
     assert "the smallest held-out error was" in said[-1]
     assert said[-1].endswith("mine_best.safetensors")

@@ -115,6 +115,37 @@ def test_painted_pictures_and_ones_of_a_folder_are_drawn_from_alike(
             encode_pictures(model, clip, AveragesVAE(), more, Watcher())
 
 
+def test_other_pictures_are_refused_before_any_is_encoded(folder, module, teacher, tmp_path):
+    from clear_attention.comfyui.distill.data.datasets import encode_pictures
+    from clear_attention.comfyui.distill.watcher import Watcher
+
+    run, vae = config(tmp_path, "b", pictures=settings(folder)), AveragesVAE()
+    given = (teacher("b"), WordsCLIP(WIDTHS["b"]), vae)
+    assert encode_pictures(*given, run, Watcher())
+    assert encode_pictures(*given, run, Watcher()) and vae.encoded == 50
+    (folder / "01.txt").write_text("another caption")
+    with pytest.raises(ValueError, match=r"pictures was made with other settings: pictures was"):
+        encode_pictures(*given, run, Watcher())
+    (folder / "01.png").unlink()
+    fewer = dataclasses.replace(run, pictures=settings(folder, held_out=4))
+    with pytest.raises(ValueError, match=r"pictures was '45, \w+' and is now '4[45], \w+'"):
+        encode_pictures(*given, fewer, Watcher())
+    assert vae.encoded == 50
+
+
+def test_a_picture_that_cannot_be_read_is_found_before_the_teacher_paints(
+    folder, module, teacher, tmp_path
+):
+    from clear_attention.comfyui.distill.run import distil
+    from clear_attention.comfyui.distill.watcher import Watcher
+
+    (folder / "03.png").write_bytes(b"no picture")
+    run = config(tmp_path, "b", pictures=settings(folder))
+    with torch.inference_mode(), pytest.raises(ConfigError, match=r"03\.png or its caption"):
+        distil(teacher("b"), WordsCLIP(WIDTHS["b"]), run, ["one", "two"], Watcher(), AveragesVAE())
+    assert not list(tmp_path.rglob("train/*.safetensors"))
+
+
 @pytest.fixture
 def node(teacher, sd3_folders, pack, node_classes, short_generation, tmp_path, monkeypatch):
     """Run the node with a folder of pictures in the host's input folder, which is this test's."""
@@ -188,8 +219,11 @@ def test_what_is_missing_of_a_folder_is_counted_before(folder, module, teacher, 
     text = 4 * WIDTHS["b"] + POOLED
     assert found.disk.data == 50 * 2 * (16 * 64 * 128 // 64 + text)
     assert found.duration.painting == 0
+    assert found.duration.training > 0 and found.duration.validation > 0
     assert encode_pictures(model, clip, AveragesVAE(), run, Watcher())
     assert missing_in(run, []) == Missing()
+    again = look_ahead(model, clip, run, [], shows=False, processes=1)
+    assert again.duration.training > 0 and again.disk.data == 0
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from ...families import require_family
 from ..teacher import fingerprint_of
 from ..watcher import Watcher
 from .generation import HELD_OUT_SEED, generate
-from .pictures import captioned, encode_missing, with_captions
+from .pictures import Captioned, captioned, encode_missing, with_captions
 from .pictures import split as split_pictures
 from .sampling import Painter
 
@@ -109,12 +109,19 @@ def encode_pictures(
     require_pictures(clip, vae, config)
     listed = split_pictures(captioned(config.pictures), config.pictures.held_out)
     made = {"area_px": config.pictures.area_px, "family": require_family(model).data.key}
+
+    def folder_of(name: str, chosen: Sequence[Captioned]) -> ShardFolder:
+        """Open a folder for just these: a picture may not move from validation to training."""
+        seeds = " ".join(str(seed) for seed in sorted(each.seed for each in chosen))
+        listing = f"{len(chosen)}, {hashlib.sha256(seeds.encode()).hexdigest()[:16]}"
+        return ShardFolder(config.data_folder / name, {**made, "pictures": listing})
+
     return all(
         encode_missing(
             clip,
             vae,
             chosen,
-            ShardFolder(config.data_folder / name, made),
+            folder_of(name, chosen),
             config.generation.shard,
             share=own,
             progress=partial(watcher.progress, f"encoding {name.replace('_', ' ')}"),

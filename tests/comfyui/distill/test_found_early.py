@@ -1,0 +1,78 @@
+"""Mistakes that are found before the first picture is painted, and a rehearsal that is stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from ..distil_fixtures import WIDTHS, WordsCLIP, config
+
+PROMPTS = ["one two", "three"]
+
+
+@pytest.fixture
+def distil(teacher: Any):
+    """Start a run on the narrow teacher; what it says is listed."""
+    from clear_attention.comfyui.distill.run import distil
+    from clear_attention.comfyui.distill.watcher import Watcher
+
+    def start(settings: Any, should_stop: Any = lambda: False) -> tuple[bool, list[str]]:
+        said: list[str] = []
+        watcher = Watcher(should_stop=should_stop, message=said.append)
+        with torch.inference_mode():
+            done = distil(teacher("b"), WordsCLIP(WIDTHS["b"]), settings, PROMPTS, watcher)
+        return done, said
+
+    return start
+
+
+def changed(run: Any, **training: Any) -> Any:
+    return dataclasses.replace(run, training=dataclasses.replace(run.training, **training))
+
+
+def test_patience_without_pictures_to_validate_on_is_refused(distil, tmp_path):
+    run = config(tmp_path, "b")
+    alone = dataclasses.replace(run.generation, held_out_samples=0)
+    impatient = changed(dataclasses.replace(run, generation=alone), patience=2)
+    with pytest.raises(ValueError, match="patience needs pictures to validate on"):
+        distil(impatient)
+    assert not run.data_folder.exists()
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused(distil, tmp_path):
+    run = config(tmp_path, "b")
+    run.output.mkdir(parents=True)
+    with pytest.raises(ValueError, match="output must be a file, got the folder"):
+        distil(run)
+    assert not run.data_folder.exists()
+
+
+def test_a_state_of_other_settings_or_a_damaged_one_is_refused_before_more_is_painted(
+    distil, tmp_path
+):
+    run = config(tmp_path, "b")
+    done, said = distil(run)
+    assert done and "rehearsing" in said[0] and "this run will take" in said[1]
+    painted = len(list(run.data_folder.rglob("*.safetensors")))
+    more = dataclasses.replace(run.generation, samples=run.generation.samples + 4)
+    longer = dataclasses.replace(run, generation=more)
+    with pytest.raises(ValueError, match=r"training\.seed was 0 and is now 1"):
+        distil(changed(longer, seed=1))
+    (state,) = run.folder.glob("state-*.safetensors")
+    state.write_bytes(state.read_bytes()[:-8])
+    with pytest.raises(ValueError, match=r"state-\d+\.safetensors is damaged"):
+        distil(longer)
+    assert len(list(run.data_folder.rglob("*.safetensors"))) == painted
+
+
+@pytest.mark.parametrize("passes", range(0, 8, 3))
+def test_a_rehearsal_that_is_stopped_tells_nothing_and_paints_nothing(distil, tmp_path, passes):
+    run = config(tmp_path, "b")
+    asked = iter(range(1000))
+    done, said = distil(run, lambda: next(asked) >= passes)
+    assert not done
+    assert len(said) == 1 and "rehearsing" in said[0]
+    assert not list(run.data_folder.rglob("train/*.safetensors"))
