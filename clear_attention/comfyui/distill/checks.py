@@ -38,11 +38,11 @@ def require_possible(model: ModelPatcher, config: RunConfig) -> None:
     require_trainable(model)
     if config.training.offload:
         require_offloadable(model)
-    if config.training.offload and not config.student.rank:
-        raise ValueError(
-            "With training.offload, what is trained must be small, got student.rank = 0: set a "
-            "rank, such as 64; whole matrices take more than the teacher."
-        )
+        if not config.student.rank:
+            raise ValueError(
+                "With training.offload, what is trained must be small, got student.rank = 0: set a "
+                "rank, such as 64; whole matrices take more than the teacher."
+            )
     if not config.student.rank:
         require_plain_weights(model)
     counts = block_counts(model)

@@ -114,22 +114,15 @@ class HostDenoiser:
         """
         in_place = checkpointed(self._blocks()) if checkpointing else saved_tensors_kept()
         in_order = offload.on_one_stream() if self.in_main_memory else nullcontext()
-        management = comfy.model_management
-        before = getattr(management, "in_training", None)
-        # Newer hosts fuse the rotary positions into an operation that has no gradient otherwise.
-        if before is not None:
-            management.in_training = True
-        try:
-            with (
-                torch.inference_mode(False),
-                torch.enable_grad(),
-                in_place,
-                in_order,
-            ):
-                yield
-        finally:
-            if before is not None:
-                management.in_training = before
+        with (
+            # Newer hosts fuse rotary positions into an operation that has no gradient otherwise.
+            offload.host_switch("in_training", True),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            in_place,
+            in_order,
+        ):
+            yield
 
     def _blocks(self) -> list[nn.Module]:
         """List the transformer blocks."""

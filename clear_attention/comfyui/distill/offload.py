@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import comfy.model_management
 from comfy.model_patcher import ModelPatcher
@@ -48,13 +49,23 @@ def on_one_stream() -> Generator[None]:
     On streams of its own, it reuses the memory of weights once the forward pass has read them, but
     autograd reads them again in the backward pass.
     """
+    with host_switch("NUM_STREAMS", 0):
+        yield
+
+
+@contextmanager
+def host_switch(name: str, value: Any) -> Generator[None]:
+    """Set what the host's model management has under a name; hosts without it stay as they are."""
     management = comfy.model_management
-    before = getattr(management, "NUM_STREAMS", None)
-    management.NUM_STREAMS = 0
+    if not hasattr(management, name):
+        yield
+        return
+    before = getattr(management, name)
+    setattr(management, name, value)
     try:
         yield
     finally:
-        management.NUM_STREAMS = before
+        setattr(management, name, before)
 
 
 def bytes_on_device(model: ModelPatcher) -> int:
