@@ -65,7 +65,21 @@ class GlobalParts:
         """Wait for the other ranks' parts, and return ``[B, H, own text and extra, D]``."""
         parts = {rank: Part(*tensors) for rank, tensors in self._pending.wait().items()}
         parts[self._own.seat.rank] = self._mine
-        return merge_all([parts[rank] for rank in range(self._own.seat.partition.size)]).out
+        ordered = [parts[rank] for rank in range(self._own.seat.partition.size)]
+        own = self._own_extra()
+        # What all ranks hold, apart: the last bits of exp and log depend on where in a tensor an
+        # element lies, and so on how many extra tokens are a rank's own.
+        everybodys = merge_all([_without(part, own) for part in ordered]).out
+        alone = merge_all([_only(part, own) for part in ordered]).out
+        before, behind = everybodys[:, :, : own.start], everybodys[:, :, own.start :]
+        return torch.cat((before, alone, behind), 2)
+
+    def _own_extra(self) -> slice:
+        """Return where the extra tokens that no other rank holds are in what is merged."""
+        layout, seat = self._own.layout, self._own.seat
+        before, mine, _ = seat.partition.own_extra(seat.rank, layout.extra)
+        start = layout.text + len(before)
+        return slice(start, start + len(mine))
 
     def _part(self, extra: tuple[Tensor, Tensor, Tensor], scale: float) -> Part:
         """Attend to the rank's lines and its share of the extra tokens; rank 0 to the rest too."""
@@ -103,3 +117,11 @@ def _for_all_heads(keys: Tensor, heads: int) -> Tensor:
     """Repeat grouped keys for their query heads."""
     groups = heads // keys.shape[1]
     return keys if groups == 1 else keys.repeat_interleave(groups, 1)
+
+
+def _only(part: Part, rows: slice) -> Part:
+    return Part(*(x[:, :, rows] for x in part))
+
+
+def _without(part: Part, rows: slice) -> Part:
+    return Part(*(torch.cat((x[:, :, : rows.start], x[:, :, rows.stop :]), 2) for x in part))
