@@ -101,6 +101,11 @@ def named_errors(path: Path) -> Generator[None]:
         ) from error
 
 
+def reason_of(error: OSError) -> str:
+    """Return what the system says of an error, without its number and the file's name."""
+    return error.strerror or str(error)
+
+
 def remove_remains(folder: Path, name: str) -> None:
     """Remove what killed processes left of a file, but nothing that is still written.
 

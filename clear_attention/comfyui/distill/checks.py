@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
 
 import comfy.ldm.flux.math
 import comfy.model_sampling
@@ -13,8 +15,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
+from ...atomic_files import reason_of
 from ...distill import state as states
-from ...distill.config import RunConfig
+from ...distill.config import ConfigError, RunConfig
 from ...distill.identity import deciding, require_same
 from ...distill.tasks import compared_blocks, radii_of
 from ...distill.updates.optimisers import make_optimiser
@@ -25,11 +28,17 @@ from ..core.blocks import block_counts
 from ..core.patch import settings_of
 from ..families import plain_module, require_family
 from ..weights.base import plain_weights, table_and_size
+from .data.datasets import kinds_in, kinds_of
 from .offload import require_offloadable
 
 
-def require_possible(model: ModelPatcher, config: RunConfig) -> None:
+def require_possible(model: ModelPatcher, config: RunConfig, prompts: Sequence[str] = ()) -> None:
     """Check that a model can be distilled with a run's settings.
+
+    Args:
+        model: The teacher.
+        config: The run.
+        prompts: What the teacher paints; empty takes the data that is there.
 
     Raises:
         ValueError: It cannot; the message says what to change.
@@ -58,14 +67,41 @@ def require_possible(model: ModelPatcher, config: RunConfig) -> None:
         )
     if config.output.is_dir():
         raise ValueError(f"output must be a file, got the folder {config.output}.")
-    require_same_settings(config)
+    require_same_settings(config, prompts)
+    require_folder("The folder of output", config.output.parent)
+    require_folder("folder", config.folder)
 
 
-def require_same_settings(config: RunConfig) -> None:
-    """Check that a run goes on from its last state; what else that depends on is checked later.
+def require_folder(name: str, folder: Path) -> None:
+    """Make a folder unless it is there, and check that files can be written into it.
+
+    Args:
+        name: What to call it in an error.
+        folder: The folder.
 
     Raises:
-        ValueError: The state is damaged, or a setting of the training is another.
+        ConfigError: They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{name} must be one into which files can be written, got {folder} "
+            f"({reason_of(error)}): take another one, or free its place."
+        ) from error
+
+
+def require_same_settings(config: RunConfig, prompts: Sequence[str]) -> None:
+    """Check that a run goes on from its last state; what else that depends on is checked later.
+
+    Args:
+        config: The run.
+        prompts: What the teacher paints; empty takes the data that is there.
+
+    Raises:
+        ValueError: The state is damaged, a setting of the training is another, or pictures of a
+            folder are there now and were not before, or the other way round.
     """
     found = states.states(config.folder)
     if not found:
@@ -73,6 +109,29 @@ def require_same_settings(config: RunConfig) -> None:
     now = json.loads(json.dumps(deciding(config.training, config.optimiser)))
     before = states.made_with(found[-1])
     require_same(found[-1], {name: before.get(name, {}) for name in now}, now)
+    data = before.get("data")
+    if isinstance(data, Mapping):
+        require_same_kinds(found[-1], kinds_in(data), kinds_of(config, prompts))
+
+
+def require_same_kinds(state: Path, before: Sequence[str], now: Sequence[str]) -> None:
+    """Check that a run learns from the kinds of pictures that its state learned from.
+
+    Args:
+        state: The state.
+        before: Kinds of pictures of which it was made.
+        now: Those of the run; none where there is no data.
+
+    Raises:
+        ValueError: They are others.
+    """
+    if now and before != now:
+        raise ValueError(
+            f"{state} does not fit this run: it learned from {' and '.join(before)}, and this run "
+            f"has {' and '.join(now)}. Set the prompts and pictures.folder (the node's "
+            "pictures_folder) back to go on; or take another name or folder, or delete the states "
+            "of this one, to begin anew."
+        )
 
 
 def require_shares(accelerator: Accelerator, model: ModelPatcher, config: RunConfig) -> None:

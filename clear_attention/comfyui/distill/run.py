@@ -58,7 +58,7 @@ def distil(
         ValueError: A setting cannot be used; the message says why.
         InterruptProcessingException: The host was asked to stop; what is done is kept.
     """
-    require_possible(model, config)
+    require_possible(model, config, prompts)
     require_pictures(clip, vae, config)
     accelerator = make_accelerator(cpu=model.load_device.type == "cpu")
     require_shares(accelerator, model, config)

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from clear_attention.distill.config import Pictures
+from clear_attention.distill.data.shards import ShardFolder
+
 from ..distil_fixtures import WIDTHS, WordsCLIP, config
 
 PROMPTS = ["one two", "three"]
@@ -50,6 +53,28 @@ def test_a_folder_in_the_place_of_the_file_is_refused(distil, tmp_path):
     assert not run.data_folder.exists()
 
 
+@pytest.mark.parametrize("name", ["output", "folder"])
+def test_a_folder_that_cannot_be_made_is_refused(name, distil, tmp_path):
+    (tmp_path / "file").touch()
+    run = config(tmp_path, "b")
+    run = dataclasses.replace(run, **{name: tmp_path / "file" / "sub" / "mine.safetensors"})
+    with pytest.raises(
+        ValueError, match=rf"{name} must be one into which .*Not a directory\): take"
+    ):
+        distil(dataclasses.replace(run, data=tmp_path / "data"))
+    assert not (tmp_path / "data").exists()
+
+
+def test_other_held_out_prompts_are_refused_before_more_is_painted(distil, tmp_path):
+    run = config(tmp_path, "b")
+    painted = run.data_folder / "held_out"
+    painted.mkdir(parents=True)
+    ShardFolder(painted, {"prompts": "others"}).adopt([])
+    with pytest.raises(ValueError, match=r"held_out was made with other settings: .*prompts was"):
+        distil(run)
+    assert not (run.data_folder / "train").exists()
+
+
 def test_a_state_of_other_settings_or_a_damaged_one_is_refused_before_more_is_painted(
     distil, tmp_path
 ):
@@ -61,6 +86,9 @@ def test_a_state_of_other_settings_or_a_damaged_one_is_refused_before_more_is_pa
     longer = dataclasses.replace(run, generation=more)
     with pytest.raises(ValueError, match=r"training\.seed was 0 and is now 1"):
         distil(changed(longer, seed=1))
+    both = dataclasses.replace(longer, pictures=Pictures(tmp_path))
+    with pytest.raises(ValueError, match="from painted pictures, and this run has painted"):
+        distil(both)
     (state,) = run.folder.glob("state-*.safetensors")
     state.write_bytes(state.read_bytes()[:-8])
     with pytest.raises(ValueError, match=r"state-\d+\.safetensors is damaged"):

@@ -110,6 +110,12 @@ def test_painted_pictures_and_ones_of_a_folder_are_drawn_from_alike(
         # Without the folder they are those of the teacher alone, as before.
         alone, _ = open_data(dataclasses.replace(run, pictures=Pictures()), fingerprint_of(model))
         assert alone.identity() == {k: v for k, v in identity.items() if k != "pictures"}
+        both = "painted pictures and pictures of a folder, and this run has painted pictures"
+        for prompts in (["one two", "three"], []):
+            with pytest.raises(ValueError, match=f"it learned from {both}. Set the prompts"):
+                distil(
+                    model, clip, dataclasses.replace(run, pictures=Pictures()), prompts, Watcher()
+                )
         more = dataclasses.replace(run, pictures=settings(folder, area_px=64 * 64))
         with pytest.raises(ValueError, match="area_px was 8192 and is now 4096"):
             encode_pictures(model, clip, AveragesVAE(), more, Watcher())

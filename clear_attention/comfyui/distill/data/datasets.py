@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -24,6 +24,9 @@ from .sampling import Painter
 
 TRAIN, HELD_OUT = "train", "held_out"
 PICTURES, PICTURES_HELD_OUT = "pictures", "pictures_held_out"
+
+PAINTED, PHOTOGRAPHS = "painted pictures", "pictures of a folder"
+"""Kinds of data, for people."""
 
 INDEPENDENT = ("samples", "held_out_samples", "batch", "shard")
 """Settings of the generation that do not change a sample."""
@@ -46,10 +49,15 @@ def paint_missing(
     generation, teacher = config.generation, fingerprint_of(model)
     train, held_out = split(prompts, generation.held_out)
     seed = generation.seed
-    for name, chosen, samples, first_seed, own in (
-        (TRAIN, train, generation.samples, seed, share),
+    # Both before the first picture: either may have been made with other settings.
+    folders = [
+        ShardFolder(config.data_folder / name, made_with(config, chosen, teacher))
+        for name, chosen in ((TRAIN, train), (HELD_OUT, held_out))
+    ]
+    for data, chosen, samples, first_seed, own in (
+        (folders[0], train, generation.samples, seed, share),
         (
-            *(HELD_OUT, held_out, generation.held_out_samples),
+            *(folders[1], held_out, generation.held_out_samples),
             *(seed + HELD_OUT_SEED, share.from_behind()),
         ),
     ):
@@ -58,12 +66,12 @@ def paint_missing(
             clip,
             painter,
             chosen,
-            ShardFolder(config.data_folder / name, made_with(config, chosen, teacher)),
+            data,
             generation,
             samples=samples,
             first_seed=first_seed,
             share=own,
-            progress=partial(watcher.progress, f"painting {name} data"),
+            progress=partial(watcher.progress, f"painting {data.folder.name} data"),
             should_stop=watcher.should_stop,
         )
         if not whole:
@@ -177,6 +185,24 @@ def open_data(config: RunConfig, teacher: str) -> tuple[Source, Source | None]:
             f"the model to distil is {teacher}. Take that model or another folder of data."
         )
     return data, _opened(config, HELD_OUT, PICTURES_HELD_OUT)
+
+
+def kinds_in(identity: Mapping[str, Any]) -> list[str]:
+    """Name the kinds of pictures of which data was made, see `Source.identity`."""
+    alone = PHOTOGRAPHS if "area_px" in identity.get("made_with", {}) else PAINTED
+    return [alone, PHOTOGRAPHS] if PICTURES in identity else [alone]
+
+
+def kinds_of(config: RunConfig, prompts: Sequence[str]) -> list[str]:
+    """Name the kinds of pictures that a run will learn from.
+
+    Args:
+        config: The run.
+        prompts: What the teacher paints; empty takes the data that is there.
+    """
+    painted = bool(prompts) or (config.data_folder / TRAIN / MANIFEST).exists()
+    folder = config.pictures.folder is not None
+    return [PAINTED] * painted + [PHOTOGRAPHS] * folder
 
 
 def _opened(config: RunConfig, painted: str, pictures: str) -> ShardFolder | Together | None:
