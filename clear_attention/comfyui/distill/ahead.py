@@ -19,8 +19,8 @@ from ...plan.report import duration as in_words
 from ..core.job import network_of
 from ..families import require_family
 from ..weights.base import table_and_size
-from .data.datasets import HELD_OUT, PICTURES, TRAIN
-from .data.missing import Missing, data_in, missing_in
+from .data.datasets import PICTURES, TRAIN
+from .data.missing import Missing, data_in, held_out_of, missing_in
 from .data.sampling import Prompt, encode
 from .offload import bytes_on_device
 from .rehearsal import Alike, captioned, mean_batch, painted, rehearsed, there
@@ -94,7 +94,6 @@ def look_ahead(
     if clip is not None and (missing.pictures or missing.texts):
         text = encode(clip, prompts[0] if prompts else "")
     pictures = _pictures(model, config, text, missing)
-    held_out = generation.held_out_samples if missing.pictures else len(data_in(config, HELD_OUT))
     done = step_of_last(config.folder)
     one: Pass | None = Pass(0.0, 0.0, 0.0)
     if pictures and (missing.pictures or done < training.steps):
@@ -115,7 +114,7 @@ def look_ahead(
             config,
             one,
             missing=missing.pictures,
-            held_out=held_out + config.pictures.held_out,
+            held_out=held_out_of(config, prompts),
             batch=mean_batch(pictures, training) if pictures else None,
             done=done,
             shows=shows,

@@ -29,6 +29,7 @@ from ..core.patch import settings_of
 from ..families import plain_module, require_family
 from ..weights.base import plain_weights, table_and_size
 from .data.datasets import kinds_in, kinds_of
+from .data.missing import held_out_of
 from .offload import require_offloadable
 
 
@@ -58,12 +59,11 @@ def require_possible(model: ModelPatcher, config: RunConfig, prompts: Sequence[s
     compared_blocks(config.loss.attention_blocks, counts)
     radii_of(config.student, counts)
     make_optimiser([torch.zeros(1)], config.optimiser)
-    held_out = config.generation.held_out_samples or config.pictures.held_out
-    if config.training.patience and not held_out:
+    if config.training.patience and not held_out_of(config, prompts):
         raise ValueError(
             f"training.patience needs pictures to validate on, got patience = "
-            f"{config.training.patience} and none: set generation.held_out_samples or "
-            "pictures.held_out, or patience to 0."
+            f"{config.training.patience} and none: set generation.held_out_samples where there are "
+            "prompts, pictures.held_out where there is a folder of pictures, or patience to 0."
         )
     if config.output.is_dir():
         raise ValueError(f"output must be a file, got the folder {config.output}.")

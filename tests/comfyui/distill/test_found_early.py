@@ -11,7 +11,7 @@ import torch
 from clear_attention.distill.config import Pictures
 from clear_attention.distill.data.shards import ShardFolder
 
-from ..distil_fixtures import WIDTHS, WordsCLIP, config
+from ..distil_fixtures import WIDTHS, WordsCLIP, config, samples
 
 PROMPTS = ["one two", "three"]
 
@@ -43,6 +43,23 @@ def test_patience_without_pictures_to_validate_on_is_refused(distil, tmp_path):
     with pytest.raises(ValueError, match="patience needs pictures to validate on"):
         distil(impatient)
     assert not run.data_folder.exists()
+
+
+def test_patience_counts_only_what_will_be_held_out(host, teacher, tmp_path):
+    from clear_attention.comfyui.distill.checks import require_possible
+
+    run = changed(config(tmp_path, "b"), patience=2)
+    folder = dataclasses.replace(run, pictures=Pictures(tmp_path, held_out=0))
+    model, one = teacher("b"), Pictures(tmp_path, held_out=1)
+    # Nothing is painted without prompts, whatever held_out_samples is.
+    for nothing in (run, folder, dataclasses.replace(run, pictures=Pictures(held_out=1))):
+        with pytest.raises(ValueError, match="patience needs pictures to validate on"):
+            require_possible(model, nothing, [])
+    require_possible(model, folder, PROMPTS)
+    require_possible(model, dataclasses.replace(run, pictures=one), [])
+    (run.data_folder / "held_out").mkdir(parents=True)
+    ShardFolder(run.data_folder / "held_out", {}).add(samples("b"))
+    require_possible(model, run, [])
 
 
 def test_a_folder_in_the_place_of_the_file_is_refused(distil, tmp_path):

@@ -61,6 +61,18 @@ def _missing_of_prompts(config: RunConfig, prompts: Sequence[str]) -> Missing:
     )
 
 
+def held_out_of(config: RunConfig, prompts: Sequence[str]) -> int:
+    """Count the pictures that a run will validate with, painted ones and those of a folder.
+
+    Args:
+        config: The run.
+        prompts: What the teacher paints; empty takes the data that is there.
+    """
+    asked = config.generation.held_out_samples if prompts else 0
+    of_folder = config.pictures.held_out if config.pictures.folder is not None else 0
+    return max(asked, len(data_in(config, HELD_OUT))) + of_folder
+
+
 def data_in(config: RunConfig, name: str) -> ShardFolder:
     """Open one of a run's folders of data, empty where there is none."""
     folder = config.data_folder / name
