@@ -125,3 +125,9 @@ def config(folder: Path, name: str, **changes: Any) -> RunConfig:
         ),
     )
     return RunConfig(**{**settings, **changes})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the contents of all files in a folder and its folders, by their names in it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

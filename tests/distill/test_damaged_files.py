@@ -116,10 +116,16 @@ def test_a_manifest_names_no_file_outside_of_its_folder(run: Path, tmp_path: Pat
         ShardFolder(tmp_path / "data")
 
 
-@pytest.mark.parametrize("name", ["00001.safetensors", "texts/*/*.safetensors"])
-def test_a_missing_file_of_the_data_is_named(name: str, run: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("00001.safetensors", "delete the folder"),
+        ("texts/*/*.safetensors", "start the run again, with its prompts"),
+    ],
+)
+def test_a_missing_file_of_the_data_is_named(name: str, remedy: str, run: Path, tmp_path: Path):
     shutil.copytree(run / "data", tmp_path / "data")
     path = next((tmp_path / "data").glob(name))
     path.unlink()
-    with pytest.raises(ValueError, match=rf"{path.name} is damaged .*delete the folder"):
+    with pytest.raises(ValueError, match=rf"{path.name} is damaged .*: {remedy}"):
         use_data(tmp_path)

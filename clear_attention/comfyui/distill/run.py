@@ -24,6 +24,7 @@ from .data.datasets import (
     require_pictures,
     take_in_parts,
 )
+from .data.renewal import renew_texts
 from .data.sampling import Painter, painter_of
 from .denoiser import HostDenoiser
 from .student_file import StudentFiles
@@ -66,6 +67,8 @@ def distil(
     share = Share(accelerator.process_index, accelerator.num_processes)
     if accelerator.is_main_process:
         take_in_parts(config)  # what processes left that were killed
+        if clip is not None:
+            renew_texts(clip, config, prompts)
         ahead = look_ahead(
             model,
             clip,

@@ -196,6 +196,16 @@ class ShardFolder:
         with self._opened(shard) as file:
             return file.get_tensor("seed").tolist()
 
+    def texts_by_seed(self) -> dict[int, bytes]:
+        """Return the names of all samples' texts; shards of version 1 hold theirs."""
+        found: dict[int, bytes] = {}
+        for shard in self.shards:
+            with self._opened(shard) as file:
+                if not _holds_texts(file):
+                    names = map(bytes, file.get_tensor("text").tolist())
+                    found |= zip(file.get_tensor("seed").tolist(), names, strict=True)
+        return found
+
     def row(self, shard: Shard, index: int) -> dict[str, Tensor]:
         """Load one sample of a shard, by the names of `Samples`."""
         with self._opened(shard) as file:

@@ -46,15 +46,13 @@ def link_or_copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, part)
 
 
-def damaged(path: Path, error: Exception, folder: Path | None = None) -> ValueError:
+def damaged(path: Path, error: Exception, remedy: str = "") -> ValueError:
     """Return the error of a file of the data that cannot be read.
 
     Args:
         path: The file.
         error: What reading it raised.
-        folder: Of the data, without which all is made anew; None for the file's own.
+        remedy: What to do; empty for making all of the file's folder anew.
     """
-    return ValueError(
-        f"{path} is damaged ({str(error)[:120]!a}): delete the folder {folder or path.parent} to "
-        "have the data made anew."
-    )
+    remedy = remedy or f"delete the folder {path.parent} to have the data made anew"
+    return ValueError(f"{path} is damaged ({str(error)[:120]!a}): {remedy}.")

@@ -8,6 +8,7 @@ the folder.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from .tensor_files import UNREADABLE, damaged, write_tensors
 FOLDER = "texts"
 NAME_BYTES = 16
 """Of a file's name, which is the beginning of a SHA-256."""
+REMEDY = "start the run again, with its prompts or its pictures, to have it encoded anew"
+"""For a damaged text: all of its folder need not go."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,8 @@ class Texts:
             pooled: Pooled text vector, ``[P]``.
         """
         name = _name_of(context, pooled)
-        path = self._path(name)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_tensors(path, {"context": context, "pooled": pooled})
+        if not self._path(name).exists():
+            self._write(name, context, pooled)
         return torch.frombuffer(bytearray(name), dtype=torch.uint8)
 
     def get(self, name: Tensor, tokens: int) -> dict[str, Tensor]:
@@ -70,12 +71,48 @@ class Texts:
                 raise ValueError(f"its pooled vector must have one dimension, got {shapes}")
             return text
         except UNREADABLE as error:
-            raise damaged(path, error, self.folder.parent) from error
+            raise damaged(path, error, REMEDY) from error
+
+    def lost(self, names: Iterable[bytes]) -> list[bytes]:
+        """Return those of the names whose file is missing or damaged, as far as headers tell."""
+        return [name for name in names if not _is_text(self._path(name))]
+
+    def renew(self, name: bytes, context: Tensor, pooled: Tensor) -> None:
+        """Store a prompt again whose file is lost.
+
+        Args:
+            name: Of the prompt.
+            context: Text embedding, ``[T, D]``.
+            pooled: Pooled text vector, ``[P]``.
+
+        Raises:
+            ValueError: It has another name: the prompt or its text encoder is another one.
+        """
+        if _name_of(context, pooled) != name:
+            raise ValueError(
+                f"{self._path(name)} is damaged or missing, and its prompt gives other numbers "
+                "than before: take the prompts and text encoder of before, or delete the folder "
+                f"{self.folder.parent} to have the data made anew."
+            )
+        self._write(name, context, pooled)
+
+    def _write(self, name: bytes, context: Tensor, pooled: Tensor) -> None:
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, {"context": context, "pooled": pooled})
 
     def _path(self, name: bytes) -> Path:
         # In up to 256 folders: a folder of photographs may have as many captions.
         digits = name.hex()
         return self.folder / digits[:2] / f"{digits}.safetensors"
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {"context", "pooled"} <= set(file.keys())
+    except UNREADABLE:
+        return False
 
 
 def _name_of(*tensors: Tensor) -> bytes:

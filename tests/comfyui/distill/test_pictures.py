@@ -13,7 +13,7 @@ from clear_attention.distill.config import ConfigError, Pictures
 from clear_attention.distill.data.batches import Batches
 from clear_attention.distill.data.shards import ShardFolder
 
-from ..distil_fixtures import POOLED, WIDTHS, WordsCLIP, config
+from ..distil_fixtures import POOLED, WIDTHS, WordsCLIP, config, contents
 
 SHAPES = ((96, 200), (210, 90))
 """Width and height of a tall and of a wide picture, before they are cut."""
@@ -104,6 +104,17 @@ def test_painted_pictures_and_ones_of_a_folder_are_drawn_from_alike(
         data, held_out = open_data(run, fingerprint_of(model))
         assert sum(map(len, data.buckets())) == 45 + run.generation.samples
         assert sum(map(len, held_out.buckets())) == 5 + run.generation.held_out_samples
+        # Texts that are lost are encoded again when the run goes on.
+        before = contents(run.data_folder)
+        for each in ("train", "pictures"):
+            cut, *others = (run.data_folder / each).glob("texts/*/*.safetensors")
+            cut.write_bytes(cut.read_bytes()[:-1])
+            for gone in others[:1]:
+                gone.unlink()
+        with pytest.raises(ValueError, match="its prompt gives other numbers than before"):
+            distil(model, WordsCLIP(8), run, ["one two", "three"], Watcher(), AveragesVAE())
+        assert distil(model, clip, run, ["one two", "three"], Watcher(), AveragesVAE())
+        assert contents(run.data_folder) == before
         identity = data.identity()
         assert identity["samples"] == run.generation.samples
         assert identity["pictures"]["samples"] == 45

@@ -13,7 +13,7 @@ from clear_attention.distill.config import Pictures
 from clear_attention.distill.data.parts import ALONE, Share
 from clear_attention.distill.data.shards import ShardFolder
 
-from ..distil_fixtures import WIDTHS, WordsCLIP, config
+from ..distil_fixtures import WIDTHS, WordsCLIP, config, contents
 
 # Two lengths of text, so that a piece becomes two shards; two sizes, of different cost.
 PROMPTS = ["one two three", "four five six seven eight nine", "ten", "a red fox in the wet grass"]
@@ -26,11 +26,6 @@ class PlainVAE:
     def encode(self, pixels):
         mean = torch.nn.functional.avg_pool2d(pixels.permute(0, 3, 1, 2), 8)
         return mean.repeat(1, 6, 1, 1)[:, :16]
-
-
-def contents(folder):
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def settings(folder, **changes):
