@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from ...distill.config import RunConfig
 from ...distill.data.parts import Share
 from ...distill.tasks import Distillation
 from ...distill.updates.best import Best
+from ...distill.workers.lock import held
 from ...distill.workers.processes import Accelerator, any_process, make_accelerator
 from ...distill.workers.sharding import sharded
 from .ahead import look_ahead
-from .checks import require_possible, require_shares
+from .checks import require_folder, require_possible, require_shares
 from .data.datasets import (
     encode_pictures,
     open_data,
@@ -24,6 +26,7 @@ from .data.datasets import (
     require_pictures,
     take_in_parts,
 )
+from .data.missing import Missing, missing_in
 from .data.renewal import renew_texts
 from .data.sampling import Painter, painter_of
 from .denoiser import HostDenoiser
@@ -64,44 +67,80 @@ def distil(
     accelerator = make_accelerator(cpu=model.load_device.type == "cpu")
     require_shares(accelerator, model, config)
     painter = painter_of(config, clip)
+    with held(config.folder, "trains") if accelerator.is_main_process else nullcontext():
+        if not make_data(model, clip, painter, config, prompts, watcher, accelerator, vae):
+            return False
+        with torch.inference_mode(False):
+            denoiser = HostDenoiser(model, in_main_memory=config.training.offload)
+            return train_and_write(denoiser, painter, config, watcher, accelerator)
+
+
+def make_data(
+    model: ModelPatcher,
+    clip: Any,
+    painter: Painter,
+    config: RunConfig,
+    prompts: Sequence[str],
+    watcher: Watcher,
+    accelerator: Accelerator,
+    vae: Any,
+) -> bool:
+    """Say what the run will take, and paint and encode what is missing of its data.
+
+    Returns:
+        Whether all of it is there; else the run was asked to stop.
+    """
     share = Share(accelerator.process_index, accelerator.num_processes)
-    if accelerator.is_main_process:
-        take_in_parts(config)  # what processes left that were killed
-        if clip is not None:
-            renew_texts(clip, config, prompts)
-        ahead = look_ahead(
-            model,
-            clip,
-            config,
-            prompts,
-            shows=watcher.pictures is not None,
-            processes=share.count,
-            shards=sharded(accelerator),
-            watcher=watcher,
-        )
-        if ahead:
-            watcher.message(str(ahead))
-        if config.training.offload and model.load_device.type == "cpu":
-            watcher.message("training.offload has no effect on a CPU, whose memory is main memory")
-    accelerator.wait_for_everyone()
-    # Pictures first: what is wrong with them is found before hours of painting.
-    whole = encode_pictures(model, clip, vae, config, watcher, share)
-    if prompts and whole:
-        whole = paint_missing(model, clip, painter, config, prompts, watcher, share)
-    if share.count > 1:
-        watcher.message(
-            f"process {share.index + 1} of {share.count} has done its share of the data, and waits "
-            "for the others"
-        )
-    stopped = any_process(accelerator, not whole)
-    if accelerator.is_main_process:
-        take_in_parts(config)
-    accelerator.wait_for_everyone()
-    if stopped:
-        return False
-    with torch.inference_mode(False):
-        denoiser = HostDenoiser(model, in_main_memory=config.training.offload)
-        return train_and_write(denoiser, painter, config, watcher, accelerator)
+    with ExitStack() as stack:
+        lacking = accelerator.is_main_process and missing_in(config, prompts) != Missing()
+        if lacking:
+            require_folder("The folder of the data", config.data_folder)
+            stack.enter_context(held(config.data_folder, "makes data"))
+            take_in_parts(config)  # what processes left that were killed
+        if accelerator.is_main_process:
+            if clip is not None:
+                renew_texts(clip, config, prompts)
+            say_ahead(model, clip, config, prompts, watcher, accelerator)
+        accelerator.wait_for_everyone()
+        # Pictures first: what is wrong with them is found before hours of painting.
+        whole = encode_pictures(model, clip, vae, config, watcher, share)
+        if prompts and whole:
+            whole = paint_missing(model, clip, painter, config, prompts, watcher, share)
+        if share.count > 1:
+            watcher.message(
+                f"process {share.index + 1} of {share.count} has done its share of the data, and "
+                "waits for the others"
+            )
+        stopped = any_process(accelerator, not whole)
+        if lacking:
+            take_in_parts(config)
+        accelerator.wait_for_everyone()
+    return not stopped
+
+
+def say_ahead(
+    model: ModelPatcher,
+    clip: Any,
+    config: RunConfig,
+    prompts: Sequence[str],
+    watcher: Watcher,
+    accelerator: Accelerator,
+) -> None:
+    """Say what the run will take, before the first picture; on the main process."""
+    ahead = look_ahead(
+        model,
+        clip,
+        config,
+        prompts,
+        shows=watcher.pictures is not None,
+        processes=accelerator.num_processes,
+        shards=sharded(accelerator),
+        watcher=watcher,
+    )
+    if ahead:
+        watcher.message(str(ahead))
+    if config.training.offload and model.load_device.type == "cpu":
+        watcher.message("training.offload has no effect on a CPU, whose memory is main memory")
 
 
 def train_and_write(

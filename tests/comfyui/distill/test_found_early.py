@@ -10,6 +10,7 @@ import torch
 
 from clear_attention.distill.config import Pictures
 from clear_attention.distill.data.shards import ShardFolder
+from clear_attention.distill.workers.lock import held
 
 from ..distil_fixtures import WIDTHS, WordsCLIP, config, samples
 
@@ -92,6 +93,16 @@ def test_other_held_out_prompts_are_refused_before_more_is_painted(distil, tmp_p
     assert not (run.data_folder / "train").exists()
 
 
+def test_two_runs_at_once_are_refused(distil, tmp_path):
+    run = config(tmp_path, "b")
+    for folder, doing in ((run.folder, "trains"), (run.data_folder, "makes data")):
+        folder.mkdir(parents=True)
+        in_use = f"{folder.name} is in use, another run {doing} there"
+        with held(folder, doing), pytest.raises(ValueError, match=in_use):
+            distil(run)
+    assert not list(run.folder.rglob("*.safetensors"))
+
+
 def test_a_state_of_other_settings_or_a_damaged_one_is_refused_before_more_is_painted(
     distil, tmp_path
 ):
@@ -99,6 +110,8 @@ def test_a_state_of_other_settings_or_a_damaged_one_is_refused_before_more_is_pa
     done, said = distil(run)
     assert done and "rehearsing" in said[0] and "this run will take" in said[1]
     painted = len(list(run.data_folder.rglob("*.safetensors")))
+    with held(run.data_folder, "makes data"):
+        assert distil(run)[0]  # several may learn from data that is there
     more = dataclasses.replace(run.generation, samples=run.generation.samples + 4)
     longer = dataclasses.replace(run, generation=more)
     with pytest.raises(ValueError, match=r"training\.seed was 0 and is now 1"):

@@ -181,7 +181,7 @@ def node(teacher, sd3_folders, pack, node_classes, short_generation, tmp_path, m
             clip = WordsCLIP(WIDTHS["b"])
             node_classes["CLEARDistill"].execute(teacher("b"), clip, prompts, **given)
         data = tmp_path / "output" / "clear_distill" / name / "data"
-        return {path.name: ShardFolder(path) for path in data.iterdir()}
+        return {path.name: ShardFolder(path) for path in data.iterdir() if path.is_dir()}
 
     return node
 
