@@ -87,33 +87,77 @@ def test_what_is_done_takes_no_time_and_processes_share_the_rest():
     assert duration(config(), ONE, missing=0, held_out=4, shows=True, done=12).total == 0
 
 
-def test_a_rehearsal_counts_the_second_run_of_each_way_for_one_picture(monkeypatch):
+@pytest.fixture
+def rehearse(monkeypatch):
+    """Rehearse on three pictures; each call of the model takes as long as all before it."""
+    calls: list[tuple[int, bool, bool]] = []
     task = Distillation(Toy(), TRAINING, STUDENT, LOSS)
-    velocity, calls = task.denoiser.velocity, []
+    velocity = task.denoiser.velocity
 
     def counted(noisy, sigma, samples, *, local=None, **kwargs):
-        calls.append((local is not None, torch.is_grad_enabled()))
+        calls.append((len(noisy), local is not None, torch.is_grad_enabled()))
         return velocity(noisy, sigma, samples, local=local, **kwargs)
 
     monkeypatch.setattr(task.denoiser, "velocity", counted)
     monkeypatch.setattr(rehearsal, "clock", lambda: float(1 << len(calls)))
     drawn = samples(3)
     batch = Batch(drawn, torch.randn(drawn.latent.shape), torch.full((3,), 0.5))
-    before = [each.detach().clone() for each in task.parameters()]
-    found = rehearsal.rehearse(task, batch, ADAMW)
-    teacher, student = (False, False), (True, False)
-    update = [(False, False), (True, True)]
-    assert calls == [teacher, teacher, student, student, *update, *update]
-    # Of the second runs: after 1, 3 and 6 calls, until 2, 4 and 8.
-    ways = [(4 - 2) / 3, (16 - 8) / 3, (256 - 64) / 3]
-    assert [found.teacher, found.student, found.update, found.step] == [*ways, 0]
-    after = list(task.parameters())
-    assert any(not torch.equal(one, two) for one, two in zip(before, after, strict=True))
+
+    def rehearse(**given):
+        before = [each.detach().clone() for each in task.parameters()]
+        found = rehearsal.rehearse(task, batch, ADAMW, **given)
+        after = list(task.parameters())
+        assert any(not torch.equal(one, two) for one, two in zip(before, after, strict=True))
+        return found, calls
+
+    return rehearse
+
+
+UPDATE = [(3, False, False), (3, True, True)]
+
+
+def test_a_rehearsal_counts_the_second_run_of_each_way_for_one_picture(rehearse):
+    found, calls = rehearse(painted=2)
+    teacher, student = (2, False, False), (2, True, False)
+    assert calls == [*UPDATE, *UPDATE, teacher, teacher, student, student]
+    # Of the second runs: after 2, 5 and 7 calls, until 4, 6 and 8.
+    ways = [(64 - 32) / 2, (256 - 128) / 2, (16 - 4) / 3]
+    assert found == Pass(*ways, step=0)
+
+
+def test_where_little_is_left_the_first_update_is_a_bound(rehearse):
+    asked = []
+
+    def left(one):
+        asked.append(one)
+        return seconds
+
+    seconds = 3 * rehearsal.FEW - 0.01
+    found, calls = rehearse(left=left)
+    assert calls == UPDATE
+    assert found == Pass(*(3 * [(4 - 1) / 3]), step=0, at_most=True)
+    assert asked == [found]
+    told = duration(config(), found, missing=1, held_out=1)
+    assert told.at_most and told.training == 10 * 4 * 1
+    seconds *= 2**4  # the clock's later calls take longer
+    assert not rehearse(left=left)[0].at_most
 
 
 def test_the_mean_is_that_of_all_pictures():
     other = Pass(teacher=1.0, student=1.0, update=1.0, step=2.0)
     assert rehearsal.mean([ONE, other], [3, 1]) == Pass(4.0, 2.5, 13.0, 2.0)
+    bound = dataclasses.replace(other, at_most=True)
+    assert rehearsal.mean([ONE, bound], [3, 1]).at_most
+
+
+def test_sizes_between_those_rehearsed_take_what_lies_between():
+    known = {100: ONE, 200: Pass(9.0, 7.0, 21.0, 2.0), 400: Pass(1.0, 1.0, 1.0, 1.0)}
+    assert rehearsal.between(known, 100) == ONE
+    assert rehearsal.between(known, 400) == known[400]
+    assert rehearsal.between(known, 125) == Pass(6.0, 4.0, 18.0, 2.0)
+    assert rehearsal.between(
+        dict.fromkeys(known, dataclasses.replace(ONE, at_most=True)), 300
+    ).at_most
 
 
 def test_the_disk_holds_data_one_state_more_than_is_kept_and_two_files():

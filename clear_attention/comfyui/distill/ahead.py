@@ -13,6 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from ...distill.ahead.disk import Disk, disk
 from ...distill.ahead.duration import Duration, Pass, duration
 from ...distill.ahead.memory import Memory, activations, estimate, trained_numbers
+from ...distill.ahead.rehearsal import clock
 from ...distill.config import RunConfig
 from ...distill.state import step_of_last
 from ...plan.report import duration as in_words
@@ -36,22 +37,29 @@ class Ahead:
         disk: Bytes that it writes.
         memory: Bytes that it holds at its peak.
         free: Bytes that are free on the disk.
+        rehearsal: Seconds that were spent to know.
     """
 
     duration: Duration
     disk: Disk
     memory: Memory
     free: int
+    rehearsal: float = 0.0
 
     def __str__(self) -> str:
         took = self.duration
+        bound = "at most " if took.at_most else ""
         return (
-            f"this run will take about {in_words(took.total)} (painting "
+            f"this run will take {bound}about {in_words(took.total)} (painting "
             f"{in_words(took.painting)}, training {in_words(took.training)}, validation "
             f"{in_words(took.validation)}), {self.disk.total / 1e9:.2g} GB on the disk (data "
             f"{self.disk.data / 1e9:.2g}, states {self.disk.states / 1e9:.2g}, files "
-            f"{self.disk.files / 1e9:.2g}) and of memory {self.memory}.{self._warning()}"
+            f"{self.disk.files / 1e9:.2g}) and of memory {self.memory}.{self._rehearsed()}"
+            f"{self._warning()}"
         )
+
+    def _rehearsed(self) -> str:
+        return f" The rehearsal took {in_words(self.rehearsal)}." if self.rehearsal else ""
 
     def _warning(self) -> str:
         if self.disk.total <= self.free:
@@ -95,22 +103,9 @@ def look_ahead(
         text = encode(clip, prompts[0] if prompts else "")
     pictures = _pictures(model, config, text, missing)
     done = step_of_last(config.folder)
-    one: Pass | None = Pass(0.0, 0.0, 0.0)
-    if pictures and (missing.pictures or done < training.steps):
-        watcher.message("rehearsing an update on each size of picture, to tell what a run takes")
-        one = rehearsed(
-            *(model, config, pictures, watcher.should_stop), processes=processes, shards=shards
-        )
-    if one is None:
-        return None
-    family = require_family(model).data
-    channels = model.get_model_object("latent_format").latent_channels
-    areas_px = [height * width for height, width in generation.sizes_px]
-    latents_px = missing.pictures * sum(areas_px) // len(areas_px)
-    latents_px += missing.encoded * config.pictures.area_px
-    text_numbers = 0 if text is None else text.context.numel() + text.pooled.numel()
-    return Ahead(
-        duration(
+
+    def took(one: Pass) -> Duration:
+        return duration(
             config,
             one,
             missing=missing.pictures,
@@ -119,7 +114,31 @@ def look_ahead(
             done=done,
             shows=shows,
             processes=processes,
-        ),
+        )
+
+    one, rehearsal = Pass(0.0, 0.0, 0.0), 0.0
+    if pictures and (missing.pictures or done < training.steps):
+        watcher.message(
+            "rehearsing an update on up to three sizes of picture, to tell what it takes"
+        )
+        started = clock()
+        measured = rehearsed(
+            *(model, config, pictures, watcher.should_stop),
+            processes=processes,
+            shards=shards,
+            left=lambda one: took(one).total,
+        )
+        if measured is None:
+            return None
+        one, rehearsal = measured, clock() - started
+    family = require_family(model).data
+    channels = model.get_model_object("latent_format").latent_channels
+    areas_px = [height * width for height, width in generation.sizes_px]
+    latents_px = missing.pictures * sum(areas_px) // len(areas_px)
+    latents_px += missing.encoded * config.pictures.area_px
+    text_numbers = 0 if text is None else text.context.numel() + text.pooled.numel()
+    return Ahead(
+        took(one),
         disk(
             config,
             trained=trained,
@@ -136,6 +155,7 @@ def look_ahead(
             activations=_activations(model, config, pictures, trained, processes),
         ),
         _free(config.folder),
+        rehearsal,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import comfy.model_management
@@ -14,7 +14,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...distill.ahead.duration import Pass
-from ...distill.ahead.rehearsal import mean, rehearse
+from ...distill.ahead.rehearsal import between, mean, rehearse
 from ...distill.config import RunConfig, Training
 from ...distill.data.batches import PATCH_AREA, Batch
 from ...distill.data.shards import Samples, ShardFolder
@@ -103,6 +103,21 @@ def mean_batch(pictures: Sequence[Alike], training: Training) -> float:
     return sum(each.count for each in pictures) / updates
 
 
+def chosen(pictures: Sequence[Alike], model: ModelPatcher) -> dict[int, Alike]:
+    """Return the largest, a middle and the smallest pictures by their tokens.
+
+    Captions and aspect ratios make hundreds of sizes; the time of those between follows.
+
+    Args:
+        pictures: Of a run.
+        model: The teacher.
+    """
+    by_tokens = {each.layout(model).tokens: each for each in pictures}
+    most, least = max(by_tokens), min(by_tokens)
+    middle = min(by_tokens, key=lambda tokens: abs(2 * tokens - most - least))
+    return {tokens: by_tokens[tokens] for tokens in (most, middle, least)}
+
+
 def rehearsed(
     model: ModelPatcher,
     config: RunConfig,
@@ -111,8 +126,9 @@ def rehearsed(
     *,
     processes: int,
     shards: bool,
+    left: Callable[[Pass], float] = lambda one: math.inf,
 ) -> Pass | None:
-    """Rehearse an update on each size of picture, and return the mean over the run's pictures.
+    """Rehearse an update on pictures of up to three sizes, and return the mean over the run's.
 
     Args:
         model: The teacher.
@@ -121,30 +137,56 @@ def rehearsed(
         should_stop: Asked between the passes.
         processes: That share an update.
         shards: Whether they share one student, too.
+        left: Returns the seconds that the run takes, by those of a picture.
 
     Returns:
-        The mean; None if it was stopped.
+        The mean, or a bound on it where little is left to do; None if it was stopped.
     """
+    measured = _measured(
+        model, config, chosen(pictures, model), should_stop, processes, shards, left
+    )
+    comfy.model_management.soft_empty_cache()
+    if not measured:
+        return None
+    passes = [between(measured, each.layout(model).tokens) for each in pictures]
+    return mean(passes, [each.count for each in pictures])
+
+
+def _measured(
+    model: ModelPatcher,
+    config: RunConfig,
+    sizes: Mapping[int, Alike],
+    should_stop: Callable[[], bool],
+    processes: int,
+    shards: bool,
+    left: Callable[[Pass], float],
+) -> dict[int, Pass]:
+    """Return the seconds of each size by its tokens; none if it was stopped."""
     training, student = config.training, config.student
     if shards:
         student = dataclasses.replace(student, rank=student.rank or STANDING_IN)
+    found: dict[int, Pass] = {}
     with torch.inference_mode(False), torch.enable_grad():
         denoiser = HostDenoiser(model, in_main_memory=training.offload)
         task = Distillation(denoiser, training, student, config.loss)
         task.to(model.load_device)
-        found = [
-            rehearse(
+        for tokens, each in sizes.items():
+            at_once = each.at_once(training, processes)
+            one = rehearse(
                 task,
-                _batch(each.sample, each.at_once(training, processes)),
+                _batch(each.sample, at_once),
                 None if shards else config.optimiser,
                 should_stop,
+                # Offloaded, a way costs much the same for one picture and for all.
+                painted=at_once if training.offload else config.generation.batch,
+                left=lambda one: math.inf if found else left(one) / len(sizes),
             )
-            for each in pictures
-        ]
-    del task
-    comfy.model_management.soft_empty_cache()
-    whole = [each for each in found if each is not None]
-    return mean(whole, [each.count for each in pictures]) if len(whole) == len(found) else None
+            if one is None:
+                return {}
+            if one.at_most:  # of the largest, so of all
+                return dict.fromkeys(sizes, one)
+            found[tokens] = one
+    return found
 
 
 def _batch(sample: Samples, count: int) -> Batch:

@@ -24,12 +24,14 @@ class Pass:
         student: Of the student, without a way back.
         update: Of both, and of the student back.
         step: Of the optimiser, once in an update.
+        at_most: Whether these are bounds: a first run, which compiles and takes memory.
     """
 
     teacher: float
     student: float
     update: float
     step: float = 0.0
+    at_most: bool = False
 
 
 def calculated(
@@ -63,11 +65,13 @@ class Duration:
         painting: Of the data that is missing.
         training: Of the updates that are left.
         validation: Of all validations that are left, pictures included.
+        at_most: Whether these are bounds.
     """
 
     painting: float
     training: float
     validation: float
+    at_most: bool = False
 
     @property
     def total(self) -> float:
@@ -109,6 +113,7 @@ def duration(
         painting=missing * calls * one.teacher / processes,
         training=left * update,
         validation=validations(training, done) * (compared * both / processes + shown),
+        at_most=one.at_most,
     )
 
 

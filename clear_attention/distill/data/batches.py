@@ -45,6 +45,11 @@ class Batch:
         mine = Samples(**{name: value[rows] for name, value in vars(self.samples).items()})
         return Batch(mine, self.noise[rows], self.sigma[rows])
 
+    def first(self, count: int) -> Batch:
+        """Return the first samples."""
+        few = Samples(**{name: value[:count] for name, value in vars(self.samples).items()})
+        return Batch(few, self.noise[:count], self.sigma[:count])
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
         samples = Samples(**{name: value.to(device) for name, value in vars(self.samples).items()})

@@ -170,9 +170,9 @@ def test_a_rehearsal_takes_updates_of_every_size_and_leaves_the_teacher_as_it_is
     settings = changed(config(tmp_path, "b"), sizes_px=((64, 64), (64, 128)), samples=4, shard=3)
     model, taken = teacher("b"), []
 
-    def rehearse(task, batch, optimiser, should_stop):
+    def rehearse(task, batch, optimiser, should_stop, **given):
         taken.append((batch.samples.latent.shape, task.student.rank, optimiser))
-        return measured(task, batch, optimiser, should_stop)
+        return measured(task, batch, optimiser, should_stop, **given)
 
     measured = rehearsal.rehearse
     monkeypatch.setattr(rehearsal, "rehearse", rehearse)
@@ -183,12 +183,36 @@ def test_a_rehearsal_takes_updates_of_every_size_and_leaves_the_teacher_as_it_is
         for shards in (False, True):
             one = rehearsal.rehearsed(model, settings, pictures, processes=1, shards=shards)
             assert 0 < one.teacher < one.update and 0 < one.student < one.update
-    shapes = [torch.Size((2, 16, 8, 8)), torch.Size((2, 16, 8, 16))]
+    shapes = [torch.Size((2, 16, 8, 16)), torch.Size((2, 16, 8, 8))]  # the largest first
     assert taken == [
         *((shape, 0, settings.optimiser) for shape in shapes),
         *((shape, rehearsal.STANDING_IN, None) for shape in shapes),
     ]
     assert all(torch.equal(t, before[key]) for key, t in model.model.state_dict().items())
+
+
+def test_three_of_many_sizes_are_rehearsed_and_one_where_little_is_left(
+    host, teacher, tmp_path, monkeypatch
+):
+    from clear_attention.comfyui.distill import rehearsal
+    from clear_attention.comfyui.distill.data.sampling import encode
+
+    sizes = tuple((64, 64 * n) for n in (3, 1, 5, 2, 4))
+    settings = changed(config(tmp_path, "b"), sizes_px=sizes, samples=5, shard=1)
+    model, taken = teacher("b"), []
+
+    def rehearse(task, batch, *given, left, **_):
+        taken.append(batch.samples.latent.shape[-1] // 8)
+        one = Pass(*(4 * [float(taken[-1])]))
+        return dataclasses.replace(one, at_most=left(one) < 7)
+
+    monkeypatch.setattr(rehearsal, "rehearse", rehearse)
+    pictures = rehearsal.painted(model, settings, encode(WordsCLIP(WIDTHS["b"]), PROMPTS[0]))
+    given = dict(processes=1, shards=False)
+    one = rehearsal.rehearsed(model, settings, pictures, left=lambda one: 3 * 7.0, **given)
+    assert taken == [5, 3, 1] and one == Pass(3.0, 3.0, 3.0, 3.0)
+    one = rehearsal.rehearsed(model, settings, pictures, left=lambda one: 3 * 6.0, **given)
+    assert taken == [5, 3, 1, 5] and one == Pass(5.0, 5.0, 5.0, 5.0, at_most=True)
 
 
 def test_nothing_is_rehearsed_where_nothing_is_left_to_do(ahead, teacher, tmp_path, monkeypatch):
