@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from comfy.cli_args import args
 from torch import Tensor
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ...config import bounds
 from ...config.prompts import read_prompts
@@ -40,9 +42,10 @@ def run(config: RunConfig) -> int:
     clip = run_node(config.loaders["clip"]) if "clip" in needed else None
     screen = Screen(config) if accelerator.is_main_process else None
     vae = screen.vae if screen else run_node(config.loaders["vae"]) if "vae" in needed else None
-    finished = distil(model, clip, config, prompts, watcher_of(screen, stop), vae)
+    # Lines of the log stand above the bar, and an error on a line of its own.
+    with logging_redirect_tqdm(), screen or nullcontext():
+        finished = distil(model, clip, config, prompts, watcher_of(screen, stop), vae)
     if screen:
-        screen.close()
         print(f"Written: {config.output}" if finished else "Stopped; the same command goes on.")
     return leave(accelerator, 0 if finished else 1)
 
@@ -69,8 +72,8 @@ def watcher_of(screen: Screen | None, stop: StopOnSignal) -> Watcher:
     )
 
 
-class Screen:
-    """A progress bar with the losses, and pictures in the run's folder."""
+class Screen(AbstractContextManager["Screen"]):
+    """A progress bar with the losses, which a ``with`` finishes, and pictures in the folder."""
 
     def __init__(self, config: RunConfig) -> None:
         self.folder = config.folder
@@ -96,6 +99,10 @@ class Screen:
             rows = [self.vae.decode(latent) for latent in (teacher, student)]
         path = self.folder / f"step-{step:07}.png"
         save_picture(contact_sheet(rows), path)
+
+    def __exit__(self, *_: object) -> None:
+        """Finish the bar, however the run ended."""
+        self.close()
 
     def close(self) -> None:
         """Finish the bar."""

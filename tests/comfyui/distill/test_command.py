@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from clear_attention.config import command as of_commands
+from clear_attention.config.command import parser_of, run_command
 from clear_attention.distill.config import Optimiser, RunConfig, StudentConfig, Training
 from clear_attention.distill.workers.sharding import ASKED
 
@@ -91,3 +96,39 @@ def test_what_several_processes_cannot_share_is_refused_before_painting(
     with pytest.raises(ValueError, match=r"set training\.gradient_checkpointing = true"):
         run.distil(teacher("b"), WordsCLIP(64), given, ["one", "two three"], watcher)
     assert not given.data_folder.exists()
+
+
+@pytest.fixture
+def start(command, product, tmp_path, monkeypatch):
+    """Run the command, with `distil` in the place of the host's side, and return its exit code."""
+    alone = SimpleNamespace(num_processes=1, is_main_process=True, device=torch.device("cpu"))
+    monkeypatch.setattr(command, "load_nodes", lambda: None)
+    monkeypatch.setattr(command, "run_node", lambda loader: None)
+    monkeypatch.setattr(command, "StopOnSignal", lambda **_: SimpleNamespace(asked=lambda: False))
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+
+    def start(distil, **of_accelerator):
+        accelerator = SimpleNamespace(**{**vars(alone), **of_accelerator})
+        monkeypatch.setattr(command, "make_accelerator", lambda cpu: accelerator)
+        monkeypatch.setattr(command, "distil", distil)
+        given = replace(settings(tmp_path), loaders={"model": {}})
+        act = lambda *_: command.run(given)  # noqa: E731 - as `_act` of the module is called
+        monkeypatch.setattr(of_commands, "open_host", lambda *_: None)
+        return run_command(parser_of("clear", ""), lambda _: given, "", ["x.toml"], act)
+
+    return start
+
+
+def test_an_error_stands_on_a_line_of_its_own(start, capfd, caplog, monkeypatch):
+    def distil(model, clip, config, prompts, watcher, vae):
+        watcher.progress("painting", 1, 3)
+        watcher.message("a line of the log")
+        watcher.progress("painting", 2, 3)
+        raise ValueError("it went wrong")
+
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stderr)])
+    caplog.set_level(logging.INFO)
+    assert start(distil) == 2
+    lines = capfd.readouterr().err.replace("\r", "\n").split("\n")
+    assert lines[-2:] == ["python -m clear: it went wrong", ""]
+    assert "CLEAR: a line of the log" in [line.strip() for line in lines]
