@@ -101,6 +101,16 @@ def named_errors(path: Path) -> Generator[None]:
         ) from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        NotWritten: The disk is full, or refuses for another reason.
+    """
+    with named_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def reason_of(error: OSError) -> str:
     """Return what the system says of an error, without its number and the file's name."""
     return error.strerror or str(error)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from clear_attention import atomic_files
-from clear_attention.atomic_files import NotWritten, written_whole
+from clear_attention.atomic_files import NotWritten, make_folder, written_whole
 
 VICTIM = """
 import sys, time
@@ -165,6 +165,14 @@ def test_an_error_of_the_disk_is_one_sentence_and_keeps_the_old_file(tmp_path, w
     assert str(path) in message and reason in message and "intact" in message
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotWritten, match=r"^\S+sub cannot be written, Not a directory"):
+        make_folder(tmp_path / "file" / "sub")
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
 
 
 def test_other_errors_pass_as_they_are(tmp_path: Path):

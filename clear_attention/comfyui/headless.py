@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ..atomic_files import reason_of
+
 PACK = Path(__file__).resolve().parents[2]
 """The folder of this pack."""
 
@@ -90,8 +92,9 @@ def run_node(settings: Mapping[str, Any]) -> Any:
     function = kind.execute if hasattr(kind, "define_schema") else getattr(kind(), kind.FUNCTION)
     try:
         result = function(**inputs)
-    except (TypeError, FileNotFoundError) as error:
-        raise ValueError(f"The loader {name} refuses {inputs}: {error}") from error
+    except (TypeError, OSError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        raise ValueError(f"The loader {name} refuses {inputs}: {reason}") from error
     return getattr(result, "args", result)[0]
 
 

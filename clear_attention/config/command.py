@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..atomic_files import reason_of
+
 PACK = Path(__file__).resolve().parents[2]
 
 HEADLESS = "clear_attention.comfyui.headless"
@@ -52,8 +54,15 @@ def run_command(
         command = open_host(hosts_side, folder.resolve(), config.base_directory, options.cpu)
         return act(command, config, options)
     except (ValueError, ImportError, OSError, RuntimeError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {_sentence(error)}", file=sys.stderr)
         return 2
+
+
+def _sentence(error: Exception) -> str:
+    """Return an error as a sentence; those of the system have a number and a name in theirs."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be used ({reason_of(error)})."
+    return str(error)
 
 
 def open_host(hosts_side: str, folder: Path, base_directory: Path | None, cpu: bool) -> Any:

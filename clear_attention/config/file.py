@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from ..atomic_files import reason_of
 from .bounds import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def read(path: Path, kind: type[Config]) -> Config:
     try:
         tree = _toml().loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read as a TOML file: {error}") from error
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        raise ConfigError(f"{path} cannot be read as a TOML file: {reason}") from error
     return _anchored(build(tree, kind), path.resolve().parent)
 
 

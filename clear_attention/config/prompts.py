@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..atomic_files import reason_of
 from .bounds import ConfigError
 
 
@@ -16,7 +17,10 @@ def read_prompts(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"The prompts cannot be read: {error}.") from error
+        raise ConfigError(
+            f"The prompts cannot be read, {path} ({reason_of(error)}): name a text file with one "
+            "prompt per line."
+        ) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..atomic_files import make_folder
 from ..distill import state as states
 from .config import Optimiser, Training
 from .data.batches import Batches
@@ -84,7 +85,7 @@ class Trainer:
         self.best = Best(task.criterion)
         self.written: Callable[[bool], None] | None = None
         self.settings = deciding(training, optimiser) | task.made_with()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     def resume(self) -> int:
         """Go on from the last state of the folder, if there is one, and return its step.

@@ -131,7 +131,7 @@ def test_a_missing_package_is_named(write, monkeypatch):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"nothing\.toml cannot be read"):
+    with pytest.raises(ConfigError, match=r"nothing\.toml cannot be read as a TOML file: No such"):
         read(tmp_path / "nothing.toml")
 
 

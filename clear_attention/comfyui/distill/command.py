@@ -17,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ...config import bounds
 from ...config.prompts import read_prompts
 from ...distill.config import RunConfig
-from ...distill.workers.processes import leave, make_accelerator
+from ...distill.workers.processes import leave, make_accelerator, others_alive
 from ..core.pictures import contact_sheet, save_picture
 from ..headless import StopOnSignal, load_nodes, run_node
 from .run import distil
@@ -43,11 +43,12 @@ def run(config: RunConfig) -> int:
     screen = Screen(config) if accelerator.is_main_process else None
     vae = screen.vae if screen else run_node(config.loaders["vae"]) if "vae" in needed else None
     # Lines of the log stand above the bar, and an error on a line of its own.
-    with logging_redirect_tqdm(), screen or nullcontext():
-        finished = distil(model, clip, config, prompts, watcher_of(screen, stop), vae)
-    if screen:
-        print(f"Written: {config.output}" if finished else "Stopped; the same command goes on.")
-    return leave(accelerator, 0 if finished else 1)
+    with others_alive(accelerator):
+        with logging_redirect_tqdm(), screen or nullcontext():
+            finished = distil(model, clip, config, prompts, watcher_of(screen, stop), vae)
+        if screen:
+            print(f"Written: {config.output}" if finished else "Stopped; the same command goes on.")
+        return leave(accelerator, 0 if finished else 1)
 
 
 def export_state(config: RunConfig, state: Path) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from ...atomic_files import make_folder
 from ...distill import state as states
 from ...distill.config import RunConfig
 from ...distill.identity import require_same
@@ -63,7 +64,7 @@ def write(path: Path, task: Distillation, config: RunConfig) -> None:
         task: Whose student.
         config: The run.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     facts: dict[str, Any] = dict(
         radius=config.student.radius,
         radii=task.radii,

@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ...atomic_files import write_text_whole
+from ...atomic_files import make_folder, write_text_whole
 from ..identity import differences
 from .tensor_files import UNREADABLE, damaged, link_or_copy, write_tensors
 from .texts import FOLDER, NAME_BYTES, Texts
@@ -145,7 +145,7 @@ class ShardFolder:
         }
         shape = tuple(samples.latent.shape[1:])
         name = NAME.format(len(self.shards) if number is None else number)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         write_tensors(self.folder / name, tensors)
         self.shards.append(Shard(name, len(samples), shape, samples.context.shape[1]))
         self._write_manifest()

@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from ...atomic_files import make_folder
 from .tensor_files import UNREADABLE, damaged, write_tensors
 
 FOLDER = "texts"
@@ -98,7 +99,7 @@ class Texts:
 
     def _write(self, name: bytes, context: Tensor, pooled: Tensor) -> None:
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_tensors(path, {"context": context, "pooled": pooled})
 
     def _path(self, name: bytes) -> Path:

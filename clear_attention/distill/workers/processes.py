@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -17,6 +19,16 @@ except ImportError as error:
 
 LONGEST_WAIT = timedelta(days=7)
 """How long processes wait for those that paint a larger share of the data, or paint it slower."""
+
+
+TRANSPORTS = ("gloo", "NCCL")
+"""Libraries whose names are in the errors of processes that lose another one."""
+
+
+class ProcessLost(RuntimeError):
+    """Another process of the run has ended."""
+
+    __module__ = "clear_attention"  # hosts show it, and packs are loaded under their path
 
 
 def make_accelerator(cpu: bool = False) -> Accelerator:
@@ -36,6 +48,26 @@ def any_process(accelerator: Accelerator, here: bool) -> bool:
     count = accelerator.reduce(torch.tensor(float(here), device=accelerator.device), "sum")
     assert isinstance(count, torch.Tensor)
     return bool(count > 0)
+
+
+@contextmanager
+def others_alive(accelerator: Accelerator) -> Generator[None]:
+    """Turn what torch raises where another process of a run has ended into one sentence.
+
+    Raises:
+        ProcessLost: In place of it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        gone = any(name in str(error) for name in TRANSPORTS)
+        if accelerator.num_processes == 1 or not gone:
+            raise
+        raise ProcessLost(
+            f"process {accelerator.process_index + 1} of {accelerator.num_processes} cannot go on, "
+            "for another one has ended: what that one said is the reason. What is kept stays; the "
+            "same command goes on from it."
+        ) from error
 
 
 def require_divisible(accelerator: Accelerator, samples: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -38,7 +39,7 @@ def test_a_run_without_a_loader_is_refused(command, tmp_path):
 def test_prompts_that_are_not_there_are_refused(command, tmp_path):
     given = config(tmp_path, "b")
     given = replace(given, generation=replace(given.generation, prompts=tmp_path / "nothing.txt"))
-    with pytest.raises(ValueError, match="The prompts cannot be read"):
+    with pytest.raises(ValueError, match=r"cannot be read, .*nothing\.txt \(No such"):
         command.run(given)
 
 
@@ -132,3 +133,32 @@ def test_an_error_stands_on_a_line_of_its_own(start, capfd, caplog, monkeypatch)
     lines = capfd.readouterr().err.replace("\r", "\n").split("\n")
     assert lines[-2:] == ["python -m clear: it went wrong", ""]
     assert "CLEAR: a line of the log" in [line.strip() for line in lines]
+
+
+def test_what_the_system_says_becomes_a_sentence(start, capfd, tmp_path):
+    def distil(*_):
+        (tmp_path / "file").touch()
+        (tmp_path / "file" / "folder").mkdir()
+
+    assert start(distil) == 2
+    said = capfd.readouterr().err
+    assert (
+        said
+        == f"python -m clear: {tmp_path / 'file' / 'folder'} cannot be used (Not a directory).\n"
+    )
+
+
+def test_a_process_whose_companion_has_ended_says_so(start, capfd):
+    lost = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:538] Connection reset by peer"
+
+    def end_with(text):
+        raise RuntimeError(text)
+
+    for text, count, expected in (
+        (lost, 2, "process 2 of 2 cannot go on, for another one has ended: what that one said"),
+        ("something else", 2, "something else"),
+        (lost, 1, lost),
+    ):
+        distil = partial(lambda text, *_: end_with(text), text)
+        assert start(distil, num_processes=count, process_index=1, is_main_process=False) == 2
+        assert capfd.readouterr().err.startswith(f"python -m clear: {expected}")

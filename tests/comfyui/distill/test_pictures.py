@@ -158,7 +158,7 @@ def test_a_picture_that_cannot_be_read_is_found_before_the_teacher_paints(
 
     (folder / "03.png").write_bytes(b"no picture")
     run = config(tmp_path, "b", pictures=settings(folder))
-    with torch.inference_mode(), pytest.raises(ConfigError, match=r"03\.png or its caption"):
+    with torch.inference_mode(), pytest.raises(ConfigError, match=r"03\.png cannot be read"):
         distil(teacher("b"), WordsCLIP(WIDTHS["b"]), run, ["one", "two"], Watcher(), AveragesVAE())
     assert not list(tmp_path.rglob("train/*.safetensors"))
 
@@ -303,7 +303,15 @@ def test_mistakes_are_one_sentence(module, folder, tmp_path, teacher):
         module.captioned(settings(folder))
     (folder / "02.txt").write_text("back")
     (folder / "03.png").write_bytes(b"no picture")
-    with pytest.raises(ConfigError, match=r"03\.png or its caption cannot be read"):
+    with pytest.raises(ConfigError, match=r"03\.png cannot be read \(it is damaged, .* replace it"):
+        module.captioned(settings(folder))
+    (folder / "03.png").write_bytes((folder / "01.png").read_bytes()[:-99])
+    cut = module.Captioned(folder / "03.png", "", (64, 64), 1)
+    with pytest.raises(ConfigError, match=r"03\.png cannot be read \(it is damaged, .* replace it"):
+        module.pixels(cut)
+    (folder / "03.png").write_bytes((folder / "01.png").read_bytes())
+    (folder / "03.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"caption .*03\.txt must be UTF-8 text: save"):
         module.captioned(settings(folder))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"must hold pictures \(\.png, "):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+import struct
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +18,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ....atomic_files import reason_of
 from ....distill.config import ConfigError, Pictures
 from ....distill.data.parts import Share
 from ....distill.data.shards import Samples, ShardFolder
@@ -28,6 +32,12 @@ STEP_PX = 64
 WIDEST = 2.5  # aspect ratio of the widest size
 
 SHOWN = 3  # names in a message
+
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error),
+    Image.DecompressionBombError,
+)
+"""What Pillow's decoders raise for files that are no pictures, or damaged ones."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +161,32 @@ def pixels(picture: Captioned) -> Tensor:
 
     Returns:
         ``[1, H, W, 3]`` in [0, 1].
+
+    Raises:
+        ConfigError: Its file is damaged.
     """
     height, width = picture.size_px
-    with Image.open(picture.path) as image:
+    with readable(picture.path), Image.open(picture.path) as image:
         turned = ImageOps.exif_transpose(image).convert("RGB")
         fitted = ImageOps.fit(turned, (width, height), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 255)[None]
+
+
+@contextmanager
+def readable(path: Path) -> Generator[None]:
+    """Turn what reading a damaged picture raises into one sentence.
+
+    Raises:
+        ConfigError: In place of it.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        known = isinstance(error, OSError) and error.strerror
+        reason = known or "it is damaged, too large, or no picture"
+        raise ConfigError(
+            f"{path} cannot be read ({reason}): replace it, or move it away with its caption."
+        ) from error
 
 
 def size_near(width: int, height: int, area_px: int) -> tuple[int, int]:
@@ -174,13 +204,17 @@ def size_near(width: int, height: int, area_px: int) -> tuple[int, int]:
 
 
 def _read(path: Path, area_px: int) -> Captioned:
-    try:
+    text = path.with_suffix(CAPTION)
+    with readable(path):
         content = path.read_bytes()
         with Image.open(BytesIO(content)) as image:
             width, height = ImageOps.exif_transpose(image).size
-        caption = " ".join(path.with_suffix(CAPTION).read_text("utf-8-sig").split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} or its caption cannot be read: {error}.") from error
+    try:
+        caption = " ".join(text.read_text("utf-8-sig").split())
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The caption {text} must be UTF-8 text: save it as such.") from error
+    except OSError as error:
+        raise ConfigError(f"The caption {text} cannot be read ({reason_of(error)}).") from error
     digest = hashlib.sha256(content + caption.encode()).digest()
     # Positive, and apart from the small numbers of what the teacher paints.
     seed = int.from_bytes(digest[:8], "big") % 2**61 + 2**61
