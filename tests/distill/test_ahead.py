@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clear_attention.distill.ahead import rehearsal
-from clear_attention.distill.ahead.disk import disk
+from clear_attention.distill.ahead.disk import There, disk, saves
 from clear_attention.distill.ahead.duration import Pass, calculated, duration, validations
 from clear_attention.distill.config import Generation, Optimiser, RunConfig, Training
 from clear_attention.distill.data.batches import Batch
@@ -161,12 +161,36 @@ def test_sizes_between_those_rehearsed_take_what_lies_between():
 
 
 def test_the_disk_holds_data_one_state_more_than_is_kept_and_two_files():
-    found = disk(config(), trained=100, latents=7 * 30, texts=2 * 20)
+    found = disk(config(save_every=2), trained=100, latents=7 * 30, texts=2 * 20)
     assert found.data == (7 * 30 + 2 * 20) * 2
     assert found.states == 3 * (1 + 2) * 100 * 4  # two kept, one being written; AdamW
     assert found.files == 2 * 100 * 2
-    averaged = dataclasses.replace(config(ema_decay=0.9, keep_states=1), optimiser=Optimiser())
+    averaged = config(ema_decay=0.9, keep_states=1, save_every=2)
+    averaged = dataclasses.replace(averaged, optimiser=Optimiser())
     assert disk(averaged, trained=100, latents=0, texts=0).states == 2 * 6 * 100 * 4
+
+
+@pytest.mark.parametrize(
+    ("there", "states", "files"),
+    [
+        (There(done=10, states=2, file=True, best=True), 0, 0),
+        (There(done=10, states=2), 0, 1),  # the run's own is written from the last state
+        (There(done=6, states=2, file=True), 1, 1),  # one makes way for the next
+        (There(done=1, states=1, file=True, best=True), 2, 0),
+        (There(done=9, states=4, file=True, best=True), 1, 0),  # more than are kept from now on
+        (There(done=8, states=1, file=True, best=True), 1, 0),  # one is left to write
+    ],
+)
+def test_what_is_on_the_disk_already_is_not_counted_again(there, states, files):
+    found = disk(config(save_every=2), trained=100, latents=0, texts=0, there=there)
+    assert (found.states, found.files) == (states * (1 + 2) * 100 * 4, files * 100 * 2)
+
+
+@pytest.mark.parametrize("every", [1, 3, 4, 10, 11])
+@pytest.mark.parametrize("done", [0, 3, 4, 9, 10, 12])
+def test_states_are_counted_as_the_trainer_writes_them(every, done):
+    made = [n for n in range(done + 1, 11) if n == 10 or n % every == 0]
+    assert saves(config(save_every=every).training, done) == len(made)
 
 
 def test_the_documentation_has_the_table_of_the_recipes():

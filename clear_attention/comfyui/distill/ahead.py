@@ -10,12 +10,12 @@ from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 
-from ...distill.ahead.disk import Disk, disk
+from ...distill.ahead.disk import Disk, There, disk
 from ...distill.ahead.duration import Duration, Pass, duration
 from ...distill.ahead.memory import Memory, activations, estimate, trained_numbers
 from ...distill.ahead.rehearsal import clock
 from ...distill.config import RunConfig
-from ...distill.state import step_of_last
+from ...distill.state import states, step_of_last
 from ...plan.report import duration as in_words
 from ..core.job import network_of
 from ..families import require_family
@@ -25,6 +25,7 @@ from .data.missing import Missing, data_in, held_out_of, missing_in
 from .data.sampling import Prompt, encode
 from .offload import bytes_on_device
 from .rehearsal import Alike, captioned, mean_batch, painted, rehearsed, there
+from .student_file import best_of
 from .watcher import Watcher
 
 
@@ -144,6 +145,12 @@ def look_ahead(
             trained=trained,
             latents=channels * latents_px // family.latent_px**2,
             texts=missing.texts * text_numbers,
+            there=There(
+                done,
+                len(states(config.folder)),
+                config.output.exists(),
+                best_of(config.output).exists(),
+            ),
         ),
         estimate(
             table,

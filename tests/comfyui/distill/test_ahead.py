@@ -228,6 +228,7 @@ def test_nothing_is_rehearsed_where_nothing_is_left_to_do(ahead, teacher, tmp_pa
     given = dict(shows=True, processes=1)
     found = ahead.look_ahead(model, clip, settings, PROMPTS, **given)
     assert (found.duration.total, rehearsals) == (0, [])
+    assert found.disk.total == 0 and "rehearsal" not in str(found)
     longer = dataclasses.replace(settings, training=dataclasses.replace(settings.training, steps=7))
     found = ahead.look_ahead(model, None, longer, (), **given)
     assert rehearsals == [1]
