@@ -66,6 +66,11 @@ def deciding(training: Training, optimiser: Optimiser) -> dict[str, Any]:
     return {"optimiser": asdict(optimiser) | rate, "training": {**steps, **others}}
 
 
+def as_json(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as a file gives them back, to compare them with those that it holds."""
+    return json.loads(json.dumps(tree))
+
+
 def samples_in(made_with: Mapping[str, Any]) -> int | None:
     """Return how many samples there were when something was made; None if it is not recorded."""
     data = made_with.get("data")

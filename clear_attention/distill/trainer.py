@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -18,7 +17,7 @@ from ..distill import state as states
 from .config import Optimiser, Training
 from .data.batches import Batches
 from .data.held_out import HeldOut
-from .identity import deciding, require_same, samples_in
+from .identity import as_json, deciding, require_same, samples_in
 from .log import Log, read
 from .state import State
 from .tasks import Task
@@ -119,13 +118,13 @@ class Trainer:
         return self.step
 
     def made_with(self, samples: int | None = None) -> dict[str, Any]:
-        """Return what the result depends on, as JSON gives it back.
+        """Return what the result depends on, as a state gives it back.
 
         Args:
             samples: How many samples of the data count, the first ones; None for all.
         """
         data = self.batches.data.identity(samples)
-        return json.loads(json.dumps({**self.settings, "data": data}))
+        return as_json({**self.settings, "data": data})
 
     def run(
         self,

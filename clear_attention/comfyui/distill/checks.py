@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import nn
 from ...atomic_files import reason_of
 from ...distill import state as states
 from ...distill.config import ConfigError, RunConfig
-from ...distill.identity import deciding, require_same
+from ...distill.identity import as_json, deciding, require_same
 from ...distill.tasks import compared_blocks, radii_of
 from ...distill.updates.optimisers import make_optimiser
 from ...distill.workers.processes import Accelerator, require_divisible
@@ -106,7 +105,7 @@ def require_same_settings(config: RunConfig, prompts: Sequence[str]) -> None:
     found = states.states(config.folder)
     if not found:
         return
-    now = json.loads(json.dumps(deciding(config.training, config.optimiser)))
+    now = as_json(deciding(config.training, config.optimiser))
     before = states.made_with(found[-1])
     require_same(found[-1], {name: before.get(name, {}) for name in now}, now)
     data = before.get("data")

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ...atomic_files import make_folder, write_text_whole
-from ..identity import differences
+from ..identity import as_json, differences
 from .tensor_files import UNREADABLE, damaged, link_or_copy, write_tensors
 from .texts import FOLDER, NAME_BYTES, Texts
 
@@ -118,7 +118,7 @@ class ShardFolder:
             made_with: What the data depends on; a folder made with something else is refused.
         """
         self.folder = folder
-        self.made_with = json.loads(json.dumps(dict(made_with or {})))  # as the manifest has it
+        self.made_with = as_json(dict(made_with or {}))
         self.shards: list[Shard] = []
         self.texts = Texts(folder / FOLDER)
         path = folder / MANIFEST
