@@ -28,7 +28,15 @@ from tools.host import ROOT
 
 DOCS = ROOT / "docs" / "distillation.md"
 START, END = "<!-- runs: tools/distill_table.py -->", "<!-- end of runs -->"
+COMPUTED = 2
+"""Bytes of a number that a block computes with, where 8 bits are kept."""
 SIZE = ModelSize(3072, {"double": 19, "single": 38}, 0)
+
+LARGEST_BLOCK = 2 * (6 + 4 + 8) * 3072**2
+"""Numbers of FLUX's largest block: for text and image, modulation, attention and MLP."""
+
+BUS = 25e9
+"""Bytes per second from main memory over PCIe 4.0 x16, of 31.5e9: a usual share, not measured."""
 
 USED = 0.4
 """Share of a card's operations per second that is used: a usual one, not measured here."""
@@ -50,6 +58,7 @@ class Card:
 
 
 RUNS = {
+    "flux_dev_16gb": (Card("RTX 4080, 16 GB", 97.5), "fp8"),
     "flux_dev_24gb": (Card("RTX 4090, 24 GB", 165), "fp8"),
     "flux_dev_48gb": (Card("RTX 6000 Ada, 48 GB", 364), "bf16"),
     "flux_dev_local_16": (Card("H100, 80 GB", 989), "bf16"),
@@ -57,9 +66,15 @@ RUNS = {
 }
 
 
-def one_pass(config: RunConfig, card: Card) -> Pass:
+def at_once(config: RunConfig, card: Card) -> int:
+    """Return the pictures that a card computes at once."""
+    return math.ceil(config.training.batch / (card.count * config.training.accumulate))
+
+
+def one_pass(config: RunConfig, card: Card, weights: str) -> Pass:
     """Return the seconds of a picture's ways through FLUX.1 [dev], the mean over a run's sizes."""
     rate = USED * card.tera * 1e12
+    fetched = WEIGHTS[weights] / BUS / at_once(config, card) if config.training.offload else 0.0
     trained = trained_numbers(NAMES, SIZE, config.student.rank)
 
     def of(job: Job) -> Pass:
@@ -69,6 +84,7 @@ def one_pass(config: RunConfig, card: Card) -> Pass:
             local=attention_flop(FLUX_DEV, job) / rate,
             trained=trained / FLUX_DEV.image_weights,
             recomputed=config.training.gradient_checkpointing,
+            fetched=fetched,
         )
 
     window = Window(config.student.radius)
@@ -82,12 +98,12 @@ def layouts(config: RunConfig) -> list[TokenLayout]:
     return [TokenLayout(TEXT_TOKENS, h // TOKEN_PX, w // TOKEN_PX) for h, w in sizes]
 
 
-def duration_of(config: RunConfig, card: Card) -> Duration:
+def duration_of(config: RunConfig, card: Card, weights: str) -> Duration:
     """Return what a recipe takes on a card, calculated."""
     generation = config.generation
     return duration(
         config,
-        one_pass(config, card),
+        one_pass(config, card, weights),
         missing=generation.samples + generation.held_out_samples,
         held_out=generation.held_out_samples,
         shows=True,
@@ -98,21 +114,21 @@ def duration_of(config: RunConfig, card: Card) -> Duration:
 def row(name: str, card: Card, weights: str) -> str:
     """Return the line of a recipe."""
     config = read(ROOT / "recipes" / f"{name}.toml")
-    student, training, found = config.student, config.training, duration_of(config, card)
+    student, training = config.student, config.training
+    found = duration_of(config, card, weights)
     held = estimate(
         NAMES,
         SIZE,
-        teacher_bytes=WEIGHTS[weights],
+        teacher_bytes=COMPUTED * LARGEST_BLOCK if training.offload else WEIGHTS[weights],
         rank=student.rank,
         optimiser=config.optimiser.name,
         ema=training.ema_decay > 0,
     )
-    at_once = math.ceil(training.batch / (card.count * training.accumulate))
     computed = max(
         activations(
             FLUX_DEV,
             layout,
-            pictures=at_once,
+            pictures=at_once(config, card),
             trained=trained_numbers(NAMES, SIZE, student.rank),
             half=training.precision == "bf16",
             recomputed=training.gradient_checkpointing,
@@ -125,7 +141,7 @@ def row(name: str, card: Card, weights: str) -> str:
         f"`{name}`",
         card.name,
         f"{form}, {weights}",
-        f"{config.training.steps} x {config.training.batch}",
+        f"{training.steps} x {training.batch}",
         f"{shared / 1e9:.0f} GB",
         *(f"{seconds / 3600:.0f} h" for seconds in (found.painting, found.training)),
         f"{found.total / 3600:.0f} h",

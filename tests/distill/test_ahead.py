@@ -12,9 +12,11 @@ from clear_attention.distill.ahead import rehearsal
 from clear_attention.distill.ahead.disk import There, disk, saves
 from clear_attention.distill.ahead.duration import Pass, calculated, duration, validations
 from clear_attention.distill.config import Generation, Optimiser, RunConfig, Training
+from clear_attention.distill.config_file import read
 from clear_attention.distill.data.batches import Batch
 from clear_attention.distill.tasks import Distillation
 from tools import distill_table
+from tools.host import ROOT
 
 from .toy import ADAMW, LOSS, STUDENT, TRAINING, Toy, samples
 
@@ -39,6 +41,25 @@ def test_a_calculated_update_is_two_ways_there_and_one_back():
     back = 2 * (1 + 2 * 0.25) + 2.5 * 1
     assert (one.teacher, one.student, one.update) == (5, student, 5 + student + back)
     assert calculated(**parts, recomputed=True).update - one.update == student
+
+
+def test_a_teacher_in_main_memory_is_fetched_three_times_by_an_update():
+    parts = dict(tokens=2.0, full=3.0, local=1.0, trained=0.25, recomputed=True)
+    here, there = calculated(**parts), calculated(**parts, fetched=0.5)
+    assert there.update - here.update == 3 * 0.5
+    assert there.teacher == here.teacher  # painting has it on the device
+    assert there.student - here.student == 2 * 0.5  # a validation's two ways
+
+
+def test_the_recipe_for_16_gb_fetches_eight_bits_of_the_teacher_for_each_picture():
+    config = read(ROOT / "recipes" / "flux_dev_16gb.toml")
+    here = dataclasses.replace(config, training=dataclasses.replace(config.training, offload=False))
+    card, weights = distill_table.RUNS["flux_dev_16gb"]
+    times = [distill_table.duration_of(each, card, weights) for each in (config, here)]
+    seconds = 11_901_408_320 / 25e9
+    assert times[0].training - times[1].training == pytest.approx(2000 * 4 * 3 * seconds)
+    assert times[0].painting == times[1].painting
+    assert "| RTX 4080, 16 GB | rank 64, fp8 | 2000 x 4 | " in distill_table.table()
 
 
 def test_training_is_updates_of_a_batch_and_a_step_each():

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from ..config import RunConfig, Training
 
 BACK_THROUGH_ATTENTION = 2.5
+FETCHES = 3
+"""Times that an update fetches a teacher in main memory: its way, the student's, and back."""
 
 SHOWN = 4
 """Pictures of each model that a validation paints at most, where a VAE shows them."""
@@ -35,7 +37,13 @@ class Pass:
 
 
 def calculated(
-    *, tokens: float, full: float, local: float, trained: float, recomputed: bool
+    *,
+    tokens: float,
+    full: float,
+    local: float,
+    trained: float,
+    recomputed: bool,
+    fetched: float = 0.0,
 ) -> Pass:
     """Work out a picture's ways through the model from the way there.
 
@@ -50,11 +58,14 @@ def calculated(
         local: Seconds of the student's.
         trained: What is trained, as a share of the layers that `tokens` is spent in.
         recomputed: Whether blocks are computed again on the way back.
+        fetched: Seconds to bring a teacher in main memory to the device, a picture's share of them:
+            once for each way there and the way back. Painting has the teacher on the device, so
+            that a validation's counts with the student's.
     """
     student = tokens * (1 + trained) + local
     back = tokens * (1 + 2 * trained) + BACK_THROUGH_ATTENTION * local
     update = tokens + full + student * (2 if recomputed else 1) + back
-    return Pass(tokens + full, student, update)
+    return Pass(tokens + full, student + 2 * fetched, update + FETCHES * fetched)
 
 
 @dataclass(frozen=True)
