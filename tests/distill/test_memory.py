@@ -41,3 +41,17 @@ def test_flux_needs_as_much_as_the_documentation_says(rank: int, optimiser: str,
     )
     assert memory.total / 1e9 == pytest.approx(total, abs=0.05)
     assert str(memory).startswith(f"{total} GB (teacher 23.8")
+
+
+@pytest.mark.parametrize(("activations", "total"), [(3, 52.5 + 7.2), (9, 52.5 + 9)])
+def test_a_step_of_adamw_on_cuda_takes_a_copy_when_activations_are_free(activations, total):
+    given = dict(teacher_bytes=TEACHER, rank=0, ema=False, activations=activations * 10**9)
+    memory = estimate(FLUX, FLUX_DEV, optimiser="adamw", on_cuda=True, **given)
+    assert memory.total / 1e9 == pytest.approx(total, abs=0.05)
+    assert ("in whose place a step takes 7.2)" in str(memory)) == (activations < 7.2)
+    others = [estimate(FLUX, FLUX_DEV, optimiser="adamw", **given)]
+    others += [
+        estimate(FLUX, FLUX_DEV, optimiser=name, on_cuda=True, **given)
+        for name in ("adamw8bit", "prodigy")
+    ]
+    assert not any(each.step for each in others)

@@ -160,6 +160,7 @@ def look_ahead(
             optimiser=config.optimiser.name,
             ema=training.ema_decay > 0,
             activations=_activations(model, config, pictures, trained, processes),
+            on_cuda=model.load_device.type == "cuda" and not shards,
         ),
         _free(config.folder),
         rehearsal,

@@ -18,6 +18,10 @@ MASTER = 4  # bytes per trained number: float32
 # 8-bit AdamW keeps both averages in a byte, and a float32 scale of 256 of them.
 KEPT = {"adamw": 2, "adamw8bit": 2 * (1 + 4 / 256) / MASTER, "prodigy": 4}
 
+# Numbers per trained one that a step takes for its length. On CUDA torch's AdamW steps over all
+# tensors at once, with a result between as large as all of them ("foreach" in its documentation).
+STEP_ON_CUDA = {"adamw": 1}
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -30,6 +34,7 @@ class Memory:
         optimiser: What it remembers.
         main: Of the teacher in main memory, which is no part of the total.
         activations: What an update computes with, 0 where they are not counted.
+        step: What the optimiser's step computes with, when the activations are free again.
     """
 
     teacher: int
@@ -38,17 +43,21 @@ class Memory:
     optimiser: int
     main: int = 0
     activations: int = 0
+    step: int = 0
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.teacher + self.student + self.gradients + self.optimiser + self.activations
+        computed = max(self.activations, self.step)
+        return self.teacher + self.student + self.gradients + self.optimiser + computed
 
     def __str__(self) -> str:
+        steps = self.step > self.activations
         return (
             f"{self.total / 1e9:.1f} GB (teacher {self.teacher / 1e9:.1f}, student "
             f"{self.student / 1e9:.1f}, gradients {self.gradients / 1e9:.1f}, optimiser "
-            f"{self.optimiser / 1e9:.1f}, activations {self.activations / 1e9:.1f})"
+            f"{self.optimiser / 1e9:.1f}, activations {self.activations / 1e9:.1f}"
+            f"{f', in whose place a step takes {self.step / 1e9:.1f}' if steps else ''})"
             f"{f'; main memory holds {self.main / 1e9:.1f} GB of the teacher' if self.main else ''}"
         )
 
@@ -71,6 +80,7 @@ def estimate(
     ema: bool,
     main_bytes: int = 0,
     activations: int = 0,
+    on_cuda: bool = False,
 ) -> Memory:
     """Estimate a run.
 
@@ -83,6 +93,7 @@ def estimate(
         ema: Whether a running average is kept.
         main_bytes: What of the teacher is in main memory, beside `teacher_bytes` on the device.
         activations: Bytes that an update computes with.
+        on_cuda: Whether what is trained is on a CUDA device, and not in shards.
     """
     bytes_each = trained_numbers(table, size, rank) * MASTER
     return Memory(
@@ -92,6 +103,7 @@ def estimate(
         optimiser=int(bytes_each * KEPT[optimiser]),
         main=main_bytes,
         activations=activations,
+        step=bytes_each * STEP_ON_CUDA.get(optimiser, 0) if on_cuda else 0,
     )
 
 

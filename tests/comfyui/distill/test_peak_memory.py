@@ -10,6 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from clear_attention.distill.ahead.duration import Pass
+from clear_attention.distill.ahead.memory import STEP_ON_CUDA
 from clear_attention.distill.config import Optimiser, RunConfig, StudentConfig, Training
 from clear_attention.distill.data.shards import Samples, ShardFolder
 from clear_attention.distill.tasks import Distillation
@@ -60,6 +61,19 @@ def settings_of(folder: Path, run: str) -> RunConfig:
             gradient_checkpointing=run == "recomputed",
         ),
     )
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_adamw_takes_a_copy_of_all_tensors_where_it_steps_over_them_at_once(at_once):
+    # On a CPU it does so only when it is told to; on CUDA by default.
+    tensors = [torch.nn.Parameter(torch.randn(64, 64)) for _ in range(20)]
+    for each in tensors:
+        each.grad = torch.randn(64, 64)
+    optimiser = torch.optim.AdamW(tensors, foreach=at_once)
+    optimiser.step()  # makes what it remembers
+    copies = peak_of(optimiser.step) / bytes_of(tensors)
+    expected = STEP_ON_CUDA["adamw"] if at_once else 2 / len(tensors)
+    assert copies == pytest.approx(expected, abs=0.06)
 
 
 @pytest.fixture(scope="module")
