@@ -17,6 +17,7 @@ models:
 
 pictures:
 	$(PYTHON) tools/icon.py
+	$(PYTHON) demo/steps_chart.py
 	$(PYTHON) tools/help_pictures.py
 	$(PYTHON) demo/thumbnails.py
 	$(PYTHON) tools/fit_table.py

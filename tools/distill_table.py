@@ -12,6 +12,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from tools.environment import reexec_in_venv
+
+    reexec_in_venv()
 
 from clear_attention import TokenLayout, Window
 from clear_attention.distill.ahead.duration import Duration, Pass, calculated, duration
@@ -169,7 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from tools.environment import reexec_in_venv
-
-    reexec_in_venv()
     main()

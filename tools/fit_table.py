@@ -10,6 +10,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from tools.environment import reexec_in_venv
+
+    reexec_in_venv()
 
 import torch
 
@@ -120,7 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from tools.environment import reexec_in_venv
-
-    reexec_in_venv()
     main()

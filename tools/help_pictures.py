@@ -11,6 +11,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from tools.environment import reexec_in_venv
+
+    reexec_in_venv()
 
 from PIL import Image
 
@@ -78,7 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from tools.environment import reexec_in_venv
-
-    reexec_in_venv()
     main()

@@ -10,6 +10,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from tools.environment import reexec_in_venv
+
+    reexec_in_venv()
 
 from tools.drawing import BACKGROUND, MUTED, SEEN, Box, Drawing, Text, window
 from tools.host import ROOT
@@ -51,7 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from tools.environment import reexec_in_venv
-
-    reexec_in_venv()
     main()
