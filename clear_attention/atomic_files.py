@@ -17,6 +17,8 @@ from pathlib import Path
 ABANDONED_SECONDS = 24 * 60 * 60
 """A temporary file to which nobody wrote for so long belongs to no living process."""
 
+READ_AND_WRITE = 0o666
+
 PART = re.compile(r"\.(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,10})-[0-9a-f]{12}\.part")
 # What libraries that are no Python make of the system's error: the number is in their text.
 NUMBER = re.compile(r"(?:os error|code:) (\d+)")
@@ -47,6 +49,8 @@ def written_whole(path: Path) -> Generator[Path]:
         with named_errors(path):
             folder.mkdir()
             yield folder / "part"
+            # As any other file: safetensors makes ones that their owner alone can read.
+            (folder / "part").chmod(folder.stat().st_mode & READ_AND_WRITE)
             os.replace(folder / "part", path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ An interrupted run goes on where it stopped. What lies in build/demo already is 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,6 +94,7 @@ def trained(
 
 def distil_students() -> None:
     """Let the teacher paint and distil its students."""
+    from clear_attention.atomic_files import written_whole
     from clear_attention.comfyui.distill.run import distil
     from clear_attention.comfyui.distill.watcher import Watcher
     from clear_attention.config.prompts import read_prompts
@@ -104,15 +106,18 @@ def distil_students() -> None:
     config = read(TEACHING / "student.toml")
     prompts = read_prompts(TEACHING / "prompts.txt")
     for name, (radius, pool_factor) in STUDENTS.items():
+        folder = config.folder.with_name(Path(name).stem)
         mine = dataclasses.replace(
             config,
-            output=MODELS / name,
-            folder=config.folder.with_name(Path(name).stem),
+            output=folder / name,
+            folder=folder,
             student=dataclasses.replace(config.student, radius=radius, pool_factor=pool_factor),
         )
         with Bar(name, config.training.steps) as bar:
             watcher = Watcher(progress=bar.progress, losses=bar.losses, should_stop=lambda: False)
             distil(load_model(), DemoCLIP(), mine, prompts, watcher)
+        with written_whole(MODELS / name) as part:  # without the file of the best validation
+            shutil.copyfile(mine.output, part)
 
 
 def train_control() -> None:

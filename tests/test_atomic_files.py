@@ -58,6 +58,13 @@ def test_a_file_is_replaced_only_once_all_of_it_is_written(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_whoever_may_read_other_files_may_read_one_of_safetensors(tmp_path: Path):
+    (tmp_path / "other").touch()
+    with written_whole(tmp_path / "file") as part:
+        save_file({"weight": torch.zeros(1)}, part)
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_failure_keeps_the_old_file_and_leaves_no_other(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_text("old")
