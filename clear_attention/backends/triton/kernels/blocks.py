@@ -40,6 +40,8 @@ SIZES = [
         for dim in ("b", "h", "l")
     ),
 ]
+# One number per row, each read by itself: a kernel is not compiled anew where they start elsewhere.
+PER_ROW = ["lse", "delta", "shared_lse", "shared_delta"]
 
 
 @triton.jit

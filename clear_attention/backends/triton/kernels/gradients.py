@@ -11,6 +11,7 @@ import triton.language as tl
 
 from .attend import LOG2E
 from .blocks import (
+    PER_ROW,
     SIZES,
     hidden_pairs,
     listed,
@@ -25,7 +26,7 @@ from .blocks import (
 )
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=PER_ROW)
 def backward_queries(
     q, k, v, shared_k, shared_v, grad, lse, delta, out,
     first, blocks, offsets, places, others, own,
@@ -95,7 +96,7 @@ def _add_to_queries(
     return tl.dot(slopes.to(keys.dtype), keys, sums, input_precision="ieee")
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=PER_ROW)
 def backward_keys(
     k, v, q, grad, lse, delta, shared_q, shared_grad, shared_lse, shared_delta, k_out, v_out,
     first, blocks, offsets, places, others, own,
