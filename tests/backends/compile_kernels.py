@@ -3,7 +3,8 @@
     python3 tests/backends/compile_kernels.py sm_90 gfx942
 
 Prints one line of JSON per kernel: shared memory, registers, accesses to spilled registers inside
-loops, tensor-core instructions, and, for NVIDIA, what its loops are made of. With another Triton:
+loops, tensor-core instructions, and, for NVIDIA, what its loops are made of. `--first` leaves out
+all but the first rows of the tables, and loops where no register is spilled. With another Triton:
 
     python3 -m pip install --target FOLDER --no-deps triton==3.7.0
     PYTHONPATH=FOLDER python3 tests/backends/compile_kernels.py gfx942
@@ -33,12 +34,15 @@ NVIDIA_TOOLS = Path(triton.backends.nvidia.__file__).parent / "bin"
 PRODUCTS = {"cuda": r"wgmma\.mma_async|mma\.sync|tcgen05\.mma", "hip": r"v_mfma|v_wmma"}
 
 
-def compiled(gpu: str, launch: Launch) -> dict[str, Any]:
-    """Compile a kernel and describe it."""
+def compiled(gpu: str, launch: Launch, every: bool) -> dict[str, Any]:
+    """Compile a kernel and describe it, its loops only if all kernels are compiled."""
     target = target_of(gpu)
     result = triton.compile(launch.source, target=target, options=launch.options)
     assembly = result.asm["ptx" if target.backend == "cuda" else "amdgcn"]
-    read = _read_nvidia(result.asm["cubin"]) if target.backend == "cuda" else _read_amd(assembly)
+    if target.backend == "cuda":
+        read = _read_nvidia(result.asm["cubin"], every)
+    else:
+        read = _read_amd(assembly)
     return {
         "shared_bytes": result.metadata.shared,
         "products": len(re.findall(PRODUCTS[target.backend], assembly)),
@@ -46,17 +50,19 @@ def compiled(gpu: str, launch: Launch) -> dict[str, Any]:
     }
 
 
-def _read_nvidia(cubin: bytes) -> dict[str, Any]:
+def _read_nvidia(cubin: bytes, every: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         binary = Path(folder) / "kernel.cubin"
         binary.write_bytes(cubin)
         usage = _run("cuobjdump", "--dump-resource-usage", binary)
-        listing = _run("nvdisasm", "-c", binary)
-    registers = re.search(r"\bREG:(\d+)", usage)
-    assert registers is not None
+        used = re.search(r"\bREG:(\d+) STACK:(\d+)", usage)
+        assert used is not None
+        registers, stack = map(int, used.groups())
+        # What is spilled lies on the stack.
+        listing = _run("nvdisasm", "-c", binary) if every or stack else ""
     loops = list(_loops(listing))
     return {
-        "registers": int(registers[1]),
+        "registers": registers,
         "spills": max((loop["spills"] for loop in loops), default=0),
         "loops": loops,
     }
@@ -127,7 +133,7 @@ def show(gpu: str, every: bool) -> None:
                 case=launch.case,
                 config=launch.config,
             )
-            print(json.dumps({**facts, **compiled(gpu, launch)}), flush=True)
+            print(json.dumps({**facts, **compiled(gpu, launch, every)}), flush=True)
 
 
 if __name__ == "__main__":
