@@ -170,7 +170,10 @@ def test_no_size_is_compiled_into_the_kernel(monkeypatch):
         Case(TokenLayout(500, 9, 17), radius=9, factor=2),
         Case(TokenLayout(0, 5, 5), radius=1),
     ]
-    with torch.no_grad(), torch._inductor.config.patch({"cpp.vec_isa_ok": True}):
+    # Processes that compile beside this one, and headers for many kernels, would take longer than
+    # the one kernel that there is.
+    alone = {"cpp.vec_isa_ok": True, "compile_threads": 1, "cpp_cache_precompile_headers": False}
+    with torch.no_grad(), torch._inductor.config.patch(alone):
         for case in sizes:
             q, k, v = case.tensors()
             out = attention(q, k, v, *case.geometry, **case.options, backend="flex")
