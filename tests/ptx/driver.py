@@ -72,6 +72,7 @@ class Machine:
         launched: What was executed, the oldest first.
         outputs: What each launch of a kernel has written, by the kernel's name, the oldest first.
         known: The same, of launches to come: these are written, and not executed.
+        loaded: How often Triton compiled a kernel, or found it compiled, for a new kind of launch.
     """
 
     library: Library
@@ -83,6 +84,7 @@ class Machine:
     launched: list[Launched] = field(default_factory=list)
     outputs: dict[str, list[list[Tensor]]] = field(default_factory=dict)
     known: dict[str, list[list[Tensor]]] = field(default_factory=dict)
+    loaded: int = 0
 
     @functools.cached_property
     def _programs(self) -> dict[str, Program]:
@@ -155,6 +157,7 @@ class _Utils:
         return {"max_shared_mem": self._machine.shared_bytes}
 
     def load_binary(self, name: str, kernel: bytes, shared: int, device: int) -> tuple[Any, ...]:
+        self._machine.loaded += 1
         registers = spills = 0
         return name, kernel.decode(), registers, spills, MOST_THREADS
 

@@ -20,9 +20,15 @@ from ptx.trial_table import GPUS, spread
 pytestmark = pytest.mark.long
 
 HERE = Path(__file__).parent
-TRIALS = [(gpu, trial.name) for gpu in GPUS for trial in spread(gpu)]
 
 Found = dict[str, Any]
+
+
+def pytest_generate_tests(metafunc):
+    if "name" in metafunc.fixturenames:
+        every = metafunc.config.getoption("--all-kernels")
+        trials = [(gpu, trial.name) for gpu in GPUS for trial in spread(gpu, every)]
+        metafunc.parametrize(("gpu", "name"), trials, ids=lambda part: part)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +43,8 @@ def printed(
     kept = cache.mkdir("ptx") if cache else tmp_path_factory.mktemp("ptx")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, str(HERE / "both.py"), str(interpreter), str(kept)]
+    if pytestconfig.getoption("--all-kernels"):
+        command.append("--all-kernels")
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -56,7 +64,6 @@ def planted(printed) -> dict[tuple[str, str], list[Found]]:
     return {(one["name"], one["kernel"]): one["versions"] for one in faults}
 
 
-@pytest.mark.parametrize(("gpu", "name"), TRIALS, ids=lambda part: part)
 def test_compiled_kernels_are_as_exact_as_their_rounding(gpu, name, results):
     found = results[gpu, name]
     # The output is rounded once, at most half an eps, and so are probabilities, whose errors in a
@@ -65,7 +72,6 @@ def test_compiled_kernels_are_as_exact_as_their_rounding(gpu, name, results):
     assert found["lse_error"] <= found["lse_allowed"]
 
 
-@pytest.mark.parametrize(("gpu", "name"), TRIALS, ids=lambda part: part)
 def test_compiled_kernels_keep_to_their_tensors_and_barriers(gpu, name, results):
     assert results[gpu, name]["findings"] == []
 
@@ -86,6 +92,13 @@ def test_trials_are_what_their_names_say(results):
 def test_a_band_runs_what_was_compiled_for_all_rows(results):
     assert results["sm_80", "plain, bfloat16, 64, trained"]["compiled"] > 0
     assert results["sm_80", "a band, bfloat16, 64, trained"]["compiled"] == 0
+
+
+def test_no_kernel_is_compiled_twice_to_the_same_code(printed):
+    loaded, compiled = next(
+        (line["loaded"], line["compiled"]) for line in printed if "loaded" in line
+    )
+    assert loaded == compiled > 0
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.kernel}: {fault.name}")

@@ -19,7 +19,7 @@ KINDS = tuple(itertools.product((torch.bfloat16, torch.float16), (64, 128)))
 # Name -> the call, and what else is special about the trial.
 CALLS: dict[str, tuple[Case, dict[str, object]]] = {
     "plain": (Case(TokenLayout(32, 16, 16), radius=3, heads=1), {}),
-    "ragged": (Case(TokenLayout(77, 19, 37, extra=5), radius=6, heads=1), {}),
+    "ragged": (Case(TokenLayout(77, 11, 37, extra=5), radius=5, heads=1), {}),
     "no shared token": (Case(TokenLayout(0, 17, 20), radius=4, heads=1), {}),
     "no shared token, proportional scale": (
         Case(TokenLayout(0, 16, 33), radius=3, heads=1, scale=0.1),
@@ -32,7 +32,7 @@ CALLS: dict[str, tuple[Case, dict[str, object]]] = {
     ),
     "far": (Case(TokenLayout(1, 3, 5), radius=1, wraps=(True, True), heads=1), {"far": True}),
     "wrapped": (Case(TokenLayout(5, 11, 21), radius=5, wraps=(True, True), heads=1), {}),
-    "pooled": (Case(TokenLayout(6, 13, 22, extra=3), radius=3, factor=4), {}),
+    "pooled": (Case(TokenLayout(6, 13, 22, extra=3), radius=3, factor=4, heads=1), {}),
     "spaced v": (Case(TokenLayout(9, 10, 17), radius=4, heads=1), {"spaced": True}),
     "spaced v, long text": (Case(TokenLayout(133, 10, 17), radius=4, heads=1), {"spaced": True}),
     "a band": (
@@ -49,9 +49,11 @@ STEPPED = ("plain", "no shared token")
 ROUNDED = ("plain", "ragged", "no shared token")
 
 # GPU -> name of a call, dtype, head_dim, what is special. For one configuration, sm_80, sm_86 and
-# sm_89 get the same instructions: 8 bits and what sm_80 steps down to are tried on one of them.
+# sm_89 get the same instructions, and sm_120 the same in the forward pass: 8 bits, rows that are
+# filled up, and what a GPU steps down to are tried on one of them.
 BF16, FP16 = torch.bfloat16, torch.float16
-SPREAD: dict[str, tuple[tuple[str, torch.dtype, int, dict[str, object]], ...]] = {
+Row = tuple[str, torch.dtype, int, dict[str, object]]
+SPREAD: dict[str, tuple[Row, ...]] = {
     "sm_80": (
         ("plain", BF16, 64, {"trained": True}),
         ("no shared token", BF16, 64, {"trained": True}),
@@ -59,7 +61,6 @@ SPREAD: dict[str, tuple[tuple[str, torch.dtype, int, dict[str, object]], ...]] =
         ("ragged", BF16, 128, {"trained": True, "options": Options("reverse", truncate=True)}),
         ("splits", BF16, 128, {}),
         ("plain", BF16, 128, {"rounded": True}),
-        ("plain", FP16, 72, {"trained": True}),
         ("a band", BF16, 64, {"trained": True}),
     ),
     "sm_86": (
@@ -79,18 +80,27 @@ SPREAD: dict[str, tuple[tuple[str, torch.dtype, int, dict[str, object]], ...]] =
     "sm_120": (
         ("no shared token", BF16, 64, {"trained": True}),
         ("ragged", BF16, 64, {"trained": True, "options": Options("reverse")}),
+        ("plain", FP16, 120, {"trained": True, "options": Options(truncate=True)}),
+        ("spaced v", FP16, 120, {}),
+        ("no shared token", FP16, 64, {"rounded": True}),
+    ),
+}
+# With `--all-kernels`: the same on other classes, in other widths.
+FURTHER: dict[str, tuple[Row, ...]] = {
+    "sm_80": (("plain", FP16, 72, {"trained": True}),),
+    "sm_120": (
         ("plain", FP16, 128, {"trained": True, "options": Options(truncate=True)}),
         ("spaced v", FP16, 128, {}),
         ("spaced v", BF16, 120, {}),
-        ("no shared token", FP16, 64, {"rounded": True}),
         ("plain", BF16, 128, {"step": 1}),
     ),
 }
 
 
-def spread(gpu: str) -> list[Trial]:
-    """Return the trials that every run of the tests makes for a class of GPU."""
-    return [trial(gpu, *row) for row in SPREAD[gpu]]
+def spread(gpu: str, every: bool = False) -> list[Trial]:
+    """Return the trials of every run of the tests for a class of GPU, or also the further ones."""
+    further = FURTHER.get(gpu, ()) if every else ()
+    return [trial(gpu, *row) for row in (*SPREAD[gpu], *further)]
 
 
 def sweep(gpu: str) -> Iterator[Trial]:
