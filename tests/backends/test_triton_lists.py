@@ -88,20 +88,22 @@ def test_tiles_of_a_band_share_lists_like_those_of_the_whole():
     assert len(band.first.unique()) == across
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(
     ("radius", "height", "width"),
-    [(192, 404, 404), (lists.LARGEST_RADIUS, 30, 8020), (lists.LARGEST_RADIUS, 8020, 9)],
+    [(192, 404, 404), (lists.LARGEST_RADIUS, 17, 8020), (lists.LARGEST_RADIUS, 8020, 9)],
 )
-def test_squared_distances_are_exact_up_to_the_largest_radius(radius, height, width, dtype):
+def test_squared_distances_are_exact_up_to_the_largest_radius(radius, height, width):
     window, shape = Window(radius), configs.WIDE
     at = height // 16 * 8, width // 32 * 16
     grid = whole_grid(height, width, window)
     tile = lists.Tile(grid.down(at[0], shape.rows), grid.across(at[1], shape.columns))
     y, x, _ = lists._visited(grid, tile)
     reach = lists._reach(window, height, width)
-    own = torch.from_numpy(lists._own(shape)).to(dtype).double()
-    others = torch.from_numpy(lists._others(reach, shape)).to(dtype).double()
+    own = torch.from_numpy(lists._own(shape)).double()
+    others = torch.from_numpy(lists._others(reach, shape)).double()
+    for dtype in (torch.bfloat16, torch.float16):
+        assert torch.equal(own.to(dtype).double(), own)
+        assert torch.equal(others.to(dtype).double(), others)
     visited = others[lists._place_of(y, x, reach, shape)]
     dy = np.arange(shape.tokens)[:, None] // shape.columns - y
     dx = np.arange(shape.tokens)[:, None] % shape.columns - x
