@@ -31,7 +31,7 @@ from .pack_fixtures import (
 from .sampling_fixtures import controlled, lines, sample
 from .sd3_fixtures import sd3_clear, sd3_files, sd3_folders, sd3_model
 from .upscale_fixtures import demo, modules, stages, steps, upscale, upscaling
-from .vae_fixtures import vae, video_vae
+from .vae_fixtures import demo_vae, vae, video_vae
 from .weights_fixtures import clear, weights
 from .zoo_fixtures import zoo_model
 

@@ -1,14 +1,21 @@
-"""The demo's VAE and one for videos in the host's own class, and a smooth picture for them."""
+"""VAEs in the host's own classes, two for pictures and one for videos, and a smooth picture."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from short_runs.narrow_vae import narrow_vae
 
 
 @pytest.fixture(scope="module")
-def vae(host, tmp_path_factory):
-    """The VAE as the host's loader makes it."""
+def vae(host):
+    """A narrow VAE of the demo's latents: for what does not depend on how well it draws."""
+    return narrow_vae()
+
+
+@pytest.fixture(scope="module")
+def demo_vae(host, tmp_path_factory):
+    """The demo's VAE as the host's loader makes it."""
     import comfy.sd
     import comfy.utils
 

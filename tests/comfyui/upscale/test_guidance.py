@@ -77,7 +77,7 @@ def at_size_of(image, parent):
     return low_frequencies(image, parent.shape[1:3]).movedim(1, -1)
 
 
-def test_guidance_keeps_a_picture_from_repeating_itself(upscale, demo, vae):
+def test_guidance_keeps_a_picture_from_repeating_itself(upscale, demo, demo_vae):
     """A painted picture, at twice the size. Measured: 0.244 and 0.054; 0.154 and 0.085."""
     import comfy.sample
 
@@ -85,12 +85,13 @@ def test_guidance_keeps_a_picture_from_repeating_itself(upscale, demo, vae):
         latent = torch.zeros(1, 16, 16, 16)
         noise = comfy.sample.prepare_noise(latent, 42)
         sampling = (8, 1.0, "euler", "simple", demo.prompt, demo.prompt, latent)
-        parent = vae.decode(comfy.sample.sample(demo.model, noise, *sampling, disable_pbar=True))
+        parent = demo_vae.decode(
+            comfy.sample.sample(demo.model, noise, *sampling, disable_pbar=True)
+        )
 
     def measured(strength):
-        result, _ = upscale(
-            parent, 256, denoise="0.7", steps=10, trained_size=128, guidance_strength=strength
-        )
+        given = dict(denoise="0.7", steps=10, trained_size=128, vae=demo_vae)
+        result, _ = upscale(parent, 256, guidance_strength=strength, **given)
         away = (at_size_of(result, parent) - parent).pow(2).mean().sqrt()
         return repeats(result, parent), away
 

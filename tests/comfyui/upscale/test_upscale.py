@@ -182,14 +182,14 @@ def test_an_upscale_model_enlarges_before_the_painting(upscale, monkeypatch):
     assert (result - 0.25).abs().max() < 1 / 255
 
 
-def test_tiles_leave_no_borders_and_the_same_picture(modules, vae):
+def test_tiles_leave_no_borders_and_the_same_picture(modules, demo_vae):
     """Steps across former borders of tiles are as those elsewhere, in latents and in pictures."""
     image = noisy(256, 256)
     with torch.inference_mode():
-        whole = modules.pixels.encode(vae, image, 0)
-        latent = modules.pixels.encode(vae, image, 128)
+        whole = modules.pixels.encode(demo_vae, image, 0)
+        latent = modules.pixels.encode(demo_vae, image, 128)
         torch.testing.assert_close(latent, whole, atol=1e-4, rtol=1e-4)
-        plain, tiled = (modules.pixels.decode(vae, whole, tile) for tile in (0, 128))
+        plain, tiled = (modules.pixels.decode(demo_vae, whole, tile) for tile in (0, 128))
     assert (tiled - plain).abs().mean() < 2e-3
     borders = [at for start in (96, 192) for at in (start, start + 32)]
     for axis in (1, 2):

@@ -8,30 +8,30 @@ import torch
 from ..vae_fixtures import picture
 
 
-def test_the_host_reads_sixteen_channels_of_an_eighth(vae):
-    assert vae.latent_channels == 16
-    assert vae.spacial_compression_encode() == vae.spacial_compression_decode() == 8
+def test_the_host_reads_sixteen_channels_of_an_eighth(demo_vae):
+    assert demo_vae.latent_channels == 16
+    assert demo_vae.spacial_compression_encode() == demo_vae.spacial_compression_decode() == 8
 
 
 @pytest.mark.parametrize("size", [(64, 200), (75, 90)])
-def test_the_host_encodes_as_the_codec_does_and_decodes_again(vae, size):
+def test_the_host_encodes_as_the_codec_does_and_decodes_again(demo_vae, size):
     from demo.codec.latents import encode
 
     image = picture(*size)
     top, left = (edge % 8 // 2 for edge in size)  # the host cuts all edges alike
     height, width = (edge // 8 * 8 for edge in size)
     image = image[:, top : top + height, left : left + width]
-    latents = vae.encode(picture(*size)).float()
+    latents = demo_vae.encode(picture(*size)).float()
     torch.testing.assert_close(latents, encode(image), atol=1e-4, rtol=1e-5)
-    assert (vae.decode(latents) - image).abs().mean() < 0.02
+    assert (demo_vae.decode(latents) - image).abs().mean() < 0.02
 
 
 @torch.inference_mode()  # as the host runs nodes; it adds tiles up in place
-def test_tiles_change_latents_not_at_all_and_pictures_hardly(vae):
+def test_tiles_change_latents_not_at_all_and_pictures_hardly(demo_vae):
     from demo.codec.latents import encode
 
     image = picture(256, 224)
-    latents = vae.encode_tiled(image, tile_x=128, tile_y=128, overlap=32).float()
+    latents = demo_vae.encode_tiled(image, tile_x=128, tile_y=128, overlap=32).float()
     torch.testing.assert_close(latents, encode(image), atol=1e-4, rtol=1e-5)
-    tiled = vae.decode_tiled(latents, tile_x=32, tile_y=32, overlap=8)
-    assert (tiled - vae.decode(latents)).abs().mean() < 0.01
+    tiled = demo_vae.decode_tiled(latents, tile_x=32, tile_y=32, overlap=8)
+    assert (tiled - demo_vae.decode(latents)).abs().mean() < 0.01
