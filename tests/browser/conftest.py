@@ -24,6 +24,8 @@ OPTIONS = (
     *("--disable-default-apps", "--disable-extensions", "--metrics-recording-only", "--mute-audio"),
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
+# While a workflow runs, the page draws all of it in each frame, which takes a core.
+FRAMES_PER_SECOND = 5
 # The page keeps its last workflow, and would open it instead of its first one.
 FORGET = "localStorage.clear(); sessionStorage.clear()"
 
@@ -41,6 +43,7 @@ def tab(server: Server) -> Iterator[Page]:
     if found is None:
         pytest.skip("needs a Chromium: none of " + ", ".join(names) + " is on the path")
     server.post("/settings/Comfy.TutorialCompleted", True)  # else templates cover the page
+    server.post("/settings/LiteGraph.Canvas.MaximumFps", FRAMES_PER_SECOND)
     with playwright.sync_playwright() as run:
         browser = run.chromium.launch(executable_path=found, args=list(OPTIONS))
         tab = browser.new_page(viewport={"width": 2000, "height": 1100})

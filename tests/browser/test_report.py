@@ -76,7 +76,8 @@ def test_a_report_is_shown_whole_with_its_lines_apart(as_the_user_sets, page_as_
     page = page_as_it_is
     page.load(server.url)
     page.page.evaluate(SHOW, ["CLEARLoader", LONG])
-    page.page.wait_for_timeout(1_500)
+    page.wait_for_script(f"({BOXES})().length", "the report on its node", 20)
+    page.page.wait_for_timeout(500)  # it takes its room
     boxes = page.page.evaluate(BOXES)
     assert boxes and all(there <= shown + 1 for shown, there, _ in boxes)
     lines = [line for line in boxes[-1][2].splitlines() if line.strip()]

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 from .pictures import example, node, pixels, prompt_of, saved_report
-
-ROOT = Path(__file__).parents[2]
 
 RUN = """
 output = "out"
@@ -51,24 +44,20 @@ def test_the_example_saves_its_sheet_and_shows_its_table(server):
     assert "2 pictures of 64 x 64 pixels" in table
 
 
-def test_the_command_writes_rows_a_report_and_sheets(server, tmp_path):
+def test_the_command_writes_rows_a_report_and_sheets(server, commands, tmp_path):
     (tmp_path / "prompts.txt").write_text("a red apple\na green tree\na blue sea\n", "utf-8")
     (tmp_path / "run.toml").write_text(RUN.format(base=server.base), encoding="utf-8")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "clear_attention.compare", str(tmp_path / "run.toml")),
-            *("--comfyui", str(server.host), "--cpu"),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
+    done = commands.start(
+        *("-m", "clear_attention.compare", tmp_path / "run.toml"),
+        *("--comfyui", server.host, "--cpu"),
+        output=tmp_path / "output",
+        folder=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.wait() == 0, done.errors
     rows = (tmp_path / "out" / "rows.csv").read_text("utf-8").splitlines()
     assert len(rows) == 1 + 2 * 4  # the teacher, another seed and two candidates
     report = (tmp_path / "out" / "report.md").read_text("utf-8")
     assert "2 prompts of `prompts.txt`" in report
     assert "| clear_demo_local_4.safetensors |" in report and "| r = 2 " in report
     assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["prompt-0000.png"]
-    assert "prompts: 100%" in done.stderr  # with the time that is left
+    assert "prompts: 100%" in done.errors  # with the time that is left

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fork_server import Fork, ForkServer
+from fork_server import Fork
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -164,17 +164,8 @@ def test_a_mistake_is_one_sentence_on_the_node(server, changes, sentence):
     assert str(error.value).splitlines()[0].startswith(f"CLEARDistill (node distil): {sentence}")
 
 
-@pytest.fixture(scope="module")
-def distillers(server):
-    """Where commands start with the host imported."""
-    places = {"COMFYUI_HOST": str(server.host), "COMFYUI_BASE": str(server.base)}
-    here = Path(__file__).parent
-    with ForkServer("distiller", path=[here, ROOT], environment=places) as forks:
-        yield forks
-
-
 @pytest.fixture
-def command(server, distillers, tmp_path):
+def command(server, commands, tmp_path):
     """Start the command in a folder of its own: ``command(steps)``; its run is in there."""
     (tmp_path / "prompts.txt").write_text(PROMPTS, encoding="utf-8")
 
@@ -199,7 +190,7 @@ def command(server, distillers, tmp_path):
             port = probe.getsockname()[1]
         return Together(
             [
-                distillers.start(
+                commands.start(
                     *arguments,
                     output=tmp_path / f"output.{rank}",
                     folder=tmp_path,

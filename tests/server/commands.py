@@ -1,4 +1,4 @@
-"""The distiller's command with the host imported and ready to run: imported before forks of it."""
+"""The commands with the host imported and ready to run: imported before forks of it."""
 
 import importlib
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from clear_attention.config.command import open_host
 
 # Imported with the first backward pass, with shards, with the first plot.
-LATER = ("torch._dynamo", "torch.distributed.fsdp", "matplotlib.backends.backend_agg")
+LATER = ("torch._dynamo", "torch.distributed.fsdp", "matplotlib.figure")
 HOST, BASE = Path(os.environ["COMFYUI_HOST"]), Path(os.environ["COMFYUI_BASE"])
 
 for name in LATER:
