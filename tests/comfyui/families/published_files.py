@@ -113,4 +113,4 @@ def _tensors(shapes: Shapes) -> Iterator[tuple[str, Tensor]]:
         values = torch.randn(rows, generator=generator) / shape[-1] ** 0.5
         if len(shape) == 1:
             values = values + float("norm" in name)
-        yield name, values.bfloat16().expand(shape)
+        yield name, values.expand(shape)  # in float32, as the host has it on a CPU
