@@ -70,6 +70,22 @@ def short_generation(node_classes: dict[str, Any], monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "Generation", short)
 
 
+def unrehearsed(run: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let runs begin at once and draw no losses, for what is about neither.
+
+    Args:
+        run: The module whose runs those are: ``comfyui.distill.run`` of the library or of a pack.
+        monkeypatch: Takes it back.
+
+    Returns:
+        The module.
+    """
+    monkeypatch.setattr(run, "look_ahead", lambda *args, **kwargs: None)
+    shown = sys.modules[run.Validation.__module__]
+    monkeypatch.setattr(shown, "draw_losses", lambda folder: None)
+    return run
+
+
 def samples(name: str, count: int = 2, grid: int = 6) -> Samples:
     """Draw samples for a model, with latents of twice the grid on a side."""
     draw = torch.Generator().manual_seed(3)

@@ -15,7 +15,7 @@ from clear_attention.distill.config import Optimiser, StudentConfig
 from clear_attention.distill.data.shards import ShardFolder
 from clear_attention.weights import checkpoint, low_rank
 
-from ..distil_fixtures import WIDTHS, WordsCLIP, config, samples, student_of
+from ..distil_fixtures import WIDTHS, WordsCLIP, config, samples, student_of, unrehearsed
 
 PROMPTS = ["one two three", "four five six seven eight nine", "ten"]
 STUDENTS = {
@@ -46,7 +46,15 @@ def files(sd3_folders, pack, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def distil(host):
+def distil(host, monkeypatch):
+    """The module that distils, for what is neither about what it tells ahead nor about figures."""
+    from clear_attention.comfyui.distill import run
+
+    return unrehearsed(run, monkeypatch)
+
+
+@pytest.fixture
+def distil_as_it_is(host):
     from clear_attention.comfyui.distill import run
 
     return run
@@ -85,19 +93,21 @@ def test_a_file_computes_what_the_attached_student_does(name, student, teacher, 
 @pytest.mark.parametrize("student", ["radii", "pooled low rank"])
 @pytest.mark.parametrize("name", ["b", "3.5-medium"])
 def test_a_run_writes_a_file_that_paints_the_last_pictures_of_the_student(
-    name, student, teacher, files, distil, tmp_path
+    name, student, teacher, files, distil_as_it_is, tmp_path
 ):
     from clear_attention.comfyui.distill.data.sampling import Prompt
     from clear_attention.comfyui.weights.loader import load_onto
 
     settings = config(tmp_path, name, student=form(student, name))
     pictures = []
-    watcher = distil.Watcher(pictures=lambda step, *latents: pictures.append((step, *latents)))
+    watcher = distil_as_it_is.Watcher(
+        pictures=lambda step, *latents: pictures.append((step, *latents))
+    )
     clip = WordsCLIP(WIDTHS[name])
     model = teacher(name)
     before = {key: tensor.clone() for key, tensor in model.model.state_dict().items()}
     with torch.inference_mode():
-        assert distil.distil(model, clip, settings, PROMPTS, watcher)
+        assert distil_as_it_is.distil(model, clip, settings, PROMPTS, watcher)
     assert all(torch.equal(t, before[key]) for key, t in model.model.state_dict().items())
     assert (settings.folder / "losses.png").stat().st_size > 1000
     page = (settings.folder / "index.html").read_text(encoding="utf-8")
@@ -108,7 +118,7 @@ def test_a_run_writes_a_file_that_paints_the_last_pictures_of_the_student(
     held_out = ShardFolder(settings.data_folder / "held_out")
     data = held_out.buckets()[0].load(range(2))
     prompts = [Prompt(c[None], p[None]) for c, p in zip(data.context, data.pooled, strict=True)]
-    painter = distil.painter_of(settings, clip)
+    painter = distil_as_it_is.painter_of(settings, clip)
     with torch.inference_mode():
         loaded = load_onto(teacher(name), settings.output.name)
         again = painter.paint(loaded, prompts, data.seed.tolist(), (64, 64))
@@ -420,13 +430,13 @@ def test_the_node_computes_in_what_is_fast_on_the_device(product, device, precis
     assert product("comfyui.distill.node").precision_of(model) == precision
 
 
-def test_it_is_said_before_anything_is_painted(teacher, files, distil, tmp_path):
+def test_it_is_said_before_anything_is_painted(teacher, files, distil_as_it_is, tmp_path):
     said = []
-    watcher = distil.Watcher(
+    watcher = distil_as_it_is.Watcher(
         progress=lambda what, done, of: said.append(what), message=lambda text: said.append(text)
     )
     with torch.inference_mode():
-        assert distil.distil(
+        assert distil_as_it_is.distil(
             teacher("b"), WordsCLIP(WIDTHS["b"]), config(tmp_path, "b"), PROMPTS, watcher
         )
     assert said[0].startswith("rehearsing an update")

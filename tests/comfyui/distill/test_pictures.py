@@ -13,7 +13,7 @@ from clear_attention.distill.config import ConfigError, Pictures
 from clear_attention.distill.data.batches import Batches
 from clear_attention.distill.data.shards import ShardFolder
 
-from ..distil_fixtures import POOLED, WIDTHS, WordsCLIP, config, contents
+from ..distil_fixtures import POOLED, WIDTHS, WordsCLIP, config, contents, unrehearsed
 
 SHAPES = ((96, 200), (210, 90))
 """Width and height of a tall and of a wide picture, before they are cut."""
@@ -90,17 +90,18 @@ def test_fifty_pictures_of_two_aspect_ratios_are_learned_from(
 
 
 def test_painted_pictures_and_ones_of_a_folder_are_drawn_from_alike(
-    folder, teacher, module, tmp_path
+    folder, teacher, module, tmp_path, monkeypatch
 ):
+    from clear_attention.comfyui.distill import run as runs
     from clear_attention.comfyui.distill.data.datasets import encode_pictures, open_data
-    from clear_attention.comfyui.distill.run import distil
     from clear_attention.comfyui.distill.teacher import fingerprint_of
     from clear_attention.comfyui.distill.watcher import Watcher
 
     run = config(tmp_path, "b", pictures=settings(folder))
     model, clip = teacher("b"), WordsCLIP(WIDTHS["b"])
+    unrehearsed(runs, monkeypatch)
     with torch.inference_mode():
-        assert distil(model, clip, run, ["one two", "three"], Watcher(), AveragesVAE())
+        assert runs.distil(model, clip, run, ["one two", "three"], Watcher(), AveragesVAE())
         data, held_out = open_data(run, fingerprint_of(model))
         assert sum(map(len, data.buckets())) == 45 + run.generation.samples
         assert sum(map(len, held_out.buckets())) == 5 + run.generation.held_out_samples
@@ -164,10 +165,11 @@ def test_a_picture_that_cannot_be_read_is_found_before_the_teacher_paints(
 
 
 @pytest.fixture
-def node(teacher, sd3_folders, pack, node_classes, short_generation, tmp_path, monkeypatch):
+def node(teacher, sd3_folders, product, node_classes, short_generation, tmp_path, monkeypatch):
     """Run the node with a folder of pictures in the host's input folder, which is this test's."""
     import folder_paths
 
+    unrehearsed(product("comfyui.distill.run"), monkeypatch)
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path))
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
     entry = ([str(tmp_path / "clear")], {".safetensors"})
