@@ -37,6 +37,21 @@ def adapter(pack, product):
 
 
 @pytest.fixture
+def measuring():
+    """For tests that measure the machine, which takes longer than all else here."""
+
+
+@pytest.fixture(autouse=True)
+def assumed(request, adapter, product, monkeypatch):
+    """Let the others assume one speed for everything."""
+    if "measuring" in request.fixturenames:
+        return
+    found = product("plan.machine").Found(1, False, 1e-12)
+    monkeypatch.setattr(adapter.planner.Machine, "_measure", lambda *args: found)
+    monkeypatch.setattr(adapter.planner, "KNOWN", {})
+
+
+@pytest.fixture
 def node(node_classes):
     """Run the node as the host does, and return text, plot and model."""
 
@@ -210,7 +225,7 @@ def test_the_memory_is_what_the_models_hold_at_their_peak(
         assert least < expected / live.peak < 1.2, (name, expected / live.peak)
 
 
-def test_the_node_gives_a_plan_a_plot_and_the_model(flux_model, node):
+def test_the_node_gives_a_plan_a_plot_and_the_model(measuring, flux_model, node):
     text, plot, model = node(flux_model("b"))
     assert "FLUX, 2 double + 3 single attentions of 1 heads x 128; cpu, float32" in text
     assert "96 x 160 pixels, batch 1: 40 text + 10 x 6 image tokens of 16 pixels" in text
@@ -315,13 +330,13 @@ def test_odd_sizes_have_the_grid_that_the_model_makes(flux_model, adapter):
     assert (layout.height, layout.width) == (13, 9)
 
 
-def test_the_machine_is_measured_once(flux_model, node, adapter, monkeypatch):
+def test_the_machine_is_measured_once(measuring, flux_model, node, adapter, monkeypatch):
     node(flux_model("b"))
     monkeypatch.setattr(adapter.planner.Machine, "_measure", None)
     assert "Verdict" in node(flux_model("b"))[0]
 
 
-def test_measuring_the_machine_can_be_interrupted(flux_model, node, adapter):
+def test_measuring_the_machine_can_be_interrupted(measuring, flux_model, node, adapter):
     import comfy.model_management as management
 
     adapter.planner.KNOWN.clear()
@@ -333,7 +348,7 @@ def test_measuring_the_machine_can_be_interrupted(flux_model, node, adapter):
         management.interrupt_current_processing(False)
 
 
-def test_a_run_is_held_against_the_plan(flux_model, node, nodes, caplog):
+def test_a_run_is_held_against_the_plan(measuring, flux_model, node, nodes, caplog):
     caplog.set_level(logging.INFO)
     local = nodes.CLEARAttention(flux_model("b"), 3)
     sample(node(local, radius=0)[2])
