@@ -99,9 +99,9 @@ def test_painted_pictures_and_ones_of_a_folder_are_drawn_from_alike(
 
     run = config(tmp_path, "b", pictures=settings(folder))
     model, clip = teacher("b"), WordsCLIP(WIDTHS["b"])
-    unrehearsed(runs, monkeypatch)
+    distil = unrehearsed(runs, monkeypatch).distil
     with torch.inference_mode():
-        assert runs.distil(model, clip, run, ["one two", "three"], Watcher(), AveragesVAE())
+        assert distil(model, clip, run, ["one two", "three"], Watcher(), AveragesVAE())
         data, held_out = open_data(run, fingerprint_of(model))
         assert sum(map(len, data.buckets())) == 45 + run.generation.samples
         assert sum(map(len, held_out.buckets())) == 5 + run.generation.held_out_samples
