@@ -17,7 +17,7 @@ from clear_attention import TokenLayout, attention
 from clear_attention.backends import triton_int8
 
 CASES = {
-    "local": Case(TokenLayout(5, 11, 21), radius=5, batch=2),
+    "local": Case(TokenLayout(5, 11, 21), radius=5, batch=2, heads=1),
     "no text": Case(TokenLayout(0, 17, 18), radius=4, heads=1),
     "pooled": Case(TokenLayout(6, 13, 22, extra=3), radius=3, factor=4, heads=1),
     "views of a fused layer": Case(TokenLayout(9, 10, 17), radius=4, strides="fused"),
