@@ -13,13 +13,24 @@ class ServerError(RuntimeError):
 
 def parse_progress(message: str | bytes, prompt_id: str) -> tuple[str, int, int] | None:
     """Read node, steps done and steps in all from a message, if it is a step of this prompt."""
-    if isinstance(message, bytes) or not message:
-        return None  # a preview picture
-    event = json.loads(message)
-    data = event.get("data", {})
-    if event.get("type") != "progress" or data.get("prompt_id") != prompt_id:
+    kind, data = _event(message)
+    if kind != "progress" or data.get("prompt_id") != prompt_id:
         return None
     return str(data["node"]), int(data["value"]), int(data["max"])
+
+
+def is_end(message: str | bytes, prompt_id: str) -> bool:
+    """Say whether a message is the last one about a prompt, which is in the history by then."""
+    kind, data = _event(message)
+    return kind == "executing" and data["node"] is None and data.get("prompt_id") == prompt_id
+
+
+def _event(message: str | bytes) -> tuple[str, dict[str, Any]]:
+    """Read a message's kind and data; those of a preview picture are empty."""
+    if isinstance(message, bytes) or not message:
+        return "", {}
+    event = json.loads(message)
+    return event.get("type", ""), event.get("data", {})
 
 
 def succeeded(entry: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import websocket
 
-from tools.answers import ServerError, parse_progress, refusal, succeeded, tail
+from tools.answers import ServerError, is_end, parse_progress, refusal, succeeded, tail
 from tools.folders import furnish
 from tools.host import COMPILED, HOSTS, ROOT, find_host
 from tools.patience import Patience, slowdown_by_load
@@ -155,12 +155,13 @@ class Server:
             TimeoutError: It took longer than ``timeout`` seconds, or longer than as many that a
                 busy machine takes; it goes on running.
         """
-        patience = Patience(f"prompt {prompt_id} to end", timeout)
+        patience, step = Patience(f"prompt {prompt_id} to end", timeout), None
         with contextlib.closing(self._messages(prompt_id)) as messages:
             while True:
                 if not self.running:
                     raise ServerError(f"ComfyUI died while it ran a prompt.\n{tail(self.log)}")
-                entry = self.get(f"/history/{prompt_id}").get(prompt_id)
+                # Behind a step there may be others, which the prompt's end must not cut off.
+                entry = None if step else self.get(f"/history/{prompt_id}").get(prompt_id)
                 if entry is not None:
                     return succeeded(entry)
                 if patience.over:
@@ -238,7 +239,7 @@ class Server:
         raise ServerError(f"{patience} Its log ends:\n{tail(self.log)}")
 
     def _messages(self, prompt_id: str) -> Generator[tuple[str, int, int] | None]:
-        """Yield the steps of a prompt as they are reported, and None about twice a second."""
+        """Yield the steps of a prompt as they are reported, and None at its end and when idle."""
         address = f"ws://127.0.0.1:{self.port}/ws?clientId={self.client}"
         with contextlib.suppress(OSError, websocket.WebSocketConnectionClosedException):
             line = websocket.create_connection(address, timeout=60, http_no_proxy=["*"])
@@ -246,9 +247,13 @@ class Server:
                 line.settimeout(0.5)
                 while True:
                     try:
-                        yield parse_progress(line.recv(), prompt_id)
+                        message = line.recv()
                     except websocket.WebSocketTimeoutException:
                         yield None
+                        continue
+                    step = parse_progress(message, prompt_id)
+                    if step or is_end(message, prompt_id):
+                        yield step
         while True:
             time.sleep(0.5)
             yield None
