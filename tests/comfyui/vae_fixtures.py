@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from short_runs.narrow_vae import narrow_vae
+
+from .narrow_vae import narrow_vae
 
 
 @pytest.fixture(scope="module")

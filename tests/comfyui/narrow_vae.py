@@ -7,6 +7,8 @@ an effect and every pixel depends on those around it. It takes a twentieth of th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,8 +22,8 @@ from demo.codec.latents import COLOURS, FLUX_SCALE, MEAN_SPREAD
 from demo.codec.taesd import convolution
 from demo.codec.vae_file import SCALE, SHIFT
 
-from . import WIDTH, narrowed
-
+PUBLISHED, WIDTH = 64, 8
+"""Channels of TAESD's layers, and of those here."""
 RANDOM = 0.005
 """Deviation of what is random: small beside the colours, far more than rounding."""
 RGB = range(3)
@@ -39,6 +41,17 @@ def narrow_vae() -> Any:
         vae = comfy.sd.VAE(sd=narrow_weights())
     vae.throw_exception_if_invalid()
     return vae
+
+
+def narrowed(taesd: ModuleType, change: Callable[[Any, str, Any], None]) -> None:
+    """Let the host's module make narrow networks: their width is written in its functions."""
+    conv, block = taesd.conv, taesd.Block
+
+    def narrow(channels: int) -> int:
+        return WIDTH if channels == PUBLISHED else channels
+
+    change(taesd, "conv", lambda i, o, **given: conv(narrow(i), narrow(o), **given))
+    change(taesd, "Block", lambda i, o, **given: block(narrow(i), narrow(o), **given))
 
 
 def narrow_weights() -> dict[str, Tensor]:
