@@ -209,17 +209,3 @@ def test_sd3_says_that_its_positions_cannot_wrap(sd3_model, nodes, sampled, prod
     lines = sampled(nodes.CLEARAttention(model, RADIUS), text_width=TEXT_WIDTH)
     assert lines[0] == learned + "the window does, but a seam may stay"
     assert "wrapped around" in lines[1]
-
-
-def test_torch_compile_is_not_started_anew_for_the_same_size(flux_model, nodes, sampled):
-    from comfy_api.torch_helpers import set_torch_compile_wrapper
-    from torch._dynamo.testing import CompileCounter
-
-    model = nodes.CLEARSeamless(nodes.CLEARAttention(flux_model("b"), RADIUS))
-    torch._dynamo.reset()
-    counter = CompileCounter()
-    set_torch_compile_wrapper(model=model, backend=counter)
-    sampled(model)
-    once = counter.frame_count
-    sampled(model)
-    assert counter.frame_count == once > 0
