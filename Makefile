@@ -18,6 +18,7 @@ models:
 pictures:
 	$(PYTHON) tools/icon.py
 	$(PYTHON) demo/steps_chart.py
+	$(PYTHON) demo/against_tiles.py
 	$(PYTHON) tools/help_pictures.py
 	$(PYTHON) demo/thumbnails.py
 	$(PYTHON) tools/fit_table.py

@@ -1,4 +1,4 @@
-"""Draw what each way made of a picture: all of it, a part at true size, and figures below."""
+"""Draw what each way made of a picture, whole or a part of it, with figures below."""
 
 from __future__ import annotations
 
@@ -37,40 +37,52 @@ class Cell:
         return f"seams {self.seams:.1f}   repeats {max(0.0, self.repeats):.2f}"
 
 
-def drawing(
-    rows: Sequence[tuple[str, Sequence[Cell]]], part: tuple[int, int], note: str
-) -> Drawing:
-    """Lay rows of cells out.
+@dataclass(frozen=True)
+class Row:
+    """One picture of each way.
+
+    Attributes:
+        title: Stands above.
+        cells: Of the ways.
+        part: Left and upper edge of what is shown at true size; None shows all of it.
+    """
+
+    title: str
+    cells: Sequence[Cell]
+    part: tuple[int, int] | None = None
+
+
+def drawing(rows: Sequence[Row], note: str) -> Drawing:
+    """Lay rows out.
 
     Args:
-        rows: Each with its title.
-        part: Left and upper edge of what is shown at true size.
+        rows: Of as many cells each.
         note: The last line: of what model, on what machine.
     """
-    columns = len(rows[0][1])
+    columns = len(rows[0].cells)
     width = columns * CELL_PX + (columns + 1) * GAP_PX
-    height_of_row = HEAD_PX + 2 * CELL_PX + GAP_PX + FOOT_PX
+    height_of_row = HEAD_PX + CELL_PX + FOOT_PX
     shapes: list[Shape] = []
-    for number, (title, cells) in enumerate(rows):
+    for number, row in enumerate(rows):
         top = number * height_of_row
-        shapes.append(Text(GAP_PX + 2, top + 30, title, 22, LOOKS, bold=True))
-        slowest = max(cell.seconds for cell in cells)
-        for at, cell in enumerate(cells):
+        shapes.append(Text(GAP_PX + 2, top + 30, row.title, 22, LOOKS, bold=True))
+        slowest = max(cell.seconds for cell in row.cells)
+        for at, cell in enumerate(row.cells):
             left = GAP_PX + at * (CELL_PX + GAP_PX)
-            shapes += _cell(cell, left, top + HEAD_PX, part, slowest)
+            shapes += _cell(cell, left, top + HEAD_PX, row.part, slowest)
     height = len(rows) * height_of_row + 34
     shapes.append(Text(GAP_PX + 2, height - 14, note, 15, MUTED))
     return Drawing(width, height, (Box(0, 0, width, height, BACKGROUND), *shapes))
 
 
 def _cell(
-    cell: Cell, left: float, top: float, part: tuple[int, int], slowest: float
+    cell: Cell, left: float, top: float, part: tuple[int, int] | None, slowest: float
 ) -> Iterator[Shape]:
-    box = (*part, part[0] + CELL_PX, part[1] + CELL_PX)
-    yield Photo(left, top, CELL_PX, CELL_PX, cell.picture)
-    yield Photo(left, top + CELL_PX + GAP_PX, CELL_PX, CELL_PX, cell.picture.crop(box))
-    below = top + 2 * CELL_PX + GAP_PX
-    ours = cell.name.startswith("CLEAR")
+    shown = cell.picture
+    if part is not None:
+        shown = shown.crop((*part, part[0] + CELL_PX, part[1] + CELL_PX))
+    yield Photo(left, top, CELL_PX, CELL_PX, shown)
+    below, ours = top + CELL_PX, cell.name.startswith("CLEAR")
     yield Box(left, below + 8, CELL_PX, BAR_PX, UNSEEN, 4)
     share = max(0.02, cell.seconds / slowest)
     yield Box(left, below + 8, CELL_PX * share, BAR_PX, SEEN if ours else MUTED, 4)

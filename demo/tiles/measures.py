@@ -10,31 +10,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-BLOCK_PX = 16
-"""Changes are compared as means over squares of so many pixels, which fine texture leaves alone."""
-FEATHER = 2
-"""Squares beside a border that its soft edge may reach."""
+BLOCK_PX = 8
+"""A line is compared with those beside it as means over so many pixels across it."""
+BESIDE = 3
+"""How many times as far they are away: outside of the soft border of a tile."""
 
 
 def seams(change: Tensor, tile: int) -> float:
-    """Return how much larger steps of tone are across borders of tiles than elsewhere; 1 is none.
+    """Return how much stronger lines are along borders of tiles than elsewhere; 1 is none.
+
+    A line is what a strip differs by from those beside it, as a mean along an edge of a tile:
+    texture is left out by the mean, and a step or a groove is not.
 
     Args:
         change: ``[H, H, 3]``.
         tile: Edge of a tile in pixels, a multiple of `BLOCK_PX`.
     """
-    tone = functional.avg_pool2d(change.mean(-1)[None, None], BLOCK_PX)[0, 0]
-    every = tile // BLOCK_PX
-    across: list[Tensor] = []
+    whole = len(change) // tile * tile
+    tone, every = change.mean(-1)[:whole, :whole], tile // BLOCK_PX
+    at_borders: list[Tensor] = []
     elsewhere: list[Tensor] = []
     for one in (tone, tone.T):
-        # Row n: the step from the square before the soft edge at n to the square behind it.
-        steps = (one[2 * FEATHER :] - one[: -2 * FEATHER]).abs().mean(1)
-        at = torch.arange(len(steps)) + FEATHER
-        nearest = torch.minimum(at % every, every - at % every)
-        across.append(steps[nearest == 0])
-        elsewhere.append(steps[nearest >= 2 * FEATHER])
-    return float(torch.cat(across).mean() / torch.cat(elsewhere).mean())
+        strips = functional.avg_pool2d(one[None], (tile, BLOCK_PX))[0]
+        strips = (strips[:, 1:] + strips[:, :-1]) / 2  # the n-th has block n + 1 on its right
+        lines = [
+            (strips[:, BESIDE:-BESIDE] - other).abs()
+            for other in (strips[:, : -2 * BESIDE], strips[:, 2 * BESIDE :])
+        ]
+        at = torch.arange(lines[0].shape[1]) + BESIDE + 1
+        distance = torch.minimum(at % every, every - at % every)
+        strength = (lines[0] + lines[1]) / 2
+        at_borders.append(strength[:, distance == 0].flatten())
+        elsewhere.append(strength[:, distance > 2 * BESIDE].flatten())
+    return float(torch.cat(at_borders).mean() / torch.cat(elsewhere).mean())
 
 
 def repeats(change: Tensor, tile: int) -> float:

@@ -172,7 +172,7 @@ def test_no_size_is_compiled_into_the_kernel(monkeypatch):
     ]
     # Processes that compile beside this one, and headers for many kernels, would take longer than
     # the one kernel that there is.
-    alone = {"cpp.vec_isa_ok": True, "compile_threads": 1, "cpp_cache_precompile_headers": False}
+    alone = {"compile_threads": 1, "cpp_cache_precompile_headers": False}
     with torch.no_grad(), torch._inductor.config.patch(alone):
         for case in sizes:
             q, k, v = case.tensors()

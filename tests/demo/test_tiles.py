@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from demo.tiles.cutting import TILE_PX, tiles_of
-from demo.tiles.drawing import Cell, drawing
+from demo.tiles.drawing import Cell, Row, drawing
 from demo.tiles.measures import repeats, seams
 
 TILE = 192
@@ -29,6 +29,13 @@ def test_tiles_of_different_tones_have_seams_and_an_even_change_has_none():
     toned = in_tiles(lambda number: noise(number, 1, 1, 3).expand(TILE, TILE, 3))
     assert seams(fine, TILE) == pytest.approx(1, abs=0.3)
     assert seams(fine + 0.1 * toned, TILE) > 3
+
+
+def test_a_groove_between_equal_tiles_is_a_seam():
+    groove = torch.ones(TILE)
+    groove[:8] = groove[-8:] = 0
+    tile = (groove[:, None] * groove)[..., None].expand(TILE, TILE, 3)
+    assert seams(in_tiles(lambda _: tile) + 0.1 * noise(5, EDGE, EDGE, 3), TILE) > 3
 
 
 def test_a_slope_of_tone_is_no_seam():
@@ -70,6 +77,7 @@ def test_nothing_is_written_beyond_the_edges_of_a_cell(seconds):
     from tools.drawing import Text, text_width
 
     cell = Cell("full attention", Image.new("RGB", (2048, 2048)), 12.3, 0.99, seconds)
-    drawn = drawing([("denoise 0.3 with a ControlNet", [cell] * 3)] * 2, (100, 100), "a note")
+    title = "denoise 0.3 with a ControlNet: a part at its true size"
+    drawn = drawing([Row(title, [cell] * 3), Row(title, [cell] * 3, (100, 100))], "a note")
     for text in [shape for shape in drawn.shapes if isinstance(shape, Text)]:
         assert text.x + text_width(text.text, text.size, bold=text.bold) <= drawn.width
