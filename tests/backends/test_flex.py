@@ -173,6 +173,9 @@ def test_no_size_is_compiled_into_the_kernel(monkeypatch):
     # Processes that compile beside this one, and headers for many kernels, would take longer than
     # the one kernel that there is.
     alone = {"compile_threads": 1, "cpp_cache_precompile_headers": False}
+    monkeypatch.delenv(
+        "ATEN_CPU_CAPABILITY", raising=False
+    )  # torch compiles for "default" not at all
     with torch.no_grad(), torch._inductor.config.patch(alone):
         for case in sizes:
             q, k, v = case.tensors()
