@@ -67,6 +67,8 @@ class GlobalParts:
         parts[self._own.seat.rank] = self._mine
         ordered = [parts[rank] for rank in range(self._own.seat.partition.size)]
         own = self._own_extra()
+        if own.start == own.stop:
+            return merge_all(ordered).out
         # What all ranks hold, apart: the last bits of exp and log depend on where in a tensor an
         # element lies, and so on how many extra tokens are a rank's own.
         everybodys = merge_all([_without(part, own) for part in ordered]).out

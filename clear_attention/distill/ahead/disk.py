@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..config import RunConfig, Training
+from .duration import times_left
 from .memory import KEPT, MASTER
 
 FILE = 2
@@ -79,10 +80,7 @@ def saves(training: Training, done: int) -> int:
         training: How long, and how often.
         done: Updates done already.
     """
-    if done >= training.steps:
-        return 0
-    every = training.save_every
-    return training.steps // every - done // every + (training.steps % every > 0)
+    return times_left(training.save_every, training.steps, done)
 
 
 def _added(keep: int, there: int, left: int) -> int:

@@ -135,7 +135,17 @@ def validations(training: Training, done: int) -> int:
         training: How long, and how often.
         done: Updates done already.
     """
-    if done >= training.steps:
+    return times_left(training.validate_every or training.steps, training.steps, done)
+
+
+def times_left(every: int, steps: int, done: int) -> int:
+    """Count how often is still done what is done every so many updates, and at the end.
+
+    Args:
+        every: Updates from one time to the next.
+        steps: Of the run.
+        done: Updates done already.
+    """
+    if done >= steps:
         return 0
-    every = training.validate_every or training.steps
-    return training.steps // every - done // every + (training.steps % every > 0)
+    return steps // every - done // every + (steps % every > 0)

@@ -41,14 +41,15 @@ class Batch:
 
     def part(self, index: int, parts: int) -> Batch:
         """Return every ``parts``-th sample from number ``index`` on."""
-        rows = slice(index, None, parts)
-        mine = Samples(**{name: value[rows] for name, value in vars(self.samples).items()})
-        return Batch(mine, self.noise[rows], self.sigma[rows])
+        return self._rows(slice(index, None, parts))
 
     def first(self, count: int) -> Batch:
         """Return the first samples."""
-        few = Samples(**{name: value[:count] for name, value in vars(self.samples).items()})
-        return Batch(few, self.noise[:count], self.sigma[:count])
+        return self._rows(slice(count))
+
+    def _rows(self, rows: slice) -> Batch:
+        mine = Samples(**{name: value[rows] for name, value in vars(self.samples).items()})
+        return Batch(mine, self.noise[rows], self.sigma[rows])
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
