@@ -115,9 +115,9 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def reason_of(error: OSError) -> str:
-    """Return what the system says of an error, without its number and the file's name."""
-    return error.strerror or str(error)
+def reason_of(error: Exception) -> str:
+    """Return what an error says; of one of the system, without its number and the file's name."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def remove_remains(folder: Path, name: str) -> None:

@@ -93,8 +93,7 @@ def run_node(settings: Mapping[str, Any]) -> Any:
     try:
         result = function(**inputs)
     except (TypeError, OSError) as error:
-        reason = reason_of(error) if isinstance(error, OSError) else error
-        raise ValueError(f"The loader {name} refuses {inputs}: {reason}") from error
+        raise ValueError(f"The loader {name} refuses {inputs}: {reason_of(error)}") from error
     return getattr(result, "args", result)[0]
 
 

@@ -40,8 +40,7 @@ def read(path: Path, kind: type[Config]) -> Config:
     try:
         tree = _toml().loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        reason = reason_of(error) if isinstance(error, OSError) else error
-        raise ConfigError(f"{path} cannot be read as a TOML file: {reason}") from error
+        raise ConfigError(f"{path} cannot be read as a TOML file: {reason_of(error)}") from error
     return _anchored(build(tree, kind), path.resolve().parent)
 
 
