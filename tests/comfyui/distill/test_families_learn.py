@@ -1,4 +1,4 @@
-"""Narrow models of two families learn from 200 updates, and what they learned is in the files."""
+"""Narrow models of two families learn from 100 updates, and what they learned is in the files."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ pytestmark = pytest.mark.long
 
 # One block of each kind, as narrow as the classes allow.
 NARROW: dict[str, dict[str, Any]] = {
-    "z_image": dict(n_layers=1, n_refiner_layers=1),
+    "z_image": dict(n_layers=1, n_refiner_layers=1, ffn_dim_multiplier=0.25),
     "qwen_image": dict(num_layers=1),
 }
-LEFT = {"z_image": 0.6, "qwen_image": 0.3}
-"""Share of the velocity's error that may be left: 0.47 and 0.19 were seen. The first attention of
-Z-Image sees no text, so that less of what its window does can be undone."""
+LEFT = {"z_image": 0.65, "qwen_image": 0.3}
+"""Share of the velocity's error that may be left: 0.55 and 0.24 were seen, and 3 % less of them with
+another seed. The first attention of Z-Image sees no text, so that less of what its window does can
+be undone."""
 EDGE, TEXT = 8, 16
 """Of these 64 tokens a radius of 2 sees 13: the text is a fifth of what full attention sees, and
 more than half of what the window does. So the window matters although the weights are random, and
 most of the harm can be undone."""
-UPDATES, RANK = 200, 32
+UPDATES, RANK = 100, 32
 # Flow matching is left out: a network that has learned nothing is no better for fitting the data.
 LOSS = Loss(flow=0.0, prediction=0.5, attention=0.1)
 TRAINING = Training(
@@ -40,7 +41,7 @@ TRAINING = Training(
     **dict(timesteps="logit_normal", timestep_mean=-2.0),  # noise cannot be seen beyond the window
     gradient_checkpointing=True,  # faster than the guard of saved tensors where tensors are small
 )
-OPTIMISER = Optimiser("adamw", 6e-4, betas=(0.9, 0.98), warmup_steps=10, cosine_to=0.02)
+OPTIMISER = Optimiser("adamw", 3.5e-4, betas=(0.9, 0.98), warmup_steps=10, cosine_to=0.02)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ def data(entry: zoo.Entry, folder: Path, count: int, seed: int) -> ShardFolder:
 def learned(
     request: pytest.FixtureRequest, host: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Learned]:
-    """A run of 200 updates on data that is there, in a folder of CLEAR files of its own."""
+    """A run of 100 updates on data that is there, in a folder of CLEAR files of its own."""
     import folder_paths
 
     from clear_attention.comfyui.distill.run import distil
@@ -159,7 +160,7 @@ def velocity_error(learned: Learned, model: Any) -> float:
     return float((found[1] - found[0]).square().mean())
 
 
-def test_two_hundred_updates_undo_most_of_what_the_window_did(learned: Learned):
+def test_a_hundred_updates_undo_much_of_what_the_window_did(learned: Learned):
     before, after = learned.before, learned.after
     assert before["prediction"] > 0.1  # the window hurts
     assert after["prediction"] < LEFT[learned.name] * before["prediction"]
