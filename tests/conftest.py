@@ -83,20 +83,27 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A running ComfyUI with this pack, the demo's nodes and the demo's files."""
+    """A running ComfyUI with this pack, the demo's nodes and files, and a VAE that is quick."""
     host = Path(os.environ.get("COMFYUI_HOST", ROOT / ".host" / "ComfyUI-0.3.75"))
     if not (host / "main.py").is_file():
         pytest.skip(f"needs a ComfyUI: {host} has none, set COMFYUI_HOST to its folder")
+    from narrow_vae.places import FILE
+    from narrow_vae.weights import narrow_weights
+    from safetensors.torch import save_file
+
     from demo.install import write_models
-    from tools.server import Server
+    from tools.server import PACKS, Server
 
     base = tmp_path_factory.mktemp("comfyui")
     write_models(base)
+    save_file(narrow_weights(), base / "models" / FILE)
     shrink_picture(base / "input" / "example.png")
     # The tensors are tiny: on a busy machine, threads wait for each other longer than they compute.
     # On a CPU the host would take another attention than on a GPU, several times slower.
     options = ["--use-pytorch-cross-attention"]
-    with Server(host, base, options=options, environment={"OMP_NUM_THREADS": "1"}) as server:
+    packs = {**PACKS, "clear-attention-tests": ROOT / "tests" / "narrow_vae"}
+    threads = {"OMP_NUM_THREADS": "1"}
+    with Server(host, base, packs=packs, options=options, environment=threads) as server:
         yield server
 
 

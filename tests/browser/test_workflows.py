@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from narrow_vae.places import with_narrow_vae
 from pack import EXAMPLES, NODES, OTHER_MODELS, PAINTED, WORKFLOWS, shrink
 from PIL import Image
 
@@ -28,10 +29,10 @@ def load(name):
 
 
 def for_demo(name):
-    """Read a workflow with the demo model in it, in few steps at small sizes: 4096 becomes 256."""
+    """Read a workflow with demo model and narrow VAE, in few steps at small sizes: 4096 is 256."""
     from tools import workflows
 
-    workflow = workflows.with_demo_models(load(name), shrink=shrink(name))
+    workflow = with_narrow_vae(workflows.with_demo_models(load(name), shrink=shrink(name)))
     subgraphs = workflow.get("definitions", {}).get("subgraphs", [])
     places = PLACES_OF_STEPS | {subgraph["id"]: PLACE_IN_A_STAGE for subgraph in subgraphs}
     painting = [node for node in workflow["nodes"] if node["type"] in places]

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from .narrow_vae import narrow_vae
+from narrow_vae.network import narrowed
+from narrow_vae.weights import narrow_weights
 
 
 @pytest.fixture(scope="module")
 def vae(host):
     """A narrow VAE of the demo's latents: for what does not depend on how well it draws."""
-    return narrow_vae()
+    import comfy.sd
+
+    from demo.codec.vae_file import vae_weights
+
+    vae = narrowed(comfy.sd.VAE(sd=vae_weights()), narrow_weights())
+    vae.throw_exception_if_invalid()
+    return vae
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from narrow_vae.places import with_narrow_vae
 from PIL import Image
 
 
 def example(name: str, shrink: int = 8) -> dict[str, Any]:
-    """Read an example workflow, with the demo model and small pictures."""
+    """Read an example workflow, with the demo model, the narrow VAE and small pictures."""
     from tools import workflows
 
-    return workflows.with_demo_models(
-        workflows.load(workflows.FOLDER / f"{name}.json"), shrink=shrink
-    )
+    workflow = workflows.load(workflows.FOLDER / f"{name}.json")
+    return with_narrow_vae(workflows.with_demo_models(workflow, shrink=shrink))
 
 
 def text_to_image(steps: int = 4, seed: int = 42) -> dict[str, Any]:

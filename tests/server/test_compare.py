@@ -19,7 +19,7 @@ steps = 2
 [loaders]
 model = {{ node = "CLEARDemoUNETLoader" }}
 clip = {{ node = "CLEARDemoDualCLIPLoader" }}
-vae = {{ node = "VAELoader", vae_name = "clear_demo_vae.safetensors" }}
+vae = {{ node = "CLEARTestVAELoader", vae_name = "clear_demo_vae.safetensors" }}
 
 [[candidates]]
 file = "clear_demo_local_4.safetensors"

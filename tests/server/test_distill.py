@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 from fork_server import Fork
+from narrow_vae.places import LOADER
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -29,7 +31,7 @@ pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 PROMPTS = "a red apple\na green tree\na blue sea"
 SETTINGS = dict(
-    **dict(radius=2, pool_factor=0, rank=0, steps=2, batch=2, samples=4, width=128, height=128),
+    **dict(radius=2, pool_factor=0, rank=0, steps=2, batch=2, samples=2, width=128, height=128),
     **dict(optimiser="adamw", learning_rate=1e-3, guidance=3.5, cfg=1.0, seed=0),
 )
 
@@ -41,7 +43,7 @@ base_directory = '{base}'
 [loaders]
 model = {{ node = "CLEARDemoUNETLoader" }}
 clip = {{ node = "CLEARDemoDualCLIPLoader" }}
-vae = {{ node = "VAELoader", vae_name = "clear_demo_vae.safetensors" }}
+vae = {{ node = "CLEARTestVAELoader", vae_name = "clear_demo_vae.safetensors" }}
 
 [student]
 radius = 2
@@ -73,11 +75,11 @@ def distill(server, name: str, model: str = "CLEARDemoUNETLoader", **changes: An
     """Return a prompt that distils the demo's model, and shows what comes out."""
     painting = prompt_of(server, text_to_image())
     found = {entry["class_type"]: (at, entry) for at, entry in painting.items()}
-    kinds = ("CLEARDemoUNETLoader", "CLEARDemoDualCLIPLoader", "VAELoader", "CLEARLoader")
+    kinds = ("CLEARDemoUNETLoader", "CLEARDemoDualCLIPLoader", LOADER, "CLEARLoader")
     given = {
         "model": [found[model][0], 0],
         "clip": [found["CLEARDemoDualCLIPLoader"][0], 0],
-        "vae": [found["VAELoader"][0], 0],
+        "vae": [found[LOADER][0], 0],
     }
     inputs = {**given, "name": name, "prompts": PROMPTS, **SETTINGS, **changes}
     save = {"class_type": "SaveImage"}
@@ -90,6 +92,19 @@ def distill(server, name: str, model: str = "CLEARDemoUNETLoader", **changes: An
     }
 
 
+def from_folder(server, name: str, **changes: Any) -> dict:
+    """Return a prompt that distils from a folder of two pictures, none of them for validation."""
+    folder = server.base / "input" / "captioned"
+    folder.mkdir(exist_ok=True)
+    with Image.open(server.base / "input" / "example.png") as image:
+        for at in range(2):
+            image.crop((at, at, at + 128, at + 128)).save(folder / f"{at}.png")
+            (folder / f"{at}.txt").write_text("a red apple", encoding="utf-8")
+    prompt = distill(server, name, prompts="", pictures_folder="captioned", **changes)
+    del prompt["rows"]  # shows pictures of a validation
+    return prompt
+
+
 def picture(server, workflow) -> np.ndarray:
     return pixels(server.images(server.run(prompt_of(server, workflow)))[0])
 
@@ -98,13 +113,12 @@ def picture(server, workflow) -> np.ndarray:
 def test_the_node_writes_a_file_that_paints_and_leaves_the_model_as_it_was(server, rank):
     before = picture(server, without_clear(text_to_image(seed=rank)))
     steps: list[tuple[str, int, int]] = []
-    count = 2 if rank else 1  # each is followed by pictures, where there are any
-    prompt = distill(server, "mine", rank=rank, steps=count)
-    if rank:  # without pictures
-        del prompt["distil"]["inputs"]["vae"], prompt["rows"]
+    count = 2 if rank else 1  # each is followed by a validation, where there is any
+    made = "captions" if rank else "mine"
+    prompt = (from_folder if rank else distill)(server, made, rank=rank, steps=count)
     entry = server.run(prompt, on_progress=lambda *step: steps.append(step))
     (name,) = entry["outputs"]["name"]["text"]
-    assert name == ("mine_local_2_rank_4.safetensors" if rank else "mine_local_2.safetensors")
+    assert name == (f"{made}_local_2_rank_4.safetensors" if rank else f"{made}_local_2.safetensors")
     assert steps[-1] == ("distil", count, count)
     shapes = {path.name.split("_")[0]: pixels(path).shape for path in server.images(entry)}
     rows = (2 * 128 + 4, 4 * 128 + 3 * 4, 3)
@@ -115,7 +129,7 @@ def test_the_node_writes_a_file_that_paints_and_leaves_the_model_as_it_was(serve
     assert name in files
     with safe_open(server.base / "models" / "clear" / name, framework="pt") as file:
         facts = file.metadata()
-    assert (facts["clear.radius"], facts["clear.base"]) == ("2", "mine")
+    assert (facts["clear.radius"], facts["clear.base"]) == ("2", made)
     local = text_to_image(seed=rank)
     node(local, "CLEARLoader")["widgets_values"][0] = name
     assert (picture(server, local) != before).any()
@@ -127,24 +141,23 @@ def test_the_node_writes_a_file_that_paints_and_leaves_the_model_as_it_was(serve
 def test_an_interrupted_node_goes_on_when_it_is_queued_again(server):
     from tools.server import ServerError
 
-    # With the data that is there, if the tests above have run.
-    prompt = distill(server, "mine", radius=3, steps=5)
-    del prompt["distil"]["inputs"]["vae"], prompt["rows"]
+    # With the pictures that were encoded already, if the tests above have run.
+    prompt = from_folder(server, "captions", radius=3, steps=6)
 
     def interrupt(_: str, done: int, of: int) -> None:
-        if (done, of) == (1, 5):
+        if (done, of) == (1, 6):
             server.interrupt()
 
     with pytest.raises(ServerError, match="was interrupted"):
         server.run(prompt, on_progress=interrupt)
-    folder = server.base / "output" / "clear_distill" / "mine" / "local_3"
+    folder = server.base / "output" / "clear_distill" / "captions" / "local_3"
     (kept,) = folder.glob("state-*")
     done = int(kept.stem.removeprefix("state-"))
-    assert 1 <= done < 5
+    assert 1 <= done < 6
     steps: list[int] = []
-    server.run(prompt, on_progress=lambda _, step, of: steps.append(step) if of == 5 else None)
+    server.run(prompt, on_progress=lambda _, step, of: steps.append(step) if of == 6 else None)
     assert min(steps) > done
-    assert max(steps) == 5
+    assert max(steps) == 6
 
 
 @pytest.mark.parametrize(

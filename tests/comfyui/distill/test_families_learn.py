@@ -26,9 +26,9 @@ NARROW: dict[str, dict[str, Any]] = {
     "qwen_image": dict(num_layers=1),
 }
 LEFT = {"z_image": 0.65, "qwen_image": 0.3}
-"""Share of the velocity's error that may be left: 0.55 and 0.24 were seen, and 3 % less of them with
-another seed. The first attention of Z-Image sees no text, so that less of what its window does can
-be undone."""
+"""Share of the velocity's error that may be left: 0.55 and 0.24 were seen, 3 % less with another
+seed. The first attention of Z-Image sees no text, so that less of what its window does can be
+undone."""
 EDGE, TEXT = 8, 16
 """Of these 64 tokens a radius of 2 sees 13: the text is a fifth of what full attention sees, and
 more than half of what the window does. So the window matters although the weights are random, and

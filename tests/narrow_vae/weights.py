@@ -1,15 +1,11 @@
-"""A VAE of the demo's latents of TAESD's form, with an eighth of its channels.
+"""The narrow VAE's weights, set by hand.
 
-Its weights are set by hand: it keeps the mean colour of 8 x 8 pixels, which are the first three of
-the demo's 16 numbers, and none of the waves. All else is small and random, so that every layer has
-an effect and every pixel depends on those around it. It takes a twentieth of the demo VAE's time.
+It keeps the mean colour of 8 x 8 pixels, which are the first three of the demo's 16 numbers, and
+none of the waves. All else is small and random, so that every layer has an effect and every pixel
+depends on those around it. It takes a twentieth of the demo VAE's time.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -22,36 +18,13 @@ from demo.codec.latents import COLOURS, FLUX_SCALE, MEAN_SPREAD
 from demo.codec.taesd import convolution
 from demo.codec.vae_file import SCALE, SHIFT
 
-PUBLISHED, WIDTH = 64, 8
-"""Channels of TAESD's layers, and of those here."""
+from .network import WIDTH
+
 RANDOM = 0.005
 """Deviation of what is random: small beside the colours, far more than rounding."""
 RGB = range(3)
 TO_LATENTS = SCALE / FLUX_SCALE * COLOURS / torch.tensor(MEAN_SPREAD)[:, None]
 """Colours in [-1, 1] to what the decoder is given."""
-
-
-def narrow_vae() -> Any:
-    """Make the VAE by the host's loader."""
-    import comfy.sd
-    import comfy.taesd.taesd
-
-    with pytest.MonkeyPatch.context() as patch:
-        narrowed(comfy.taesd.taesd, patch.setattr)
-        vae = comfy.sd.VAE(sd=narrow_weights())
-    vae.throw_exception_if_invalid()
-    return vae
-
-
-def narrowed(taesd: ModuleType, change: Callable[[Any, str, Any], None]) -> None:
-    """Let the host's module make narrow networks: their width is written in its functions."""
-    conv, block = taesd.conv, taesd.Block
-
-    def narrow(channels: int) -> int:
-        return WIDTH if channels == PUBLISHED else channels
-
-    change(taesd, "conv", lambda i, o, **given: conv(narrow(i), narrow(o), **given))
-    change(taesd, "Block", lambda i, o, **given: block(narrow(i), narrow(o), **given))
 
 
 def narrow_weights() -> dict[str, Tensor]:
