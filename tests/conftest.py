@@ -27,7 +27,7 @@ if not torch.cuda.is_available():
 # Behind everything else: the host's folder, where there is one, has a `nodes` of its own.
 sys.path += [str(ROOT), str(ROOT / "tests")]
 
-settings.register_profile("local", deadline=None, max_examples=25)
+settings.register_profile("local", deadline=None, max_examples=20)
 settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
