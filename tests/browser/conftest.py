@@ -30,12 +30,12 @@ FRAMES_PER_SECOND = 5
 FORGET = "localStorage.clear(); sessionStorage.clear()"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def tab(server: Server) -> Iterator[Page]:
     """A tab of a Chromium that the system has; none is downloaded.
 
-    One for all tests of a file: what a browser remembers of a page's scripts, it remembers for its
-    tabs. It is closed behind them: while it is open, this process has a running event loop.
+    One for all tests of this folder: what a browser remembers of a page's scripts, it remembers for
+    its tabs. It is closed behind them: while it is open, this process has a running event loop.
     """
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -53,26 +53,21 @@ def tab(server: Server) -> Iterator[Page]:
 
 
 @pytest.fixture
-def comfy_page(server: Server, tab: Page, request: pytest.FixtureRequest) -> Iterator[ComfyPage]:
-    """ComfyUI's page, loaded anew; its last state goes to ``output/screenshots``."""
+def open_page(tab: Page, request: pytest.FixtureRequest) -> Iterator[ComfyPage]:
+    """A page that is still to be loaded; its last state goes to ``output/screenshots``."""
     from .comfy_page import ComfyPage
 
     with ComfyPage(tab) as page:
-        page.load(server.url)
         yield page
         keep_screenshot(tab, request.node.name)
 
 
 @pytest.fixture
-def page_as_it_is(server: Server, tab: Page, request: pytest.FixtureRequest) -> Iterator[ComfyPage]:
+def page_as_it_is(server: Server, open_page: ComfyPage) -> ComfyPage:
     """ComfyUI's page as the test before has left it, for what replaces all that is on it."""
-    from .comfy_page import ComfyPage
-
-    with ComfyPage(tab) as page:
-        if not page.is_loaded():
-            page.load(server.url)
-        yield page
-        keep_screenshot(tab, request.node.name)
+    if not open_page.is_loaded():
+        open_page.load(server.url)
+    return open_page
 
 
 def keep_screenshot(tab: Page, test: str) -> None:

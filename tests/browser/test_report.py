@@ -7,6 +7,8 @@ from pack import EXAMPLES, WORKFLOWS, shrink
 
 from tools import locales
 
+pytestmark = pytest.mark.long
+
 LONG = "  \n".join(
     (
         "CLEAR on: 3.1x faster, 5.0x less attention work, 31 s instead of about 96 s",
@@ -71,9 +73,9 @@ def as_the_user_sets(server):
 
 
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "nodes 2.0"])
-def test_a_report_is_shown_whole_with_its_lines_apart(as_the_user_sets, page_as_it_is, server, vue):
+def test_a_report_is_shown_whole_with_its_lines_apart(as_the_user_sets, open_page, server, vue):
     as_the_user_sets(VueNodes_Enabled=vue)
-    page = page_as_it_is
+    page = open_page
     page.load(server.url)
     page.page.evaluate(SHOW, ["CLEARLoader", LONG])
     page.wait_for_script(f"({BOXES})().length", "the report on its node", 20)
@@ -86,11 +88,11 @@ def test_a_report_is_shown_whole_with_its_lines_apart(as_the_user_sets, page_as_
 
 
 def test_a_page_in_chinese_shows_titles_and_tooltips_in_chinese(
-    as_the_user_sets, page_as_it_is, server
+    as_the_user_sets, open_page, server
 ):
     """Pages of late 2025 drop the translations of all packs (ComfyUI_frontend issue 6748)."""
     as_the_user_sets(Locale="zh")
-    page, texts = page_as_it_is, locales.read("zh")
+    page, texts = open_page, locales.read("zh")
     page.load(server.url)
     page.page.evaluate(SHOW, ["CLEARLoader", "CLEAR on"])
     page.page.wait_for_timeout(1_500)
