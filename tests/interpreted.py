@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+from triton.language import core
 from triton.runtime import interpreter
 from triton.runtime.interpreter import GridExecutor, InterpretedFunction
 
@@ -57,4 +59,38 @@ def _prepare_once() -> None:
     InterpretedFunction.__call__ = call
 
 
+def _leave_out_what_is_thrown_away() -> None:
+    """Let Triton not compute which sums of whole numbers overflow, in this process.
+
+    It drops what it finds unless options ask for debugging, which those of the interpreter do not:
+    a third of the time, for nothing.
+    """
+    options = interpreter.interpreter_builder.options
+    assert not options.debug
+    interpreter.interpreter_builder.options = replace(options, sanitize_overflow=False)
+
+
+def _remember_types_of_shapes() -> None:
+    """Let Triton make the type of a shape once, and not at each step: a sixth of the time."""
+    made: dict[tuple[int, ...], core.tuple_type] = {}
+    make = core._type_for_tuple_values
+
+    def of_values(values: Sequence[Any], fields: Any = None) -> core.tuple_type:
+        key = tuple(_plain(values))
+        if fields is not None or any(type(value) is not int for value in key):
+            return make(values, fields)
+        if key not in made:
+            made[key] = make(values)
+        return made[key]
+
+    core._type_for_tuple_values = of_values
+    core._unwrap_shape = _plain
+
+
+def _plain(shape: Iterable[Any]) -> list[Any]:
+    return [size.value if isinstance(size, core.constexpr) else size for size in shape]
+
+
 _prepare_once()
+_remember_types_of_shapes()
+_leave_out_what_is_thrown_away()
