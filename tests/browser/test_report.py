@@ -123,7 +123,7 @@ def nodes_2(server, tab):
 @pytest.fixture
 def opened(nodes_2, page_as_it_is):
     """Open a workflow in Nodes 2.0: ``opened(workflow, name)`` is the page."""
-    from .comfy_page import NODES_RENDERED
+    from tools.comfy_page import NODES_RENDERED
 
     def open_workflow(workflow, name):
         page_as_it_is.open_workflow(workflow, name)

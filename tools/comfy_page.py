@@ -51,6 +51,13 @@ MISSING_TYPES = """app.graph.nodes.map(node => node.type)
     .filter(type => !LiteGraph.registered_node_types[type])"""
 SLACK_PX = 2  # boxes are rounded to pixels of the screen
 
+SETTINGS: dict[str, Any] = {
+    "Comfy.TutorialCompleted": True,  # else templates cover the page
+    # While a workflow runs, the page draws all of it in each frame, which takes a core.
+    "LiteGraph.Canvas.MaximumFps": 5,
+}
+"""Of the server, for a page that a script uses."""
+
 
 class ComfyPage:
     """ComfyUI's page.
