@@ -22,6 +22,7 @@ pictures:
 	$(PYTHON) tools/help_pictures.py
 	$(PYTHON) demo/thumbnails.py
 	$(PYTHON) tools/fit_table.py
+	$(PYTHON) demo/screenshots.py
 
 test:
 	$(PYTHON) tools/test.py $(ARGS)
