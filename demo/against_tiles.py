@@ -22,7 +22,7 @@ from tools.host import ROOT
 
 TARGET = ROOT / "docs" / "against_tiles.jpg"
 SIZE_PX = 1536  # four times the size that the model was trained for, as 4096 is of FLUX's
-PROMPT = "a dahlia"
+PROMPT = "dandelions"
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from demo.bench import EDGE_PX, Bench, encoded, task_of
 from demo.enter import enter
-from demo.evaluate import EDGE_PX, Bench, encoded, task_of
 from demo.markdown import replace_between
 from demo.students import STUDENTS
 from tools.environment import reexec_in_venv
@@ -25,9 +25,7 @@ DOCS = ROOT / "docs" / "without_weights.md"
 START, END = "<!-- radii: demo/radii.py -->", "<!-- end of radii -->"
 SCALES = {1: 4, 2: 2}  # times the training size -> how many of the held-out prompts
 BUDGETS = (0.25, 0.5)
-PROBED = tuple(
-    f"a photograph of {what}" for what in ("an astronaut", "a cat", "a cup of coffee", "a rocket")
-)
+PROBED = tuple(f"a photograph of {what}" for what in ("galaxies", "mountains", "a brook", "leaves"))
 PROBED_SEED = 123  # of the first, and so on
 LEVELS = 4
 LATE = 0.25  # start_percent of the last row

@@ -21,11 +21,13 @@ from tools.environment import BASE, ensure, reexec_in_venv
 
 if TYPE_CHECKING:
     from clear_attention.distill.config import RunConfig
+    from clear_attention.distill.data.batches import Batches
     from clear_attention.distill.data.shards import ShardFolder
     from clear_attention.distill.tasks import Task
     from clear_attention.distill.trainer import Trainer
 
 PHOTOGRAPHS = ("scikit-image", "scikit-learn")  # packages that ship them
+HELD_OUT = 4  # squares of each photograph, for the teacher's validations
 
 
 def main(parts: list[str]) -> None:
@@ -54,33 +56,33 @@ def train_teacher() -> None:
     from clear_attention.comfyui.distill.denoiser import HostDenoiser
     from clear_attention.distill.config_file import read
     from clear_attention.distill.data.tensor_files import write_tensors
-    from clear_attention.distill.tasks import FlowMatching
     from demo.nodes.checkpoint import BASE, MODELS
     from demo.nodes.network import build_model
-    from demo.teaching.teacher import CROPS, HELD_OUT_CROPS, initial_weights, write_data
+    from demo.teaching.placed import PlacedBatches, PlacedTraining
+    from demo.teaching.squares import write_squares
+    from demo.teaching.teacher import initial_weights
 
     config = read(TEACHING / "teacher.toml")
-    data = write_data(config.data_folder / "train", CROPS, seed=0)
-    held_out = write_data(config.data_folder / "held_out", HELD_OUT_CROPS, seed=1)
+    held_out = write_squares(config.data_folder / "held_out", HELD_OUT, seed=1)
     denoiser = HostDenoiser(build_model(initial_weights(), torch.float32))
-    task = FlowMatching(denoiser, config.training)
-    with trained("teacher", task, config, data, held_out).averaged():
+    task = PlacedTraining(denoiser, config.training)
+    batches = PlacedBatches(config.training)
+    with trained("teacher", task, config, batches, held_out).averaged():
         tensors = {name: t.bfloat16() for name, t in denoiser.network.state_dict().items()}
     MODELS.mkdir(exist_ok=True)
     write_tensors(MODELS / BASE, tensors, format="pt")
 
 
 def trained(
-    name: str, task: Task, config: RunConfig, data: ShardFolder, held_out: ShardFolder
+    name: str, task: Task, config: RunConfig, batches: Batches, held_out: ShardFolder
 ) -> Trainer:
     """Train to the last step, from where an earlier run stopped, under a progress bar."""
-    from clear_attention.distill.data.batches import Batches
     from clear_attention.distill.data.held_out import HeldOut
     from clear_attention.distill.trainer import Trainer
 
     trainer = Trainer(
         task,
-        Batches(data, config.training),
+        batches,
         config.training,
         config.optimiser,
         config.folder,

@@ -67,7 +67,7 @@ def table(strength: float, prompts: int, folder: Path) -> str:
     import folder_paths
 
     from clear_attention.comfyui.weights.loader import load_onto
-    from demo.evaluate import Bench
+    from demo.bench import Bench
     from demo.nodes.network import build_model, load_model
 
     folder_paths.add_model_folder_path("clear", str(folder))
@@ -120,7 +120,7 @@ def cyanotypes() -> list[Any]:
     """Encode the held-out prompts with the finetune's word."""
     from clear_attention.config.prompts import read_prompts
     from clear_attention.distill.config_file import read
-    from demo.evaluate import encoded
+    from demo.bench import encoded
     from demo.students import TEACHING
 
     config = read(TEACHING / "student.toml")

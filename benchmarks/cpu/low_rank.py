@@ -93,7 +93,7 @@ def measure(ranks: Sequence[int], prompts: int) -> list[Row]:
     """Extract and compare all students at all ranks."""
     import folder_paths
 
-    from demo.evaluate import Bench
+    from demo.bench import Bench
 
     bench = Bench()
     bench.make_known()

@@ -25,13 +25,13 @@ from ..nodes import text
 from ..nodes.checkpoint import MODELS
 from ..nodes.control import FILE, build_network, own_weights
 from ..nodes.network import load_model
-from .photographs import PHOTOGRAPHS, captions, crops
+from .photographs import PHOTOGRAPHS, captions, squares
 
 STEPS = 700
 RATE, WARM_UP, COSINE_TO = 1e-3, 20, 0.02
 NEW_RATE = 4e-3  # of the layers that start from nothing
-BATCHES = {256: 4, 384: 2}  # edge in pixels -> pictures in a batch
-CROPS = 40  # of each photograph and size
+BATCHES = {384: 3, 768: 1}  # edge in pixels -> pictures in a batch
+SQUARES = 40  # of each photograph and size
 BLURS = (4, 6, 8, 12, 16)  # pixels of the picture per pixel of what the net is shown
 MEAN = 0.6  # of the logit of the noise level: noisy, as that is where a picture's layout is made
 GUIDANCE = 3.5
@@ -98,11 +98,11 @@ def rate(step: int) -> float:
 
 
 def examples(edge: int) -> list[Shown]:
-    """Cut crops of all photographs, one to an example."""
+    """Cut squares of all photographs, one to an example."""
     found: list[Shown] = []
     for photograph in PHOTOGRAPHS:
         draw = random.Random(f"control {edge} {photograph.file}")
-        cut = islice(crops(photograph.load(), edge, draw), CROPS)
+        cut = islice(squares(photograph.load(edge), edge, draw), SQUARES)
         for picture, caption in zip(cut, captions(photograph, draw), strict=False):
             words = text.words_of(caption)
             found.append(Shown(picture[None], text.embed(words), text.pool(words)))

@@ -6,12 +6,10 @@ name are. An interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -29,8 +27,7 @@ if TYPE_CHECKING:
 WORD = "cyanotype"
 INK, PAPER = (0.02, 0.13, 0.33), (0.93, 0.95, 0.90)  # red, green, blue
 LUMINANCE = (0.299, 0.587, 0.114)
-CROPS = {256: 24, 384: 12}  # edge in pixels -> crops of each photograph
-HELD_OUT_CROPS = {256: 4, 384: 2}
+SQUARES, HELD_OUT_SQUARES = 48, 6  # of each photograph
 
 
 def main() -> None:
@@ -42,47 +39,33 @@ def main() -> None:
 
     from clear_attention.comfyui.distill.denoiser import HostDenoiser
     from clear_attention.distill.config_file import read
+    from clear_attention.distill.data.batches import Batches
     from clear_attention.distill.data.tensor_files import write_tensors
     from demo.nodes.checkpoint import base_weights
     from demo.nodes.network import build_model
     from demo.teaching.lora import LoRATraining
 
     config = read(TEACHING / "cyanotype.toml")
-    data = write_prints(config.data_folder / "train", CROPS, seed=0)
-    held_out = write_prints(config.data_folder / "held_out", HELD_OUT_CROPS, seed=1)
+    data = write_prints(config.data_folder / "train", SQUARES, seed=0)
+    held_out = write_prints(config.data_folder / "held_out", HELD_OUT_SQUARES, seed=1)
     denoiser = HostDenoiser(build_model(base_weights(), torch.float32))
     task = LoRATraining(denoiser, config.training)
-    trained(WORD, task, config, data, held_out)
+    trained(WORD, task, config, Batches(data, config.training), held_out)
     write_tensors(config.output, task.file(), format="pt", ss_base_model_version="flux1")
 
 
-def write_prints(folder: Path, counts: dict[int, int], seed: int) -> ShardFolder:
-    """Write crops of all photographs as cyanotypes with captions that say so."""
-    import torch
+def write_prints(folder: Path, count: int, seed: int) -> ShardFolder:
+    """Write squares of all photographs as cyanotypes, with captions that say so.
 
-    from clear_attention.distill.data.shards import Samples, ShardFolder
-    from demo.codec.latents import encode
-    from demo.nodes import text
-    from demo.teaching.photographs import PHOTOGRAPHS, captions, crops
+    Args:
+        folder: Where to.
+        count: Squares of each photograph.
+        seed: Other squares for another one.
+    """
+    from demo.teaching.photographs import captions
+    from demo.teaching.squares import write_squares
 
-    made_with: dict[str, Any] = {"crops": {str(e): n for e, n in counts.items()}, "seed": seed}
-    shards = ShardFolder(folder, made_with)
-    jobs = [(edge, photograph) for edge in counts for photograph in PHOTOGRAPHS]
-    for edge, photograph in jobs[len(shards.shards) :]:
-        draw = random.Random(f"{seed} {edge} {photograph.file}")
-        pictures = torch.stack(list(islice(crops(photograph.load(), edge, draw), counts[edge])))
-        words = [
-            text.words_of(line) for line in islice(named(captions(photograph, draw)), counts[edge])
-        ]
-        shards.add(
-            Samples(
-                latent=encode(printed(pictures)).half(),
-                context=torch.cat([text.embed(line) for line in words]),
-                pooled=torch.cat([text.pool(line) for line in words]),
-                seed=torch.arange(counts[edge]),
-            )
-        )
-    return shards
+    return write_squares(folder, count, seed, lambda one, draw: named(captions(one, draw)), printed)
 
 
 def named(lines: Iterator[str]) -> Iterator[str]:

@@ -1,53 +1,13 @@
-"""The demo's teacher: a small FLUX, trained from nothing on a handful of photographs."""
+"""The weights from which the demo's teacher, a small FLUX, is trained."""
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Mapping
-from itertools import islice
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from clear_attention.distill.data.shards import Samples, ShardFolder
-
-from ..codec.latents import encode
-from ..nodes import text
 from ..nodes.sizes import TRAINED
-from .photographs import PHOTOGRAPHS, captions, crops
-
-# Edge in pixels -> crops of each photograph. How often a size is seen follows from their number.
-CROPS = {256: 384, 384: 64, 512: 8}
-HELD_OUT_CROPS = {256: 12, 384: 4, 512: 2}
-SHARD = 64
-
-
-def write_data(folder: Path, counts: Mapping[int, int], seed: int) -> ShardFolder:
-    """Write crops of all photographs as shards; go on where an earlier call was interrupted."""
-    made_with = {"crops": {str(edge): count for edge, count in counts.items()}, "seed": seed}
-    shards = ShardFolder(folder, made_with)
-    jobs = [
-        (edge, photograph, first)
-        for edge, count in counts.items()
-        for photograph in PHOTOGRAPHS
-        for first in range(0, count, SHARD)
-    ]
-    for edge, photograph, first in jobs[len(shards.shards) :]:
-        draw = random.Random(f"{seed} {edge} {photograph.file} {first}")
-        count = min(SHARD, counts[edge] - first)
-        pictures = torch.stack(list(islice(crops(photograph.load(), edge, draw), count)))
-        words = [text.words_of(line) for line in islice(captions(photograph, draw), count)]
-        shards.add(
-            Samples(
-                latent=encode(pictures).half(),
-                context=torch.cat([text.embed(line) for line in words]),
-                pooled=torch.cat([text.pool(line) for line in words]),
-                seed=torch.arange(first, first + count),
-            )
-        )
-    return shards
 
 
 def initial_weights(seed: int = 0) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
-"""What tiles leave in a picture: seams along their borders, and repeats from tile to tile.
+"""What tiles leave in a picture, and how far a picture is from the true one.
 
-Both are taken of what a method changed, its picture less the enlarged one that it began with, so
-that lines and repeats of the subject itself do not count.
+Seams along borders of tiles, and repeats from tile to tile, are taken of what a method changed, its
+picture less the enlarged one that it began with, so that lines and repeats of the subject itself do
+not count.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ BLOCK_PX = 8
 """A line is compared with those beside it as means over so many pixels across it."""
 BESIDE = 3
 """How many times as far they are away: outside of the soft border of a tile."""
+SHRUNK = 4
+"""The low band is what a picture of 512 pixels shows of one of 2048."""
+CELL_PX = 32
+"""Edge of the squares in which the amount of detail is compared."""
 
 
 def seams(change: Tensor, tile: int) -> float:
@@ -61,3 +66,41 @@ def repeats(change: Tensor, tile: int) -> float:
         sum(float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) for a, b in pairs)
         / 2
     )
+
+
+def low_distance(picture: Tensor, truth: Tensor) -> float:
+    """Return the root mean square difference of what a quarter of the size shows.
+
+    Args:
+        picture: ``[H, W, 3]`` in [0, 1].
+        truth: The same.
+    """
+    difference = low_band(picture) - low_band(truth)
+    return float(difference.square().mean().sqrt())
+
+
+def high_distance(picture: Tensor, truth: Tensor) -> float:
+    """Return how far the amount of fine detail is from the truth's; 0 is as much everywhere.
+
+    Detail that is painted cannot lie where it truly was, so its strength is compared: the root
+    mean square of the high band in cells of `CELL_PX`, as a difference relative to the truth's.
+
+    Args:
+        picture: ``[H, W, 3]`` in [0, 1].
+        truth: The same.
+    """
+    strengths = [_strength(one) for one in (picture, truth)]
+    return float((strengths[0] - strengths[1]).norm() / strengths[1].norm())
+
+
+def low_band(picture: Tensor) -> Tensor:
+    """Shrink a picture to a quarter: ``[3, H // 4, W // 4]``."""
+    return functional.avg_pool2d(picture.movedim(-1, 0), SHRUNK)
+
+
+def _strength(picture: Tensor) -> Tensor:
+    low = functional.interpolate(
+        low_band(picture)[None], scale_factor=SHRUNK, mode="bicubic", align_corners=False
+    )[0]
+    high = picture.movedim(-1, 0)[:, : low.shape[1], : low.shape[2]] - low
+    return functional.avg_pool2d(high.square(), CELL_PX).mean(0).sqrt()

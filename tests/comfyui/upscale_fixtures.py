@@ -10,7 +10,7 @@ import torch
 
 from .vae_fixtures import picture
 
-PROMPT = "a photograph of an orange dahlia flower"
+PROMPT = "a photograph of dandelions in a meadow"
 DEFAULTS = dict(
     stages="", denoise="0.5", seed=3, steps=4, cfg=1.0, sampler_name="euler", scheduler="simple",
     guidance_strength=0.0, guidance_decay=1.0, trained_size=0, vae_tile=0,

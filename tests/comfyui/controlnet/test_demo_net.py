@@ -31,7 +31,7 @@ def distance(host) -> Any:
 
     def found(model: Any, net: Any) -> float:
         with torch.inference_mode():
-            painted = measure.paint(model, "a rocket", net, hint, vae, seed=1)
+            painted = measure.paint(model, "a brook", net, hint, vae, seed=1)
             return measure.difference(vae.decode(painted), hint)
 
     return found

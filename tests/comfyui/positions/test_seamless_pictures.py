@@ -8,8 +8,8 @@ import torch
 EDGE = 192
 TOKEN_PX = 16
 PROMPTS = (
-    *("a photograph of the moon", "a photograph of a dahlia", "a photograph of a cat"),
-    *("a photograph of an astronaut", "a rocket", "a cup of coffee"),
+    *("a photograph of galaxies", "a photograph of dandelions", "a photograph of leaves"),
+    *("a photograph of mountains", "a brook", "a sunset"),
 )
 # The joint is one more border between tokens. Where it is one like the others, its step is larger
 # than theirs by so many standard deviations once in a thousand times: Student's t for 11 others,

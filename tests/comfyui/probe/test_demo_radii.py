@@ -13,13 +13,13 @@ EDGE = 48  # latent pixels: 24 x 24 tokens, the size that the model was trained 
 # One picture is not typical of others: it orders the blocks of the rest at 0.7 to 1.0.
 PROBED = [
     (f"a photograph of {what}", 123 + index)
-    for index, what in enumerate(("an astronaut", "a cat", "a cup of coffee", "a rocket"))
+    for index, what in enumerate(("galaxies", "mountains", "a brook", "leaves"))
 ]
 LEVELS = 4
 HELD_OUT = [
-    ("a red pagoda above the lake", 7_007),
-    ("coffee in a cup on a wooden table", 7_002),
-    ("a deep field of galaxies", 7_004),
+    ("a meadow of dandelions in the evening", 7_004),
+    ("water of a brook among stones", 7_002),
+    ("a deep field of galaxies", 7_000),
 ]
 AT = 0.575  # of the schedule, sigma 0.7
 
