@@ -93,16 +93,7 @@ class Bench:
         """Load a student, as CLEARLoader does."""
         from clear_attention.comfyui.weights.loader import load_onto
 
-        self.make_known()
         return lambda model: load_onto(model, name)
-
-    def make_known(self) -> None:
-        """Let the host find the demo's files."""
-        import folder_paths
-
-        from demo.nodes.checkpoint import MODELS
-
-        folder_paths.add_model_folder_path("clear", str(MODELS))
 
     def error(self, make: Make, scale: int, count: int) -> Error:
         """Compare a model with the teacher at one size."""

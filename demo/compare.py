@@ -29,7 +29,6 @@ def main() -> None:
     host = reexec_in_venv()
     enter(host)
     import comfy.sd
-    import folder_paths
     import torch
     from PIL import Image
 
@@ -38,11 +37,9 @@ def main() -> None:
     from clear_attention.comfyui.weights.loader import load_onto
     from clear_attention.config.prompts import read_prompts
     from demo.codec.vae_file import vae_weights
-    from demo.nodes.checkpoint import MODELS
     from demo.nodes.network import load_model
     from demo.nodes.text import DemoCLIP
 
-    folder_paths.add_model_folder_path("clear", str(MODELS))
     model, clip = load_model(), DemoCLIP()
     line = read_prompts(TEACHING / "prompts.txt")[HELD_OUT]
     prompt = clip.encode_from_tokens_scheduled(clip.tokenize(line), add_dict={"guidance": 3.5})

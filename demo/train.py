@@ -21,7 +21,7 @@ from tools.environment import BASE, ensure, reexec_in_venv
 
 if TYPE_CHECKING:
     from clear_attention.distill.config import RunConfig
-    from clear_attention.distill.data.batches import Batches
+    from clear_attention.distill.data.batches import DrawsBatches
     from clear_attention.distill.data.shards import ShardFolder
     from clear_attention.distill.tasks import Task
     from clear_attention.distill.trainer import Trainer
@@ -74,7 +74,7 @@ def train_teacher() -> None:
 
 
 def trained(
-    name: str, task: Task, config: RunConfig, batches: Batches, held_out: ShardFolder
+    name: str, task: Task, config: RunConfig, batches: DrawsBatches, held_out: ShardFolder
 ) -> Trainer:
     """Train to the last step, from where an earlier run stopped, under a progress bar."""
     from clear_attention.distill.data.held_out import HeldOut

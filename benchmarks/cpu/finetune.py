@@ -72,7 +72,6 @@ def table(strength: float, prompts: int, folder: Path) -> str:
 
     folder_paths.add_model_folder_path("clear", str(folder))
     plain, bench = Bench(), Bench()
-    plain.make_known()
     bench.teacher = build_model(merged(strength))
     bench.prompts = cyanotypes()
     reference = load_model()

@@ -96,7 +96,6 @@ def measure(ranks: Sequence[int], prompts: int) -> list[Row]:
     from demo.bench import Bench
 
     bench = Bench()
-    bench.make_known()
     with tempfile.TemporaryDirectory() as folder:
         folder_paths.add_model_folder_path("clear", folder)
         return [row for name in STUDENTS for row in of_student(bench, name, ranks, prompts, folder)]

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..atomic_files import make_folder
 from ..distill import state as states
 from .config import Optimiser, Training
-from .data.batches import Batches
+from .data.batches import DrawsBatches
 from .data.held_out import HeldOut
 from .identity import as_json, deciding, require_same, samples_in
 from .log import Log, read
@@ -45,7 +45,7 @@ class Trainer:
     def __init__(
         self,
         task: Task,
-        batches: Batches,
+        batches: DrawsBatches,
         training: Training,
         optimiser: Optimiser,
         folder: Path,
@@ -123,7 +123,7 @@ class Trainer:
         Args:
             samples: How many samples of the data count, the first ones; None for all.
         """
-        data = self.batches.data.identity(samples)
+        data = self.batches.identity(samples)
         return as_json({**self.settings, "data": data})
 
     def run(

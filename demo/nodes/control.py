@@ -6,6 +6,8 @@ and are taken from there.
 
 from __future__ import annotations
 
+from typing import Any
+
 import comfy.controlnet
 import comfy.latent_formats
 import comfy.ldm.flux.controlnet
@@ -74,6 +76,18 @@ def control_net(network: nn.Module) -> comfy.controlnet.ControlNet:
         load_device=comfy.model_management.get_torch_device(),
         extra_conds=["y", "guidance"],
     )
+
+
+def steered(net: Any, picture: Tensor, vae: Any) -> dict[str, Any]:
+    """Return what a CONDITIONING holds beside its text where a net is shown a picture.
+
+    Args:
+        net: A CONTROL_NET; it stays as it is.
+        picture: ``[1, H, W, 3]`` in [0, 1].
+        vae: Which encodes it.
+    """
+    control = net.copy().set_cond_hint(picture.movedim(-1, 1), vae=vae)
+    return {"control": control, "control_apply_to_uncond": False}
 
 
 def _named_by_host(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:

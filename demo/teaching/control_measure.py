@@ -20,7 +20,7 @@ from clear_attention.families import DEFAULT
 
 from ..codec.vae_file import vae_weights
 from ..markdown import README, replace_between
-from ..nodes.control import load_control_net
+from ..nodes.control import load_control_net, steered
 from ..nodes.network import load_model
 from ..nodes.text import DemoCLIP
 from .control import GUIDANCE, blurred
@@ -82,8 +82,7 @@ def paint(model: Any, prompt: str, net: Any, hint: Tensor, vae: Any, seed: int) 
     ((context, extra),) = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
     extra["guidance"] = GUIDANCE
     if net is not None:
-        extra["control"] = net.copy().set_cond_hint(hint.movedim(-1, 1), vae=vae)
-        extra["control_apply_to_uncond"] = False
+        extra |= steered(net, hint, vae)
     latent = torch.zeros(1, 16, *(edge // DEFAULT.latent_px for edge in hint.shape[1:3]))
     noise = comfy.sample.prepare_noise(latent, seed)
     conditioning = [[context, extra]]

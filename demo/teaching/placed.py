@@ -8,7 +8,7 @@ seeing one at once.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -27,8 +27,7 @@ from ..nodes import text
 from ..nodes.sizes import PATCH
 from .photographs import PHOTOGRAPHS, TRAINED_PX, Photograph, captions, squares
 
-TOKEN = BLOCK * PATCH
-"""Pixels along a token's edge."""
+TOKEN_PX = BLOCK * PATCH
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,8 @@ class PlacedTraining(FlowMatching):
         if not isinstance(batch, PlacedBatch):
             return super().forward(batch)
         row, column = batch.at
-        options: dict[str, Any] = self.denoiser.patcher.model_options["transformer_options"]
+        denoiser: Any = self.denoiser  # of the host
+        options = denoiser.patcher.model_options["transformer_options"]
         options["rope_options"] = {"shift_y": float(row), "shift_x": float(column)}
         positions: Any = self.network.pe_embedder
         theta = positions.theta
@@ -108,31 +108,41 @@ class PlacedTraining(FlowMatching):
 class PlacedBatches:
     """Draws batches; all pictures are in memory as latents, of which parts are cut."""
 
-    def __init__(self, training: Training, seed: int = 0) -> None:
-        self.training, self.seed = training, seed
-        self.data = self
+    def __init__(
+        self,
+        training: Training,
+        photographs: Sequence[Photograph] = PHOTOGRAPHS,
+        parts: Sequence[Part] = PARTS,
+    ) -> None:
+        """Read and encode the photographs.
+
+        Args:
+            training: Size of a batch, seed and noise levels.
+            photographs: What is learned.
+            parts: How it is seen.
+        """
+        self.training, self.photographs, self.parts = training, photographs, parts
         self.pictures = {
-            (part.picture_px, photograph): latents(photograph, part, seed)
-            for photograph in PHOTOGRAPHS
-            for part in PARTS
+            (part.picture_px, photograph): latents(photograph, part)
+            for photograph in photographs
+            for part in parts
         }
 
-    def identity(self, samples: int | None = None) -> Mapping[str, Any]:
-        """Return what the data depends on."""
+    def identity(self, samples: int | None = None) -> dict[str, Any]:
+        """Return what the batches depend on."""
         return {
-            "parts": [list(vars(part).values()) for part in PARTS],
-            "photographs": [photograph.file for photograph in PHOTOGRAPHS],
-            "seed": self.seed,
+            "parts": [list(vars(part).values()) for part in self.parts],
+            "photographs": [photograph.file for photograph in self.photographs],
         }
 
     def draw(self, step: int) -> Batch:
         """Return the batch of a step, the same on every call."""
-        draw = random.Random(seed_of(self.training.seed, self.seed, step))
-        (part,) = draw.choices(PARTS, [part.share for part in PARTS])
-        tokens = part.part_px // TOKEN
+        draw = random.Random(seed_of(self.training.seed, 0, step))
+        (part,) = draw.choices(self.parts, [part.share for part in self.parts])
+        tokens = part.part_px // TOKEN_PX
         size = max(1, self.training.batch_tokens // tokens**2)
-        seen = draw.sample(PHOTOGRAPHS, min(size, len(PHOTOGRAPHS)))
-        row, column = (draw.randint(0, part.picture_px // TOKEN - tokens) for _ in range(2))
+        seen = draw.sample(self.photographs, min(size, len(self.photographs)))
+        row, column = (draw.randint(0, part.picture_px // TOKEN_PX - tokens) for _ in range(2))
         rows, columns = (slice(at * PATCH, (at + tokens) * PATCH) for at in (row, column))
         factor = draw.choice(part.ntk_factors)
         choices = [draw.choice(self.pictures[part.picture_px, one]) for one in seen]
@@ -144,15 +154,15 @@ class PlacedBatches:
             pooled=torch.cat([text.pool(line) for line in words]),
             seed=torch.zeros(len(seen), dtype=torch.long),
         )
-        noise_draw = torch.Generator().manual_seed(seed_of(self.training.seed, step))
-        noise = torch.randn(latent.shape, generator=noise_draw)
-        level = torch.randn(len(seen), generator=noise_draw) + self.training.timestep_mean
+        of_noise = torch.Generator().manual_seed(seed_of(self.training.seed, step))
+        noise = torch.randn(latent.shape, generator=of_noise)
+        level = torch.randn(len(seen), generator=of_noise) + self.training.timestep_mean
         return PlacedBatch(samples, noise, torch.sigmoid(level), (row, column), factor)
 
 
-def latents(photograph: Photograph, part: Part, seed: int) -> list[Tensor]:
+def latents(photograph: Photograph, part: Part) -> list[Tensor]:
     """Encode slightly different squares of a photograph, float16."""
-    draw = random.Random(f"{seed} {part.picture_px} {photograph.file}")
+    draw = random.Random(f"0 {part.picture_px} {photograph.file}")
     picture = photograph.load(part.picture_px)
     cut = islice(squares(picture, part.picture_px, draw), part.pictures)
     return [encode(square[None])[0].half() for square in cut]

@@ -8,7 +8,6 @@ from typing import Any
 
 import comfy.sample
 import comfy.sd
-import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
@@ -20,8 +19,7 @@ from clear_attention.comfyui.weights.loader import load_onto
 from clear_attention.sampling.pyramid import first_step, ntk_factor
 
 from ..codec.vae_file import vae_weights
-from ..nodes.checkpoint import MODELS
-from ..nodes.control import load_control_net
+from ..nodes.control import load_control_net, steered
 from ..nodes.network import load_model
 from ..nodes.text import DemoCLIP
 from .cutting import tiles_of
@@ -73,7 +71,6 @@ class Enlarger:
     """The demo's model, and three ways to paint over a picture with it."""
 
     def __init__(self, prompt: str) -> None:
-        folder_paths.add_model_folder_path("clear", str(MODELS))
         self.model, self.net = load_model(), load_control_net()
         self.vae = comfy.sd.VAE(vae_weights())
         clip = DemoCLIP()
@@ -108,9 +105,7 @@ class Enlarger:
     def _paint(self, model: ModelPatcher, net: Any, picture: Tensor, setting: Setting) -> Painted:
         extra = {**self.extra, "guidance": GUIDANCE}
         if setting.controlled:
-            hint = picture[None].movedim(-1, 1)
-            extra["control"] = net.copy().set_cond_hint(hint, vae=self.vae)
-            extra["control_apply_to_uncond"] = False
+            extra |= steered(net, picture[None], self.vae)
         latent = self.vae.encode(picture[None])
         conditioning, steps = [[self.context, extra]], Steps()
         sampled = comfy.sample.sample(

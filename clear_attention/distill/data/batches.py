@@ -7,6 +7,7 @@ of several processes draws the whole batch and takes its share.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -57,6 +58,18 @@ class Batch:
         return Batch(samples, self.noise.to(device), self.sigma.to(device))
 
 
+class DrawsBatches(Protocol):
+    """What a trainer takes its batches from."""
+
+    def draw(self, step: int) -> Batch:
+        """Return the batch of a step, the same on every call."""
+        ...
+
+    def identity(self, samples: int | None = None) -> dict[str, Any]:
+        """Return what distinguishes its samples from others, see `ShardFolder.identity`."""
+        ...
+
+
 class Batches:
     """Draws batches of one size of picture each; sizes come up by their number of batches."""
 
@@ -87,6 +100,10 @@ class Batches:
         samples = self.buckets[bucket].load(rows)
         noise = torch.randn(samples.latent.shape, generator=draw)
         return Batch(samples, noise, self._sigma(size, draw))
+
+    def identity(self, samples: int | None = None) -> dict[str, Any]:
+        """Return what distinguishes the samples from others, see `ShardFolder.identity`."""
+        return self.data.identity(samples)
 
     def _batch_size(self, latent: tuple[int, ...]) -> int:
         if not self.training.batch_tokens:
