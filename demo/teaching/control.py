@@ -73,7 +73,7 @@ def train(observe: Callable[[int, float], None]) -> None:
     draw = random.Random(SEED)
     for step in range(STEPS):
         optimiser.zero_grad(set_to_none=True)
-        with denoiser.training(), torch.autocast("cpu", torch.bfloat16):
+        with denoiser.training():
             loss = flow_matching(denoiser, net, batch(data, draw), draw.choice(BLURS))
             loss.backward()
         nn.utils.clip_grad_norm_(weights.values(), 1.0)
