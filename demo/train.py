@@ -50,13 +50,13 @@ def train_codec() -> None:
 
 
 def train_teacher() -> None:
-    """Train the teacher and write it in bfloat16."""
+    """Train the teacher, from the one that is there if there is one, and write it in bfloat16."""
     import torch
 
     from clear_attention.comfyui.distill.denoiser import HostDenoiser
     from clear_attention.distill.config_file import read
     from clear_attention.distill.data.tensor_files import write_tensors
-    from demo.nodes.checkpoint import BASE, MODELS
+    from demo.nodes.checkpoint import BASE, MODELS, base_weights
     from demo.nodes.network import build_model
     from demo.teaching.placed import PlacedBatches, PlacedTraining
     from demo.teaching.squares import write_squares
@@ -64,7 +64,9 @@ def train_teacher() -> None:
 
     config = read(TEACHING / "teacher.toml")
     held_out = write_squares(config.data_folder / "held_out", HELD_OUT, seed=1)
-    denoiser = HostDenoiser(build_model(initial_weights(), torch.float32))
+    start = base_weights() if (MODELS / BASE).exists() else initial_weights()
+    start = {name: weight.float() for name, weight in start.items()}
+    denoiser = HostDenoiser(build_model(start, torch.float32))
     task = PlacedTraining(denoiser, config.training)
     batches = PlacedBatches(config.training)
     with trained("teacher", task, config, batches, held_out).averaged():
