@@ -2,7 +2,7 @@
 
 For each window, the teacher behind it and the student distilled for it are compared with the
 teacher's full attention, on prompts and seeds that training has not seen: at the size of the
-training pictures, and without further training at two and four times that size. A row shows what a
+training pictures, at two times that size, and at four times without training there. A row shows what a
 window does at its best without distilling, and a column how far apart two seeds are.
 """
 
@@ -25,7 +25,12 @@ from tools.host import ROOT
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCALES = {1: 8, 2: 4, 4: 1}  # times the training size -> how many of the held-out prompts
+SCALES = {1: 8, 2: 4, 4: 2}  # times the training size -> how many of the held-out prompts
+TITLES = {
+    1: "The training size",
+    2: "2 times the training size, as a quarter of the training pictures have",
+    4: "4 times the training size, zero-shot",
+}
 FREE_RADIUS = 8  # whose work windows without distilling may do
 SHEET_PROMPTS = (1, 2, 6)  # rows of the contact sheet
 HEADER_PX = 36
@@ -50,7 +55,7 @@ def table(bench: Bench, sheet: Sheet, scale: int, count: int) -> list[str]:
     """Compare all windows at one size, as lines of Markdown."""
     edge = EDGE_PX * scale
     size = f"{edge} x {edge} pixels, {edge // 16} x {edge // 16} tokens"
-    title = "The training size" if scale == 1 else f"{scale} times the training size, zero-shot"
+    title = TITLES[scale]
     another = f"{bench.another_seed(scale, count):.1f} dB"
     lines = [
         f"**{title}**: {size}; {count} prompt{'s' * (count > 1)}",
