@@ -2,8 +2,8 @@
 
 For each window, the teacher behind it and the student distilled for it are compared with the
 teacher's full attention, on prompts and seeds that training has not seen: at the size of the
-training pictures, at two times that size, and at four times without training there. A row shows what a
-window does at its best without distilling, and a column how far apart two seeds are.
+training pictures, at two times that size, and at four times without training there. A row shows
+what a window does at its best without distilling, and a column how far apart two seeds are.
 """
 
 from __future__ import annotations
