@@ -10,7 +10,7 @@ from demo.codec.vae_file import write_vae_file
 from demo.nodes.checkpoint import MODELS
 from demo.students import LORA, STUDENTS
 
-EXAMPLE = Path(__file__).with_name("example.jpg")  # painted by the demo's model
+EXAMPLE = Path(__file__).with_name("example.jpg")  # of the photographs that the model knows
 
 
 def write_models(base_directory: Path) -> None:
