@@ -50,7 +50,7 @@ def run(host: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig
         folder=folder / "run",
         base="CLEAR demo",
         student=StudentConfig(radius=2),
-        loss=Loss(attention_blocks="double 0, single 0-3"),
+        loss=Loss(0.1, 1.0, 0.5, attention_blocks="double 0, single 0-3"),
         optimiser=Optimiser("adamw", 2e-3, betas=(0.9, 0.98), warmup_steps=10, cosine_to=0.02),
         training=Training(steps=STEPS, batch=4, precision="float32", save_every=STEPS),
         generation=Generation(
