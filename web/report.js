@@ -35,12 +35,22 @@ function heightOf(text, nodeWidth) {
   return Math.min(MOST_PX, lines * LINE_PX + 2 * PADDING_PX.y) + 2 * MARGIN_PX
 }
 
+const letters = (some) => some.replace(/\s/g, "")
+
 // Let words stay whole; the page breaks such texts anywhere.
 function keepWords(text) {
-  const letters = (some) => some.replace(/\s/g, "")
   for (const box of document.querySelectorAll(".break-all"))
     if (letters(box.textContent) === letters(text))
       Object.assign(box.style, { wordBreak: "normal", overflowWrap: "anywhere" })
+}
+
+// In Nodes 2.0 some pages list the widgets of a node anew only until the first of them is changed; a
+// text that comes later is on the node and not in sight. Told of the node once more, they list it.
+function show(node, text) {
+  if (!node) return
+  const box = document.querySelector(`[data-node-id="${node.id}"]`)
+  const inSight = !box || letters(box.textContent).includes(letters(text))
+  if (!inSight) app.graph.onNodeAdded?.(node)
 }
 
 function fit(nodeId, text) {
@@ -58,6 +68,7 @@ function fit(nodeId, text) {
   if (node.size[1] < needed) node.setSize([node.size[0], needed])
   node.setDirtyCanvas?.(true, true)
   keepWords(text)
+  return node
 }
 
 app.registerExtension({
@@ -65,7 +76,10 @@ app.registerExtension({
   setup() {
     api.addEventListener("progress_text", ({ detail }) => {
       // The page's own listener puts the text onto the node; its box is there a moment later.
-      for (const wait of [0, 300]) setTimeout(() => fit(detail.nodeId, detail.text), wait)
+      const { nodeId, text } = detail
+      setTimeout(() => fit(nodeId, text), 0)
+      setTimeout(() => show(fit(nodeId, text), text), 300)
+      setTimeout(() => fit(nodeId, text), 600)
     })
   },
 })

@@ -18,7 +18,7 @@ LONG = "  \n".join(
     )
 )
 KEEPS_TRANSLATIONS = (1, 36)
-SHOW = """([kind, text]) => {
+SHOW = """([kind, text, change]) => {
     app.graph.clear();
     const node = LiteGraph.createNode(kind);
     node.pos = [300, 200];
@@ -27,6 +27,11 @@ SHOW = """([kind, text]) => {
     app.canvas.ds.reset();
     app.canvas.setDirty(true, true);
     const id = String(node.id);
+    for (const [name, value] of Object.entries(change ?? {})) {
+        const widget = node.widgets.find(one => one.name === name);
+        widget.value = value;
+        widget.callback?.(value);
+    }
     window.comfyAPI.api.api.dispatchCustomEvent('progress_text', {nodeId: id, text});
 }"""
 # A node's title, and the label and the place of one of its widgets.
@@ -84,6 +89,18 @@ def test_a_report_is_shown_whole_with_its_lines_apart(as_the_user_sets, open_pag
     assert boxes and all(there <= shown + 1 for shown, there, _ in boxes)
     lines = [line for line in boxes[-1][2].splitlines() if line.strip()]
     assert [line.strip() for line in lines] == [line.strip() for line in LONG.splitlines()]
+    assert page.errors == []
+
+
+def test_a_report_is_in_sight_in_nodes_2_after_a_widget_was_changed(
+    as_the_user_sets, open_page, server
+):
+    """A seed changes at each run; pages of late 2025 then list a node's widgets no more."""
+    as_the_user_sets(VueNodes_Enabled=True)
+    page = open_page
+    page.load(server.url)
+    page.page.evaluate(SHOW, ["CLEARUpscale", LONG, {"steps": 7}])
+    page.wait_for_script(f"({BOXES})().length", "the report on its node", 20)
     assert page.errors == []
 
 
