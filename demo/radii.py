@@ -7,7 +7,7 @@ measured; errors are CLEAR Compare's, on held-out prompts and seeds.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +92,8 @@ def rows(
         yield "| " + " | ".join(cells) + " |"
 
 
-def measured(bench: Bench, scale: int) -> dict[Any, Any]:
-    """Probe the teacher on pictures that it paints, and return each block's costs."""
+def measured(bench: Bench, scale: int, probed: Sequence[str] = PROBED) -> dict[Any, Any]:
+    """Probe the teacher on pictures that it paints of prompts, and return each block's costs."""
     import torch
 
     from clear_attention.comfyui.compare.painting import paint
@@ -103,10 +103,10 @@ def measured(bench: Bench, scale: int) -> dict[Any, Any]:
     model = bench.prepare(bench.teacher, scale)
     samples: list[Sample] = []
     with torch.inference_mode():
-        for seed, prompt in enumerate(encoded(PROBED, 3.5), PROBED_SEED):
+        for seed, prompt in enumerate(encoded(probed, 3.5), PROBED_SEED):
             latent = paint(model, task_of(prompt, scale), seed, lambda _: None).latent
             samples += Sample(prompt, {"samples": latent}, seed=seed).spread(LEVELS)
-        found = probe_windows(model, samples, 512 * len(PROBED))
+        found = probe_windows(model, samples, 512 * len(probed))
     return {block: each.cost for block, each in found.items()}
 
 
