@@ -52,7 +52,7 @@ def cells(enlarger: Any, setting: Any, size: int) -> Sequence[Any]:
     from PIL import Image
 
     from demo.install import EXAMPLE
-    from demo.tiles.cutting import TILE_PX, as_tensor
+    from demo.tiles.cutting import TILE_PX, as_image, as_tensor
     from demo.tiles.drawing import Cell
     from demo.tiles.measures import repeats, seams
 
@@ -63,10 +63,9 @@ def cells(enlarger: Any, setting: Any, size: int) -> Sequence[Any]:
     for name, way in ways.items():
         painted = way(enlarged, setting)
         change = painted.picture - enlarged
-        values = (painted.picture.clamp(0, 1) * 255).round().byte().numpy()
         cell = Cell(
             name,
-            Image.fromarray(values),
+            as_image(painted.picture),
             seams(change, TILE_PX),
             repeats(change, TILE_PX),
             painted.seconds,

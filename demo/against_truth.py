@@ -91,12 +91,9 @@ def cascade(
 
 def enlarged(picture: Tensor, times: int) -> Tensor:
     """Enlarge a picture ``[H, W, 3]`` by Lanczos."""
-    from PIL.Image import fromarray
+    from demo.tiles.cutting import as_image, as_tensor
 
-    from demo.tiles.cutting import as_tensor
-
-    pixels = (picture.clamp(0, 1) * 255).round().byte().numpy()
-    return as_tensor(resized(fromarray(pixels), picture.shape[0] * times))
+    return as_tensor(resized(as_image(picture), picture.shape[0] * times))
 
 
 def resized(picture: Image, edge: int) -> Image:

@@ -56,10 +56,9 @@ def table(bench: Bench, sheet: Sheet, scale: int, count: int) -> list[str]:
     """Compare all windows at one size, as lines of Markdown."""
     edge = EDGE_PX * scale
     size = f"{edge} x {edge} pixels, {edge // 16} x {edge // 16} tokens"
-    title = TITLES[scale]
     another = f"{bench.another_seed(scale, count):.1f} dB"
     lines = [
-        f"**{title}**: {size}; {count} prompt{'s' * (count > 1)}",
+        f"**{TITLES[scale]}**: {size}; {count} prompt{'s' * (count > 1)}",
         "",
         "| window | velocity error, teacher | student | recovered "
         "| picture, teacher | student | recovered | another seed |",
@@ -130,7 +129,8 @@ class Sheet:
         from clear_attention.atomic_files import written_whole
         from clear_attention.comfyui.core.pictures import GAP, contact_sheet
 
-        columns = {"full attention": bench.paintings(lambda model: model, SHEET_PROMPTS)}
+        _, pictures = bench.teachers(1, max(SHEET_PROMPTS) + 1)
+        columns = {"full attention": [pictures[index] for index in SHEET_PROMPTS]}
         columns |= self.columns
         rows = [torch.stack(row) for row in zip(*columns.values(), strict=True)]
         pixels = (contact_sheet(rows).clamp(0, 1) * 255).byte().numpy()

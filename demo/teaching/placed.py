@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from clear_attention.distill.config import Training
-from clear_attention.distill.data.batches import Batch, seed_of
+from clear_attention.distill.data.batches import Batch, draw_sigma, seed_of
 from clear_attention.distill.data.shards import Samples
 from clear_attention.distill.tasks import FlowMatching
 from clear_attention.sampling.pyramid import AUTHORS_NTK
@@ -125,7 +125,7 @@ class PlacedBatches:
         self.pictures = {
             (part.picture_px, photograph): latents(photograph, part)
             for photograph in photographs
-            for part in parts
+            for part in {part.picture_px: part for part in parts}.values()  # each size once
         }
 
     def identity(self, samples: int | None = None) -> dict[str, Any]:
@@ -156,8 +156,8 @@ class PlacedBatches:
         )
         of_noise = torch.Generator().manual_seed(seed_of(self.training.seed, step))
         noise = torch.randn(latent.shape, generator=of_noise)
-        level = torch.randn(len(seen), generator=of_noise) + self.training.timestep_mean
-        return PlacedBatch(samples, noise, torch.sigmoid(level), (row, column), factor)
+        sigma = draw_sigma(self.training, len(seen), of_noise)
+        return PlacedBatch(samples, noise, sigma, (row, column), factor)
 
 
 def latents(photograph: Photograph, part: Part) -> list[Tensor]:

@@ -40,5 +40,10 @@ def as_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)
 
 
+def as_image(picture: Tensor) -> Image.Image:
+    """Return values ``[H, W, 3]`` as an image; those beyond 0 to 1 are cut off."""
+    return Image.fromarray((picture.clamp(0, 1) * 255).round().byte().numpy())
+
+
 def _padded(start: int, stop: int, edge: int) -> slice:
     return slice(max(0, start - PADDING_PX), min(edge, stop + PADDING_PX))

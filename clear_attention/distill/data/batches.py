@@ -99,7 +99,7 @@ class Batches:
         rows = torch.multinomial(chance, size, replacement=not enough, generator=draw).tolist()
         samples = self.buckets[bucket].load(rows)
         noise = torch.randn(samples.latent.shape, generator=draw)
-        return Batch(samples, noise, self._sigma(size, draw))
+        return Batch(samples, noise, draw_sigma(self.training, size, draw))
 
     def identity(self, samples: int | None = None) -> dict[str, Any]:
         """Return what distinguishes the samples from others, see `ShardFolder.identity`."""
@@ -111,10 +111,12 @@ class Batches:
         tokens = latent[-1] * latent[-2] // PATCH_AREA
         return max(1, self.training.batch_tokens // tokens)
 
-    def _sigma(self, size: int, draw: torch.Generator) -> Tensor:
-        if self.training.timesteps == "logit_normal":
-            return torch.sigmoid(torch.randn(size, generator=draw) + self.training.timestep_mean)
-        return torch.randint(1, 1001, (size,), generator=draw) / 1000  # as the paper's code
+
+def draw_sigma(training: Training, size: int, draw: torch.Generator) -> Tensor:
+    """Draw the noise levels of a batch, ``[B]`` float32 in (0, 1]."""
+    if training.timesteps == "logit_normal":
+        return torch.sigmoid(torch.randn(size, generator=draw) + training.timestep_mean)
+    return torch.randint(1, 1001, (size,), generator=draw) / 1000  # as the paper's code
 
 
 def seed_of(*numbers: int) -> int:
