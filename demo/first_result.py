@@ -63,7 +63,6 @@ def main() -> None:
     from demo.install import write_models
     from demo.places import CATEGORY
     from demo.stand_in import differences, write_pack
-    from demo.thumbnails import SHRINK
     from tools import workflows
     from tools.browser import open_tab
     from tools.comfy_page import SETTINGS, ComfyPage
@@ -71,7 +70,7 @@ def main() -> None:
 
     base, path = HOSTS / "first-result", workflows.example_workflows()[0]
     write_models(base)
-    write_pack(base / CATEGORY, SHRINK)
+    write_pack(base / CATEGORY, workflows.DEMO_SHRINK)
     packs = PACKS | {CATEGORY: base / CATEGORY}
     load = other_load()
     # Threads that wait for each other leave the cores to the browser.
@@ -91,7 +90,7 @@ def main() -> None:
         f"ComfyUI {Host(host).version} with its page {version}, {os.cpu_count()} cores of "
         f"{device_name()}{load}"
     )
-    instead = differences(real, workflows.with_demo_models(real, SHRINK))
+    instead = differences(real, workflows.with_demo_models(real, workflows.DEMO_SHRINK))
     text = "\n\n".join((table(stages), f"{where}.", stood_in(instead), needed(files, size)))
     print(text)
     replace_between(PAGE, text, *MARKS)

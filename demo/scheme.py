@@ -1,15 +1,16 @@
-"""Thumbnails that are drawn: what a workflow does, and the gain as two bars where it is known.
+"""Thumbnails as drawings: what a workflow does, and the gain as two bars where it is known.
 
 Figures come from the committed results of benchmarks, or from CLEAR Plan's arithmetic; nothing is
-written down twice.
+written down twice. Where the demo's models paint, their picture and their seconds take the place.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+from PIL import Image, ImageOps
 
 from clear_attention.units import GIB
 from tools import figures, fit_table
@@ -21,6 +22,7 @@ from tools.drawing import (
     UNSEEN,
     Box,
     Drawing,
+    Photo,
     Shape,
     Text,
     text_width,
@@ -32,6 +34,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 EDGE_PX, MARGIN_PX = 512, 28
 ROOM_PX = EDGE_PX - 2 * MARGIN_PX
 LARGEST_TITLE_PX = 34
+TOP_PX = 108  # of what is under the words
+BARS_PX = 396
 ON_CPU = "one step, small model, two CPU cores"
 
 
@@ -76,14 +80,34 @@ def drawing(title: str, scheme: Scheme) -> Drawing:
         title: Of the workflow.
         scheme: What to show.
     """
-    size = min(LARGEST_TITLE_PX, LARGEST_TITLE_PX * ROOM_PX / text_width(title, LARGEST_TITLE_PX))
     gain = scheme.gain() if scheme.gain else None
     edge = 270 if gain else 350
+    figure = scheme.figure((EDGE_PX - edge) / 2, TOP_PX, edge)
+    return _thumbnail(title, scheme.words, figure, gain)
+
+
+def painting(title: str, words: str, picture: Image.Image, gain: Gain | None) -> Drawing:
+    """Draw a thumbnail around a picture.
+
+    Args:
+        title: Of the workflow.
+        words: A line under the title.
+        picture: Of any size; its middle is shown, as wide as it is or as high.
+        gain: Makes the bars, or None without any.
+    """
+    height = (BARS_PX - 14 if gain else EDGE_PX - MARGIN_PX) - TOP_PX
+    shown = ImageOps.fit(picture, (ROOM_PX, height), Image.Resampling.LANCZOS)
+    photo = Photo(MARGIN_PX, TOP_PX, ROOM_PX, height, shown)
+    return _thumbnail(title, words, [photo], gain)
+
+
+def _thumbnail(title: str, words: str, shown: Iterable[Shape], gain: Gain | None) -> Drawing:
+    size = min(LARGEST_TITLE_PX, LARGEST_TITLE_PX * ROOM_PX / text_width(title, LARGEST_TITLE_PX))
     shapes: list[Shape] = [
         Box(0, 0, EDGE_PX, EDGE_PX, BACKGROUND),
         Text(MARGIN_PX, 56, title, size, bold=True),
-        Text(MARGIN_PX, 86, scheme.words, 18, SEEN),
-        *scheme.figure((EDGE_PX - edge) / 2, 108, edge),
+        Text(MARGIN_PX, 86, words, 18, SEEN),
+        *shown,
     ]
     return Drawing(EDGE_PX, EDGE_PX, (*shapes, *(_bars(gain) if gain else ())))
 
@@ -91,7 +115,7 @@ def drawing(title: str, scheme: Scheme) -> Drawing:
 def _bars(gain: Gain) -> Iterator[Shape]:
     times, better = gain.usual / gain.ours, "faster" if gain.unit == "s" else "less"
     for at, (name, value) in enumerate(zip(gain.names, (gain.usual, gain.ours), strict=True)):
-        ours, top = bool(at), 396 + 38 * at
+        ours, top = bool(at), BARS_PX + 38 * at
         width = max(8.0, ROOM_PX * value / gain.usual)
         yield Box(MARGIN_PX, top, width, 30, SEEN if ours else UNSEEN, 6)
         words = f"{name} {value:.3g} {gain.unit}" + (f", {times:.1f}x {better}" if ours else "")
@@ -131,14 +155,8 @@ def slices() -> Gain:
 
 NARROW = "one step, narrow model, two CPU cores"
 SCHEMES = {
-    "01": Scheme(figures.disc, "FLUX.1 with distilled weights", measured("host", "2048 x 2048")),
-    "02": Scheme(
-        figures.stages, "in stages, your picture held", measured("upscale", "4096 x 4096")
-    ),
     "03": Scheme(figures.one_slice, "fp8 weights, layers in slices", slices),
-    "04": Scheme(figures.either_order, "in either order"),
     "05": Scheme(figures.reference, "at 2048 pixels, all of your picture in sight"),
-    "06": Scheme(figures.copies, "copies fit on every side"),
     "07": Scheme(figures.four_stages, "in stages"),
     "08": Scheme(
         figures.disc,
@@ -163,9 +181,4 @@ SCHEMES = {
     "14": Scheme(figures.opened, "its stages as subgraphs of ComfyUI's nodes"),
     "15": Scheme(figures.compared, "your prompt on your model"),
 }
-"""By the number that a workflow's name begins with; one without an entry is painted."""
-
-
-def scheme_of(path: Path) -> Scheme | None:
-    """Return what a workflow's thumbnail shows, or None where it is painted."""
-    return SCHEMES.get(path.stem[:2])
+"""By the number that a workflow's name begins with; the others are painted, see `demo.easel`."""

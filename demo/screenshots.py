@@ -235,10 +235,9 @@ def for_picture(workflow: dict[str, Any]) -> dict[str, Any]:
     describes ComfyUI's example picture does not fit the demo's.
     """
     from demo.against_tiles import PROMPT
-    from demo.thumbnails import SHRINK
     from tools import workflows
 
-    workflow = workflows.with_demo_models(workflow, shrink=SHRINK)
+    workflow = workflows.with_demo_models(workflow, shrink=workflows.DEMO_SHRINK)
     for node in workflow["nodes"]:
         values = node.get("widgets_values")
         for place in workflows.SIZES.get(node["type"], ()):

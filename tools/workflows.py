@@ -29,6 +29,7 @@ DEMO_FILES = {
     "VAELoader": "clear_demo_vae.safetensors",
 }
 KONTEXT_EDGE_PX = 1024  # FluxKontextImageScale has no size of its own; this is its square one
+DEMO_SHRINK = Fraction(1024, 384)  # the demo's teacher paints 384 pixels where FLUX paints 1024
 DEMO_GUIDANCE = 3.5  # the only one that the demo's teacher has seen
 SIZES = {  # places of lengths in pixels
     "EmptySD3LatentImage": (0, 1),

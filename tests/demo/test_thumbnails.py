@@ -7,18 +7,22 @@ import pytest
 from pack import EXAMPLES, WORKFLOWS
 from PIL import Image
 
-from demo import scheme, thumbnails
+from demo import easel, scheme, thumbnails
+from tools.drawing import Text, text_width
 
-PATHS = {name: WORKFLOWS / f"{name}.json" for name in EXAMPLES}
+PATHS = {name[:2]: WORKFLOWS / f"{name}.json" for name in EXAMPLES}
+SIDE_BY_SIDE = scheme.Gain(12.0, 3.0, "s", "all steps, the demo's small model, 2 CPU cores")
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_a_drawn_thumbnail_is_what_the_script_draws(name):
-    shown = scheme.scheme_of(PATHS[name])
-    if shown is None:
-        return  # painted: how, depends on the demo's model
-    drawn = scheme.drawing(thumbnails.title_of(PATHS[name]), shown).image().convert("RGB")
-    with Image.open(PATHS[name].with_suffix(".jpg")) as picture:
+def test_every_workflow_has_a_thumbnail_of_one_kind():
+    assert sorted([*scheme.SCHEMES, *easel.PAINTINGS]) == sorted(PATHS)
+
+
+@pytest.mark.parametrize("number", scheme.SCHEMES)
+def test_a_drawn_thumbnail_is_what_the_script_draws(number):
+    path = PATHS[number]
+    drawn = scheme.drawing(thumbnails.title_of(path), scheme.SCHEMES[number]).image().convert("RGB")
+    with Image.open(path.with_suffix(".jpg")) as picture:
         kept = np.asarray(picture.convert("RGB"), dtype=float)
     # JPEG's rounding, and letters that another FreeType smooths differently.
     assert np.abs(kept - np.asarray(drawn, dtype=float)).mean() < 2
@@ -26,10 +30,7 @@ def test_a_drawn_thumbnail_is_what_the_script_draws(name):
 
 @pytest.mark.parametrize("number", scheme.SCHEMES)
 def test_nothing_is_written_beyond_the_edge(number):
-    from tools.drawing import Text, text_width
-
-    (path,) = [path for path in PATHS.values() if path.stem.startswith(number)]
-    shown = scheme.drawing(thumbnails.title_of(path), scheme.SCHEMES[number])
+    shown = scheme.drawing(thumbnails.title_of(PATHS[number]), scheme.SCHEMES[number])
     for text in [shape for shape in shown.shapes if isinstance(shape, Text)]:
         assert text.x + text_width(text.text, text.size, bold=text.bold) <= scheme.EDGE_PX, text
 
@@ -41,10 +42,29 @@ def test_the_gain_is_that_of_the_committed_result():
     assert gain.usual > gain.ours
 
 
-def test_a_painted_thumbnail_has_full_attention_left_and_clear_right():
+@pytest.mark.parametrize("gain", [SIDE_BY_SIDE, None])
+def test_a_painted_thumbnail_shows_one_picture_left_and_the_other_right(gain):
     red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("#f00", "#00f"))
-    picture = np.asarray(thumbnails.halves((red, 12.0), (blue, 3.0)).convert("RGB"))
+    drawing = scheme.painting("A title", "words", easel.halves(red, blue), gain)
+    picture = np.asarray(drawing.image().convert("RGB"))
     assert picture.shape == (scheme.EDGE_PX, scheme.EDGE_PX, 3)
-    assert picture[100, 10].tolist() == [255, 0, 0] and picture[100, -10].tolist() == [0, 0, 255]
-    labels = picture[scheme.EDGE_PX - 40 :]
-    assert (labels != picture[100]).any(axis=(0, 2)).sum() > 100
+    row = picture[scheme.TOP_PX + 100]
+    assert row[scheme.MARGIN_PX + 5].tolist() == [255, 0, 0]
+    assert row[-scheme.MARGIN_PX - 5].tolist() == [0, 0, 255]
+    assert row[scheme.EDGE_PX // 2].min() > 200, "no line between them"
+
+
+def test_halves_of_a_part_are_of_the_same_places():
+    count = np.arange(100, dtype=np.uint8)[None].repeat(100, 0)
+    ramp = Image.fromarray(np.stack([count] * 3, axis=-1))
+    shown = np.asarray(easel.halves(ramp, ramp, part=0.4))[20, :, 0]
+    far = np.abs(np.arange(40) - 20) > 1  # from the line between them
+    assert shown.size == 40 and (shown[far] == np.arange(30, 70)[far]).all()
+
+
+def test_the_seconds_on_a_thumbnail_are_those_of_the_runs():
+    full, clear = (easel.Run((), seconds) for seconds in (12.0, 3.0))
+    found = easel.gain(full, clear)
+    drawn = scheme.painting("A title", "words", Image.new("RGB", (8, 8)), found)
+    words = [shape.text for shape in drawn.shapes if isinstance(shape, Text)]
+    assert "full 12 s" in words and "CLEAR 3 s, 4.0x faster" in words
