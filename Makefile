@@ -17,12 +17,12 @@ models:
 
 pictures:
 	$(PYTHON) tools/icon.py
-	$(PYTHON) demo/steps_chart.py
-	$(PYTHON) demo/against_tiles.py
+	$(PYTHON) demo/pictures/steps_chart.py
+	$(PYTHON) demo/tiles/against_tiles.py
 	$(PYTHON) tools/help_pictures.py
-	$(PYTHON) demo/thumbnails.py
+	$(PYTHON) demo/pictures/thumbnails.py
 	$(PYTHON) tools/fit_table.py
-	$(PYTHON) demo/screenshots.py
+	$(PYTHON) demo/page/screenshots.py
 
 test:
 	$(PYTHON) tools/test.py $(ARGS)

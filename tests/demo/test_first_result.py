@@ -6,8 +6,8 @@ from fractions import Fraction
 
 from pack import EXAMPLES, WORKFLOWS
 
-from demo import first_result, stand_in
-from demo.first_result import Stage
+from demo.page import first_result, stand_in
+from demo.page.first_result import Stage
 from tools import workflows
 
 FIRST = workflows.load(WORKFLOWS / f"{EXAMPLES[0]}.json")

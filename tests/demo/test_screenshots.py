@@ -9,7 +9,7 @@ import pytest
 from pack import EXAMPLES, WORKFLOWS
 from PIL import Image
 
-from demo import screenshots, shot_files
+from demo.page import screenshots, shot_files
 from tools import workflows
 
 

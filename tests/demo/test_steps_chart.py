@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demo import scheme, steps_chart
+from demo.pictures import scheme, steps_chart
 from tools.drawing import Text, text_width
 
 

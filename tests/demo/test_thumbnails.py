@@ -7,7 +7,7 @@ import pytest
 from pack import EXAMPLES, WORKFLOWS
 from PIL import Image
 
-from demo import easel, scheme, thumbnails
+from demo.pictures import easel, scheme, thumbnails
 from tools.drawing import Text, text_width
 
 PATHS = {name[:2]: WORKFLOWS / f"{name}.json" for name in EXAMPLES}

@@ -181,4 +181,4 @@ SCHEMES = {
     "14": Scheme(figures.opened, "its stages as subgraphs of ComfyUI's nodes"),
     "15": Scheme(figures.compared, "your prompt on your model"),
 }
-"""By the number that a workflow's name begins with; the others are painted, see `demo.easel`."""
+"""By the number that a workflow's name begins with; the others are painted, see `easel`."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from PIL import Image
 
-from demo.against_tiles import PROMPT
 from demo.install import EXAMPLE, write_models
-from demo.scheme import Gain, painting
+from demo.pictures.scheme import Gain, painting
+from demo.tiles.against_tiles import PROMPT
 from tools import workflows
 from tools.drawing import LOOKS, Drawing
 from tools.host import HOSTS
@@ -106,9 +106,7 @@ def text_to_image(brush: Easel, path: Path) -> Drawing:
 
 def upscale(brush: Easel, path: Path) -> Drawing:
     """Enlarge the demo's picture four times, and show a part before and after."""
-    full, clear = (
-        brush.run(path, 2, without=without, prompt=PROMPT) for without in (OURS, ())
-    )
+    full, clear = (brush.run(path, 2, without=without, prompt=PROMPT) for without in (OURS, ()))
     after = clear.pictures[-1]
     with Image.open(EXAMPLE) as small:
         before = small.convert("RGB").resize(after.size, Image.Resampling.LANCZOS)
@@ -136,7 +134,7 @@ PAINTINGS: dict[str, Paint] = {
     "04": lora,
     "06": seamless,
 }
-"""By the number that a workflow's name begins with; the others are drawn, see `demo.scheme`."""
+"""By the number that a workflow's name begins with; the others are drawn, see `scheme`."""
 
 
 def gain(full: Run, clear: Run) -> Gain:

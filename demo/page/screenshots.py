@@ -1,4 +1,4 @@
-"""Take the screenshots of ComfyUI's page with this pack: ``python3 demo/screenshots.py``.
+"""Take the screenshots of ComfyUI's page with this pack: ``python3 demo/page/screenshots.py``.
 
 The demo's models paint in a real ComfyUI, and its page is opened in a headless Chromium. Those that
 a page of docs shows are written to docs/screenshots, the others to output/screenshots, to look at.
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from demo.shot_files import WIDTH_PX, target, texts, write
+from demo.page.shot_files import WIDTH_PX, target, texts, write
 from tools.environment import reexec_in_venv
 from tools.host import HOSTS, ROOT
 
@@ -134,7 +134,7 @@ def main() -> None:
 
 def gallery(studio: Studio) -> bytes:
     """Show the gallery of workflows with this pack's category."""
-    from demo.places import Places
+    from demo.page.places import Places
 
     studio.open(1700, 1150)
     places = Places(studio.page.page)
@@ -234,7 +234,7 @@ def for_picture(workflow: dict[str, Any]) -> dict[str, Any]:
     A seed that is drawn anew behind a run would not be the one that painted, and the prompt that
     describes ComfyUI's example picture does not fit the demo's.
     """
-    from demo.against_tiles import PROMPT
+    from demo.tiles.against_tiles import PROMPT
     from tools import workflows
 
     workflow = workflows.with_demo_models(workflow, shrink=workflows.DEMO_SHRINK)

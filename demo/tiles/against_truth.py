@@ -1,7 +1,7 @@
 """Enlarge a shrunk photograph four times in several ways, and compare with the photograph itself.
 
-``python3 demo/against_truth.py`` writes the table into demo/README.md. The photograph is none of
-those that the demo's model has learned.
+``python3 demo/tiles/against_truth.py`` writes the table into demo/README.md. The photograph is none
+of those that the demo's model has learned.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from demo.enter import enter
 from demo.markdown import README, replace_between
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SIZE_PX = 2048
 TIMES = 4
-START, END = "<!-- from demo/against_truth.py -->", "<!-- end of demo/against_truth.py -->"
+START, END = "<!-- from against_truth.py -->", "<!-- end of against_truth.py -->"
 
 
 def main() -> None:

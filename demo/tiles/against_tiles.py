@@ -1,6 +1,6 @@
 """Enlarge one picture in tiles, with CLEAR and with full attention, and lay them side by side.
 
-``python3 demo/against_tiles.py`` writes docs/against_tiles.jpg. The demo's model, the seed and the
+``python3 demo/tiles/against_tiles.py`` writes docs/against_tiles.jpg. The demo's model, seed and
 denoise are the same in all of them. The picture gives the seams, repeats and seconds of each.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from demo.enter import enter
 from tools.environment import reexec_in_venv

@@ -1,8 +1,8 @@
 """Make the example workflows' thumbnails: painted by the demo's models where they can, else drawn.
 
-``python3 demo/thumbnails.py`` writes a picture beside every workflow, or beside those whose numbers
-it is given (``python3 demo/thumbnails.py 01 02``). Painting runs the workflow in a real ComfyUI at
-up to 2048 pixels, and takes minutes; nothing else should run then, since seconds are shown.
+``python3 demo/pictures/thumbnails.py`` writes a picture beside every workflow, or beside those
+whose numbers it is given, such as ``01 02``. Painting runs the workflow in a real ComfyUI at up to
+2048 pixels, and takes minutes; nothing else should run then, since seconds are shown.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tools.environment import reexec_in_venv
 
@@ -20,8 +20,8 @@ def main(numbers: list[str]) -> None:
     """Write thumbnails, every one if no number is given."""
     host = reexec_in_venv()
     from clear_attention.atomic_files import written_whole
-    from demo.easel import PAINTINGS, easel
-    from demo.scheme import SCHEMES, drawing
+    from demo.pictures.easel import PAINTINGS, easel
+    from demo.pictures.scheme import SCHEMES, drawing
     from tools import workflows
 
     for path in workflows.example_workflows():

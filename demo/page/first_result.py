@@ -1,8 +1,8 @@
-"""Count what lies between ComfyUI's page and the first picture: ``python3 demo/first_result.py``.
+"""Count what lies between ComfyUI's page and the first picture.
 
-A mouse takes a user's way in a headless Chromium: the gallery of workflows, this pack's category,
-the first workflow, Run. The demo's models stand in for FLUX. Clicks and seconds are written into
-docs/workflows.md.
+By ``python3 demo/page/first_result.py`` a mouse takes a user's way in a headless Chromium: the
+gallery of workflows, this pack's category, the first workflow, Run. The demo's models stand in for
+FLUX. Clicks and seconds are written into docs/workflows.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from demo.markdown import replace_between
 from tools.environment import reexec_in_venv
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PAGE = ROOT / "docs" / "workflows.md"
 MARKS = (
-    "<!-- first picture: written by demo/first_result.py -->",
+    "<!-- first picture: written by first_result.py -->",
     "<!-- end of first picture -->",
 )
 SCREEN_PX = (1920, 1080)
@@ -61,8 +61,8 @@ def main() -> None:
     host = reexec_in_venv()
     from benchmarks.results_file import device_name
     from demo.install import write_models
-    from demo.places import CATEGORY
-    from demo.stand_in import differences, write_pack
+    from demo.page.places import CATEGORY
+    from demo.page.stand_in import differences, write_pack
     from tools import workflows
     from tools.browser import open_tab
     from tools.comfy_page import SETTINGS, ComfyPage
@@ -107,8 +107,8 @@ def walk(page: ComfyPage, url: str, workflow: str) -> list[Stage]:
     Returns:
         Its stages, in their order.
     """
-    from demo.hand import Hand
-    from demo.places import CATEGORY, Places
+    from demo.page.hand import Hand
+    from demo.page.places import CATEGORY, Places
     from tools.comfy_page import PICTURES_SHOWN
 
     places, hand = Places(page.page), Hand(page.page)

@@ -1,6 +1,7 @@
-"""Draw the seconds of a step with full attention and with CLEAR: ``python3 demo/steps_chart.py``.
+"""Draw the seconds of a step with full attention and with CLEAR, for the README.
 
-The figures are those of the committed benchmarks, of the demo's small model on two CPU cores.
+``python3 demo/pictures/steps_chart.py`` writes the chart. The figures are those of the
+committed benchmarks, of the demo's small model on two CPU cores.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from tools.environment import reexec_in_venv
 
     reexec_in_venv()
 
-from demo.scheme import Gain, measured
+from demo.pictures.scheme import Gain, measured
 from tools.drawing import BACKGROUND, LOOKS, MUTED, SEEN, UNSEEN, Box, Drawing, Shape, Text
 from tools.host import ROOT
 

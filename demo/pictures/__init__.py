@@ -1,0 +1,1 @@
+"""Pictures that show the pack: the workflows' thumbnails and the README's chart."""
