@@ -18,8 +18,9 @@ LONGEST = "types"
 """The check that takes half a minute on one core: it runs beside the tests."""
 
 # A test file keeps to one process, for its fixtures, and files start in the order of collection: by
-# itself, xdist starts those with the fewest tests last. A later `-n 0` wins: what --pdb needs.
-PROCESSES = ("-n", "auto", "--maxprocesses=8", "--dist=loadfile", "--no-loadscope-reorder")
+# itself, xdist starts those with the fewest tests last.
+ORDER = ("--dist=loadfile", "--no-loadscope-reorder")
+MOST_PROCESSES = 8
 
 
 def main(arguments: list[str]) -> int:
@@ -51,7 +52,14 @@ def run_pytest(arguments: list[str]) -> int:
     sys.pycache_prefix, sys.dont_write_bytecode = COMPILED["PYTHONPYCACHEPREFIX"], False
     hidden = {"", str(ROOT), str(ROOT / "tools")}
     sys.path[:] = [entry for entry in sys.path if entry not in hidden]
-    return int(pytest.main([*PROCESSES, *arguments]))
+    # A later `-n 0` wins: what --pdb needs.
+    return int(pytest.main(["-n", str(processes()), *ORDER, *arguments]))
+
+
+def processes() -> int:
+    """Return one more than there are cores: a part of the tests waits for servers and browsers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(MOST_PROCESSES, (cores or 1) + 1)
 
 
 if __name__ == "__main__":
