@@ -101,7 +101,7 @@ def text_to_image(brush: Easel, path: Path) -> Drawing:
     """Paint with full attention and with CLEAR, at the workflow's own size."""
     full, clear = brush.run(path, 1, without=OURS), brush.run(path, 1)
     picture = halves(full.pictures[-1], clear.pictures[-1])
-    return painting(path.stem[3:], "left: full attention, right: CLEAR", picture, gain(full, clear))
+    return painting("left: full attention, right: CLEAR", picture, gain(full, clear))
 
 
 def upscale(brush: Easel, path: Path) -> Drawing:
@@ -111,7 +111,7 @@ def upscale(brush: Easel, path: Path) -> Drawing:
     with Image.open(EXAMPLE) as small:
         before = small.convert("RGB").resize(after.size, Image.Resampling.LANCZOS)
     picture = halves(before, after, part=0.4)
-    return painting(path.stem[3:], "left: before, right: after", picture, gain(full, clear))
+    return painting("left: before, right: after", picture, gain(full, clear))
 
 
 def lora(brush: Easel, path: Path) -> Drawing:
@@ -119,13 +119,13 @@ def lora(brush: Easel, path: Path) -> Drawing:
     shrink = Fraction(1024, 768)
     without = brush.run(path, shrink, without=["LoraLoaderModelOnly"])
     picture = halves(without.pictures[-1], brush.run(path, shrink).pictures[-1])
-    return painting(path.stem[3:], "left: CLEAR, right: with the LoRA, too", picture, None)
+    return painting("left: CLEAR, right: with the LoRA, too", picture, None)
 
 
 def seamless(brush: Easel, path: Path) -> Drawing:
     """Paint a texture, and lay four of it side by side."""
     texture = brush.run(path, Fraction(1024, 768)).pictures[-1]
-    return painting(path.stem[3:], "four copies, side by side", copies(texture), None)
+    return painting("four copies, side by side", copies(texture), None)
 
 
 PAINTINGS: dict[str, Paint] = {

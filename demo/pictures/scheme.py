@@ -33,9 +33,8 @@ from tools.host import ROOT
 RESULTS = ROOT / "benchmarks" / "results"
 EDGE_PX, MARGIN_PX = 512, 28
 ROOM_PX = EDGE_PX - 2 * MARGIN_PX
-LARGEST_TITLE_PX = 34
-TOP_PX = 108  # of what is under the words
-BARS_PX = 396
+BADGE_PX = 64  # ComfyUI's gallery lays one of this height over the left upper corner
+BARS_PX = 406
 ON_CPU = "one step, small model, two CPU cores"
 
 
@@ -64,7 +63,7 @@ class Scheme:
 
     Attributes:
         figure: What is drawn.
-        words: A line under the title.
+        words: A line under it.
         gain: Makes the bars, or None without any.
     """
 
@@ -73,43 +72,36 @@ class Scheme:
     gain: Callable[[], Gain] | None = None
 
 
-def drawing(title: str, scheme: Scheme) -> Drawing:
-    """Draw a thumbnail.
-
-    Args:
-        title: Of the workflow.
-        scheme: What to show.
-    """
+def drawing(scheme: Scheme) -> Drawing:
+    """Draw a thumbnail; its title is not on it, since galleries write it below."""
     gain = scheme.gain() if scheme.gain else None
-    edge = 270 if gain else 350
-    figure = scheme.figure((EDGE_PX - edge) / 2, TOP_PX, edge)
-    return _thumbnail(title, scheme.words, figure, gain)
+    edge = shown_px(gain) - BADGE_PX - 4
+    figure = scheme.figure((EDGE_PX - edge) / 2, BADGE_PX, edge)
+    return _thumbnail(scheme.words, figure, gain)
 
 
-def painting(title: str, words: str, picture: Image.Image, gain: Gain | None) -> Drawing:
-    """Draw a thumbnail around a picture.
+def painting(words: str, picture: Image.Image, gain: Gain | None) -> Drawing:
+    """Draw a thumbnail with a picture.
 
     Args:
-        title: Of the workflow.
-        words: A line under the title.
+        words: A line under the picture.
         picture: Of any size; its middle is shown, as wide as it is or as high.
         gain: Makes the bars, or None without any.
     """
-    height = (BARS_PX - 14 if gain else EDGE_PX - MARGIN_PX) - TOP_PX
-    shown = ImageOps.fit(picture, (ROOM_PX, height), Image.Resampling.LANCZOS)
-    photo = Photo(MARGIN_PX, TOP_PX, ROOM_PX, height, shown)
-    return _thumbnail(title, words, [photo], gain)
+    size = EDGE_PX, shown_px(gain)
+    shown = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    return _thumbnail(words, [Photo(0, 0, *size, shown)], gain)
 
 
-def _thumbnail(title: str, words: str, shown: Iterable[Shape], gain: Gain | None) -> Drawing:
-    size = min(LARGEST_TITLE_PX, LARGEST_TITLE_PX * ROOM_PX / text_width(title, LARGEST_TITLE_PX))
-    shapes: list[Shape] = [
-        Box(0, 0, EDGE_PX, EDGE_PX, BACKGROUND),
-        Text(MARGIN_PX, 56, title, size, bold=True),
-        Text(MARGIN_PX, 86, words, 18, SEEN),
-        *shown,
-    ]
-    return Drawing(EDGE_PX, EDGE_PX, (*shapes, *(_bars(gain) if gain else ())))
+def shown_px(gain: Gain | None) -> int:
+    """Return the height above the words."""
+    return 362 if gain else 446
+
+
+def _thumbnail(words: str, shown: Iterable[Shape], gain: Gain | None) -> Drawing:
+    line = Text(MARGIN_PX, shown_px(gain) + 30, words, 19, SEEN, bold=True)
+    ground = Box(0, 0, EDGE_PX, EDGE_PX, BACKGROUND)
+    return Drawing(EDGE_PX, EDGE_PX, (ground, *shown, line, *(_bars(gain) if gain else ())))
 
 
 def _bars(gain: Gain) -> Iterator[Shape]:
@@ -123,7 +115,7 @@ def _bars(gain: Gain) -> Iterator[Shape]:
         colour = BACKGROUND if inside and ours else LOOKS
         left = MARGIN_PX + (10 if inside else width + 10)
         yield Text(left, top + 21, words, 18, colour, bold=ours)
-    yield Text(MARGIN_PX, 492, gain.note, 15, MUTED)
+    yield Text(MARGIN_PX, 500, gain.note, 15, MUTED)
 
 
 def measured(file: str, row: str, note: str = ON_CPU) -> Callable[[], Gain]:
@@ -178,7 +170,7 @@ SCHEMES = {
     "13": Scheme(
         figures.one_step, "the last 14 of 20 steps, by SDEdit", measured("upscale", "4096 x 4096")
     ),
-    "14": Scheme(figures.opened, "its stages as subgraphs of ComfyUI's nodes"),
+    "14": Scheme(figures.opened, "its stages in ComfyUI's own nodes"),
     "15": Scheme(figures.compared, "your prompt on your model"),
 }
 """By the number that a workflow's name begins with; the others are painted, see `easel`."""

@@ -32,15 +32,10 @@ def main(numbers: list[str]) -> None:
             with easel(host) as brush:
                 shown = PAINTINGS[number](brush, path)
         else:
-            shown = drawing(title_of(path), SCHEMES[number])
+            shown = drawing(SCHEMES[number])
         with written_whole(path.with_suffix(".jpg")) as part:
             shown.image().convert("RGB").save(part, "JPEG", quality=90, subsampling=0)
         print(f"{path.stem}: done", flush=True)
-
-
-def title_of(path: Path) -> str:
-    """Return a workflow's name without its number."""
-    return path.stem[3:]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 from pack import EXAMPLES, WORKFLOWS
 from PIL import Image
 
-from demo.pictures import easel, scheme, thumbnails
+from demo.pictures import easel, scheme
 from tools.drawing import Text, text_width
 
 PATHS = {name[:2]: WORKFLOWS / f"{name}.json" for name in EXAMPLES}
@@ -20,9 +20,8 @@ def test_every_workflow_has_a_thumbnail_of_one_kind():
 
 @pytest.mark.parametrize("number", scheme.SCHEMES)
 def test_a_drawn_thumbnail_is_what_the_script_draws(number):
-    path = PATHS[number]
-    drawn = scheme.drawing(thumbnails.title_of(path), scheme.SCHEMES[number]).image().convert("RGB")
-    with Image.open(path.with_suffix(".jpg")) as picture:
+    drawn = scheme.drawing(scheme.SCHEMES[number]).image().convert("RGB")
+    with Image.open(PATHS[number].with_suffix(".jpg")) as picture:
         kept = np.asarray(picture.convert("RGB"), dtype=float)
     # JPEG's rounding, and letters that another FreeType smooths differently.
     assert np.abs(kept - np.asarray(drawn, dtype=float)).mean() < 2
@@ -30,7 +29,7 @@ def test_a_drawn_thumbnail_is_what_the_script_draws(number):
 
 @pytest.mark.parametrize("number", scheme.SCHEMES)
 def test_nothing_is_written_beyond_the_edge(number):
-    shown = scheme.drawing(thumbnails.title_of(PATHS[number]), scheme.SCHEMES[number])
+    shown = scheme.drawing(scheme.SCHEMES[number])
     for text in [shape for shape in shown.shapes if isinstance(shape, Text)]:
         assert text.x + text_width(text.text, text.size, bold=text.bold) <= scheme.EDGE_PX, text
 
@@ -45,12 +44,12 @@ def test_the_gain_is_that_of_the_committed_result():
 @pytest.mark.parametrize("gain", [SIDE_BY_SIDE, None])
 def test_a_painted_thumbnail_shows_one_picture_left_and_the_other_right(gain):
     red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("#f00", "#00f"))
-    drawing = scheme.painting("A title", "words", easel.halves(red, blue), gain)
+    drawing = scheme.painting("words", easel.halves(red, blue), gain)
     picture = np.asarray(drawing.image().convert("RGB"))
     assert picture.shape == (scheme.EDGE_PX, scheme.EDGE_PX, 3)
-    row = picture[scheme.TOP_PX + 100]
-    assert row[scheme.MARGIN_PX + 5].tolist() == [255, 0, 0]
-    assert row[-scheme.MARGIN_PX - 5].tolist() == [0, 0, 255]
+    row = picture[100]
+    assert row[5].tolist() == [255, 0, 0]
+    assert row[-5].tolist() == [0, 0, 255]
     assert row[scheme.EDGE_PX // 2].min() > 200, "no line between them"
 
 
@@ -65,6 +64,6 @@ def test_halves_of_a_part_are_of_the_same_places():
 def test_the_seconds_on_a_thumbnail_are_those_of_the_runs():
     full, clear = (easel.Run((), seconds) for seconds in (12.0, 3.0))
     found = easel.gain(full, clear)
-    drawn = scheme.painting("A title", "words", Image.new("RGB", (8, 8)), found)
+    drawn = scheme.painting("words", Image.new("RGB", (8, 8)), found)
     words = [shape.text for shape in drawn.shapes if isinstance(shape, Text)]
     assert "full 12 s" in words and "CLEAR 3 s, 4.0x faster" in words
