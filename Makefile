@@ -14,11 +14,13 @@ models:
 	$(PYTHON) demo/train.py $(ARGS)
 	$(PYTHON) demo/teaching/cyanotype.py
 	$(PYTHON) demo/evaluate.py
+	$(PYTHON) demo/tiles/against_truth.py
 
 pictures:
 	$(PYTHON) tools/icon.py
 	$(PYTHON) demo/pictures/steps_chart.py
 	$(PYTHON) demo/tiles/against_tiles.py
+	$(PYTHON) demo/compare.py
 	$(PYTHON) tools/help_pictures.py
 	$(PYTHON) demo/pictures/thumbnails.py
 	$(PYTHON) tools/fit_table.py

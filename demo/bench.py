@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .students import TEACHING
+from .students import TEACHING, TRAINED_PX
 
-EDGE_PX = 384
 NTK = {1: 1.0, 2: 1.0, 4: 10.0}  # CLEAR High Resolution's factor; 768 pixels need none
 STEPS = 16
 SEED = 7_000
@@ -58,7 +57,7 @@ def task_of(prompt: Any, scale: int) -> Any:
 
     from clear_attention.comfyui.compare.painting import Task
 
-    edge = EDGE_PX * scale // 8
+    edge = TRAINED_PX * scale // 8
     return Task(prompt, prompt, torch.zeros(1, 16, edge, edge), STEPS, 1.0, "euler", "simple")
 
 

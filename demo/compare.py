@@ -12,14 +12,15 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from demo.bench import SEED, STEPS, encoded
 from demo.enter import enter
-from demo.students import TEACHING
+from demo.students import GUIDANCE, STUDENT, TEACHING, TRAINED_PX
 from tools.environment import reexec_in_venv
 from tools.host import ROOT
 
-STUDENT, WINDOW = "clear_demo_local_8.safetensors", "8"
+WINDOW = "8"
 HELD_OUT = -2  # a prompt among the last eight
-SEED, PICTURES, STEPS, EDGE_PX = 7_000, 2, 16, 384
+PICTURES = 2
 LARGEST_PX = 1200
 SHEET = ROOT / "web" / "docs" / "CLEARCompare" / "sheet.jpg"
 
@@ -38,18 +39,17 @@ def main() -> None:
     from clear_attention.config.prompts import read_prompts
     from demo.codec.vae_file import vae_weights
     from demo.nodes.network import load_model
-    from demo.nodes.text import DemoCLIP
 
-    model, clip = load_model(), DemoCLIP()
+    model = load_model()
     line = read_prompts(TEACHING / "prompts.txt")[HELD_OUT]
-    prompt = clip.encode_from_tokens_scheduled(clip.tokenize(line), add_dict={"guidance": 3.5})
+    (prompt,) = encoded([line], GUIDANCE)
     with torch.inference_mode():
         sheet, table = compare(
             model,
             load_onto(model, STUDENT),
             prompt,
             prompt,
-            {"samples": torch.zeros(1, 16, EDGE_PX // 8, EDGE_PX // 8)},
+            {"samples": torch.zeros(1, 16, TRAINED_PX // 8, TRAINED_PX // 8)},
             seed=SEED,
             pictures=PICTURES,
             vae=comfy.sd.VAE(vae_weights()),

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from demo.bench import EDGE_PX, Bench, Error, Make
+from demo.bench import Bench, Error, Make
 from demo.enter import enter
 from demo.markdown import README, replace_between
-from demo.students import STUDENTS
+from demo.students import STUDENTS, TRAINED_PX, window_name
 from tools.environment import reexec_in_venv
 from tools.host import ROOT
 
@@ -46,15 +46,16 @@ def main() -> None:
     bench, sheet = Bench(), Sheet()
     lines: list[str] = []
     for scale, count in SCALES.items():
-        lines += [*table(bench, sheet, scale, count), ""]
-        print("\n".join(lines[-8:]), flush=True)
+        rows = table(bench, sheet, scale, count)
+        print("\n".join(rows), flush=True)
+        lines += [*rows, ""]
     sheet.write(bench, SHEET)
     replace_between(README, "\n".join(lines), START, END)
 
 
 def table(bench: Bench, sheet: Sheet, scale: int, count: int) -> list[str]:
     """Compare all windows at one size, as lines of Markdown."""
-    edge = EDGE_PX * scale
+    edge = TRAINED_PX * scale
     size = f"{edge} x {edge} pixels, {edge // 16} x {edge // 16} tokens"
     another = f"{bench.another_seed(scale, count):.1f} dB"
     lines = [
@@ -70,11 +71,11 @@ def table(bench: Bench, sheet: Sheet, scale: int, count: int) -> list[str]:
         before, after = (bench.error(make, scale, count) for make in (behind, student))
         if not factor:
             plain[radius] = before
-        label = f"r = {radius}" + (f", pooled by {factor}" if factor else "")
+        window = window_name(radius, factor)
         if scale == 1:
-            sheet.add(bench, f"{label}, not distilled", behind)
-            sheet.add(bench, f"{label}, distilled", student)
-        lines.append(row(label, before, after, another))
+            sheet.add(bench, f"{window}, not distilled", behind)
+            sheet.add(bench, f"{window}, distilled", student)
+        lines.append(row(window, before, after, another))
     best = training_free(bench, scale, count)
     return [
         *lines,
@@ -82,10 +83,10 @@ def table(bench: Bench, sheet: Sheet, scale: int, count: int) -> list[str]:
     ]
 
 
-def row(label: str, before: Error, after: Error, another: str) -> str:
+def row(window: str, before: Error, after: Error, another: str) -> str:
     """Return a line of the table."""
     cells = (
-        *(label, f"{before.velocity:.4f}", f"{after.velocity:.4f}"),
+        *(window, f"{before.velocity:.4f}", f"{after.velocity:.4f}"),
         *(recovered(before.velocity, after.velocity), f"{before.psnr:.1f} dB"),
         *(f"{after.psnr:.1f} dB", recovered(before.picture, after.picture), another),
     )
@@ -137,7 +138,7 @@ class Sheet:
         sheet = Image.new("RGB", (pixels.shape[1], pixels.shape[0] + HEADER_PX), "white")
         sheet.paste(Image.fromarray(pixels), (0, HEADER_PX))
         for number, label in enumerate(columns):
-            at = (number * (EDGE_PX + GAP) + 8, 6)
+            at = (number * (TRAINED_PX + GAP) + 8, 6)
             ImageDraw.Draw(sheet).text(at, label, fill="black", font_size=HEADER_PX - 14)
         small = sheet.resize((sheet.width * 2 // 3, sheet.height * 2 // 3))
         with written_whole(path) as part:

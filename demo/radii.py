@@ -14,10 +14,10 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from demo.bench import EDGE_PX, Bench, encoded, task_of
+from demo.bench import Bench, encoded, task_of
 from demo.enter import enter
 from demo.markdown import replace_between
-from demo.students import STUDENTS
+from demo.students import GUIDANCE, STUDENTS, TRAINED_PX
 from tools.environment import reexec_in_venv
 from tools.host import ROOT
 
@@ -38,14 +38,15 @@ def main() -> None:
     bench = Bench()
     lines: list[str] = []
     for scale, count in SCALES.items():
-        lines += [*table(bench, scale, count), ""]
-        print("\n".join(lines), flush=True)
+        found = table(bench, scale, count)
+        print("\n".join(found), flush=True)
+        lines += [*found, ""]
     replace_between(DOCS, "\n".join(lines).rstrip("\n"), START, END)
 
 
 def table(bench: Bench, scale: int, count: int) -> list[str]:
     """Compare the ways at one size, as lines of Markdown."""
-    edge = EDGE_PX * scale
+    edge = TRAINED_PX * scale
     lines = [
         f"**{edge} x {edge} pixels**, {edge // 16} x {edge // 16} tokens; {count} prompts",
         "",
@@ -103,7 +104,7 @@ def measured(bench: Bench, scale: int, probed: Sequence[str] = PROBED) -> dict[A
     model = bench.prepare(bench.teacher, scale)
     samples: list[Sample] = []
     with torch.inference_mode():
-        for seed, prompt in enumerate(encoded(probed, 3.5), PROBED_SEED):
+        for seed, prompt in enumerate(encoded(probed, GUIDANCE), PROBED_SEED):
             latent = paint(model, task_of(prompt, scale), seed, lambda _: None).latent
             samples += Sample(prompt, {"samples": latent}, seed=seed).spread(LEVELS)
         found = probe_windows(model, samples, 512 * len(probed))

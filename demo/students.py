@@ -1,4 +1,4 @@
-"""The demo's students: which files there are, and for which windows; and its LoRA."""
+"""The demo's students: which files there are, and for which windows; its LoRA; what it has seen."""
 
 from __future__ import annotations
 
@@ -11,4 +11,12 @@ STUDENTS = {  # file -> radius and pool factor in tokens
     "clear_demo_local_8.safetensors": (8, 0),
     "clear_demo_local_4_down_4.safetensors": (4, 4),
 }
+STUDENT = "clear_demo_local_8.safetensors"  # where one is enough
 LORA = "lora_demo_cyanotype.safetensors"
+TRAINED_PX = 384  # edge of most pictures in training
+GUIDANCE = 3.5  # the only one in training
+
+
+def window_name(radius: int, pool_factor: int = 0) -> str:
+    """Name a window in tables."""
+    return f"r = {radius}" + (f", pooled by {pool_factor}" if pool_factor else "")

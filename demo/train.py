@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from clear_attention.distill.tasks import Task
     from clear_attention.distill.trainer import Trainer
 
-PHOTOGRAPHS = ("scikit-image", "scikit-learn")  # packages that ship them
+PACKAGES = ("scikit-image", "scikit-learn")  # packages that ship them
 HELD_OUT = 4  # squares of each photograph, for the teacher's validations
 
 
@@ -36,7 +36,7 @@ def main(parts: list[str]) -> None:
     if unknown:
         raise SystemExit(f"Parts must be of {', '.join(MAKE)}, got {unknown[0]}.")
     host = reexec_in_venv()
-    ensure(BASE, "photographs", PHOTOGRAPHS)
+    ensure(BASE, "photographs", PACKAGES)
     enter(host)
     for part in parts or MAKE:
         MAKE[part]()
@@ -56,7 +56,7 @@ def train_teacher() -> None:
     from clear_attention.comfyui.distill.denoiser import HostDenoiser
     from clear_attention.distill.config_file import read
     from clear_attention.distill.data.tensor_files import write_tensors
-    from demo.nodes.checkpoint import BASE, MODELS, base_weights
+    from demo.nodes.checkpoint import MODELS, TEACHER, base_weights
     from demo.nodes.network import build_model
     from demo.teaching.placed import PlacedBatches, PlacedTraining
     from demo.teaching.squares import write_squares
@@ -64,7 +64,7 @@ def train_teacher() -> None:
 
     config = read(TEACHING / "teacher.toml")
     held_out = write_squares(config.data_folder / "held_out", HELD_OUT, seed=1)
-    start = base_weights() if (MODELS / BASE).exists() else initial_weights()
+    start = base_weights() if (MODELS / TEACHER).exists() else initial_weights()
     start = {name: weight.float() for name, weight in start.items()}
     denoiser = HostDenoiser(build_model(start, torch.float32))
     task = PlacedTraining(denoiser, config.training)
@@ -72,7 +72,7 @@ def train_teacher() -> None:
     with trained("teacher", task, config, batches, held_out).averaged():
         tensors = {name: t.bfloat16() for name, t in denoiser.network.state_dict().items()}
     MODELS.mkdir(exist_ok=True)
-    write_tensors(MODELS / BASE, tensors, format="pt")
+    write_tensors(MODELS / TEACHER, tensors, format="pt")
 
 
 def trained(

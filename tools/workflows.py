@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from demo.students import GUIDANCE, LORA, STUDENT, TRAINED_PX
 from tools.host import ROOT
 from tools.subgraphs import definitions, flattened
 
@@ -24,13 +25,12 @@ DEMO_TYPES = {
     "ControlNetLoader": "CLEARDemoControlNetLoader",
 }
 DEMO_FILES = {
-    "CLEARLoader": "clear_demo_local_8.safetensors",
-    "LoraLoaderModelOnly": "lora_demo_cyanotype.safetensors",
+    "CLEARLoader": STUDENT,
+    "LoraLoaderModelOnly": LORA,
     "VAELoader": "clear_demo_vae.safetensors",
 }
 KONTEXT_EDGE_PX = 1024  # FluxKontextImageScale has no size of its own; this is its square one
-DEMO_SHRINK = Fraction(1024, 384)  # the demo's teacher paints 384 pixels where FLUX paints 1024
-DEMO_GUIDANCE = 3.5  # the only one that the demo's teacher has seen
+DEMO_SHRINK = Fraction(1024, TRAINED_PX)  # the demo paints 384 pixels where FLUX paints 1024
 SIZES = {  # places of lengths in pixels
     "EmptySD3LatentImage": (0, 1),
     "ImageScale": (1, 2),
@@ -81,7 +81,7 @@ def with_demo_models(workflow: Workflow, shrink: int | Fraction = 1) -> Workflow
         elif node["type"] in DEMO_FILES:
             values[0] = DEMO_FILES[node["type"]]
         elif node["type"] == "FluxGuidance":
-            values[0] = DEMO_GUIDANCE
+            values[0] = GUIDANCE
         elif node["type"] == "FluxKontextImageScale":
             node["type"] = "ImageScale"
             node["properties"] = {"Node name for S&R": node["type"]}

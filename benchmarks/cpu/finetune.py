@@ -19,7 +19,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.cpu.low_rank import PROMPTS, apart, extract_file, velocities
-from demo.students import LORA, STUDENTS
+from demo.students import LORA, STUDENTS, window_name
 from tools.environment import reexec_in_venv
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def table(strength: float, prompts: int, folder: Path) -> str:
         errors = [apart(velocities(bench, way, prompts), full) for way in ways]
         own = velocities(plain, lambda model: model, prompts)
         errors.append(apart(velocities(plain, plain.student(name), prompts), own))
-        label = f"r = {radius}" + (f", pooled by {factor}" if factor else "")
-        lines.append(f"| {label} | " + " | ".join(f"{error:.4f}" for error in errors) + " |")
+        cells = [window_name(radius, factor), *(f"{error:.4f}" for error in errors)]
+        lines.append(f"| {' | '.join(cells)} |")
         print(lines[-1], flush=True)
     return "\n".join(lines)
 

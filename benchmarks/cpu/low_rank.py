@@ -22,7 +22,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from demo.students import STUDENTS
+from demo.students import STUDENTS, window_name
 from tools.environment import reexec_in_venv
 from tools.host import ROOT
 
@@ -104,7 +104,7 @@ def measure(ranks: Sequence[int], prompts: int) -> list[Row]:
 def of_student(bench: Any, name: str, ranks: Sequence[int], prompts: int, folder: str) -> list[Row]:
     """Extract and compare one student."""
     radius, factor = STUDENTS[name]
-    label = f"r = {radius}" + (f", pooled by {factor}" if factor else "")
+    label = window_name(radius, factor)
     full = velocities(bench, lambda model: model, prompts)
     whole = velocities(bench, bench.student(name), prompts)
     without = velocities(bench, bench.behind_window(radius, factor), prompts)

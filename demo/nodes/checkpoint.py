@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
-BASE = "flux_demo.safetensors"
+TEACHER = "flux_demo.safetensors"
 
 
 def base_weights() -> dict[str, Tensor]:
     """Read the demo's diffusion model, bfloat16 in FLUX's own names."""
-    return load_file(MODELS / BASE)
+    return load_file(MODELS / TEACHER)

@@ -22,7 +22,7 @@ class DemoUNETLoader(io.ComfyNode):
             node_id="CLEARDemoUNETLoader",
             display_name="Load Demo Diffusion Model",
             category=CATEGORY,
-            description="A tiny FLUX that knows eight photographs, to try things with.",
+            description="A tiny FLUX that knows six photographs, to try things with.",
             inputs=[
                 io.String.Input("unet_name", default="demo", tooltip=NO_EFFECT),
                 io.String.Input("weight_dtype", default="default", tooltip=NO_EFFECT),

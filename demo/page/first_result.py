@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PAGE = ROOT / "docs" / "workflows.md"
 MARKS = (
-    "<!-- first picture: written by first_result.py -->",
+    "<!-- first picture: written by demo/page/first_result.py -->",
     "<!-- end of first picture -->",
 )
 SCREEN_PX = (1920, 1080)

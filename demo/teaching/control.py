@@ -25,6 +25,7 @@ from ..nodes import text
 from ..nodes.checkpoint import MODELS
 from ..nodes.control import FILE, build_network, own_weights
 from ..nodes.network import load_model
+from ..students import GUIDANCE
 from .photographs import PHOTOGRAPHS, captions, squares
 
 STEPS = 700
@@ -34,7 +35,6 @@ BATCHES = {384: 3, 768: 1}  # edge in pixels -> pictures in a batch
 SQUARES = 40  # of each photograph and size
 BLURS = (4, 6, 8, 12, 16)  # pixels of the picture per pixel of what the net is shown
 MEAN = 0.6  # of the logit of the noise level: noisy, as that is where a picture's layout is made
-GUIDANCE = 3.5
 NEW = ("pos_embed_input.", "controlnet_blocks.")
 SEED = 11
 

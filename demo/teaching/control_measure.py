@@ -23,11 +23,12 @@ from ..markdown import README, replace_between
 from ..nodes.control import load_control_net, steered
 from ..nodes.network import load_model
 from ..nodes.text import DemoCLIP
-from .control import GUIDANCE, blurred
+from ..students import GUIDANCE, TRAINED_PX
+from .control import blurred
 from .photographs import PHOTOGRAPHS, squares
 
 MARKS = tuple(f"<!-- {mark} demo/teaching/control_measure.py -->" for mark in ("from", "end of"))
-EDGE_PX, STEPS, BLUR, SEED = 384, 16, 8, 9_000
+STEPS, BLUR, SEED = 16, 8, 9_000
 RADIUS = 8
 
 Shown = Sequence[tuple[str, Tensor]]
@@ -62,7 +63,7 @@ def table() -> str:
 def held_out(photograph: Any) -> Tensor:
     """Cut a square that training has not seen in this very place."""
     draw = random.Random(f"control, held out {photograph.file}")
-    return next(squares(photograph.load(), EDGE_PX, draw))
+    return next(squares(photograph.load(), TRAINED_PX, draw))
 
 
 @torch.inference_mode()

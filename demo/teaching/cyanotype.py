@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
 from demo.enter import enter
 from demo.students import TEACHING
-from demo.train import PHOTOGRAPHS, trained
+from demo.train import PACKAGES, trained
 from tools.environment import BASE, ensure, reexec_in_venv
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SQUARES, HELD_OUT_SQUARES = 48, 6  # of each photograph
 def main() -> None:
     """Train and write the file."""
     host = reexec_in_venv()
-    ensure(BASE, "photographs", PHOTOGRAPHS)
+    ensure(BASE, "photographs", PACKAGES)
     enter(host)
     import torch
 

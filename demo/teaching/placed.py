@@ -25,7 +25,8 @@ from clear_attention.sampling.pyramid import AUTHORS_NTK
 from ..codec.latents import BLOCK, encode
 from ..nodes import text
 from ..nodes.sizes import PATCH
-from .photographs import PHOTOGRAPHS, TRAINED_PX, Photograph, captions, squares
+from ..students import TRAINED_PX
+from .photographs import PHOTOGRAPHS, Photograph, captions, squares
 
 TOKEN_PX = BLOCK * PATCH
 

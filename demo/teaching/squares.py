@@ -14,7 +14,8 @@ from clear_attention.distill.data.shards import Samples, ShardFolder
 
 from ..codec.latents import encode
 from ..nodes import text
-from .photographs import PHOTOGRAPHS, TRAINED_PX, Photograph, captions, squares
+from ..students import TRAINED_PX
+from .photographs import PHOTOGRAPHS, Photograph, captions, squares
 
 
 def write_squares(

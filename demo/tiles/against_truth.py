@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 SIZE_PX = 2048
 TIMES = 4
-START, END = "<!-- from against_truth.py -->", "<!-- end of against_truth.py -->"
+NAME = "demo/tiles/against_truth.py"
+START, END = f"<!-- from {NAME} -->", f"<!-- end of {NAME} -->"
 
 
 def main() -> None:
@@ -36,9 +37,9 @@ def main() -> None:
     arguments.add_argument("--size", type=int, default=SIZE_PX, help="of the photograph, in pixels")
     options = arguments.parse_args()
     host = reexec_in_venv()
-    from demo.train import PHOTOGRAPHS
+    from demo.train import PACKAGES
 
-    ensure(BASE, "photographs", PHOTOGRAPHS)
+    ensure(BASE, "photographs", PACKAGES)
     enter(host)
     lines = [
         "| way | low band | high band | seams | repeats | seconds |",

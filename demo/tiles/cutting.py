@@ -9,7 +9,9 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-TILE_PX, PADDING_PX, BLUR_PX = 384, 32, 8
+from ..students import TRAINED_PX
+
+TILE_PX, PADDING_PX, BLUR_PX = TRAINED_PX, 32, 8
 """The size that the model was trained for, and the usual border and blur."""
 
 

@@ -22,11 +22,10 @@ from ..codec.vae_file import vae_weights
 from ..nodes.control import load_control_net, steered
 from ..nodes.network import load_model
 from ..nodes.text import DemoCLIP
+from ..students import GUIDANCE, STUDENT, TRAINED_PX
 from .cutting import tiles_of
 
-STEPS, GUIDANCE, SEED = 20, 3.5, 0
-RADIUS, STUDENT = 8, "clear_demo_local_8.safetensors"
-TRAINED_PX = 384
+STEPS, SEED, RADIUS = 20, 0, 8
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Painted:
 
 @dataclass
 class Steps:
-    """The mean seconds of a run's steps, but for the first, which loads and encodes."""
+    """Times a run's steps; the first, which also loads and encodes, counts as the others' mean."""
 
     ends: list[float] = field(default_factory=list)
 

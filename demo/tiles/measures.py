@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 BLOCK_PX = 8
-"""A line is compared with those beside it as means over so many pixels across it."""
+"""Half the width of the strips that are compared; borders of tiles lie on its multiples."""
 BESIDE = 3
-"""How many times as far they are away: outside of the soft border of a tile."""
+"""Blocks from a strip to those that it is compared with: beyond the soft border of a tile."""
 SHRUNK = 4
 """The low band is what a picture of 512 pixels shows of one of 2048."""
 CELL_PX = 32

@@ -11,7 +11,7 @@ from demo.pictures import easel, scheme
 from tools.drawing import Text, text_width
 
 PATHS = {name[:2]: WORKFLOWS / f"{name}.json" for name in EXAMPLES}
-SIDE_BY_SIDE = scheme.Gain(12.0, 3.0, "s", "all steps, the demo's small model, 2 CPU cores")
+SIDE_BY_SIDE = scheme.Gain(12.0, 3.0, "s", "the whole run, two CPU cores")
 
 
 def test_every_workflow_has_a_thumbnail_of_one_kind():

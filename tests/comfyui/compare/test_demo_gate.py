@@ -14,14 +14,13 @@ MARGIN = 0.15
 LEFT = 0.75
 """Share of the window's error that a student leaves at most, on each prompt by itself."""
 EDGE = 48  # of a latent: 24 x 24 tokens, the training size
-SEED = 7_000  # as demo/evaluate.py has it
 PROMPTS = 2
 
 
 def said():
     """Read the README's table of the training size: window -> error, student's, recovered."""
     text = (ROOT / "demo" / "README.md").read_text("utf-8").split("**The training size**")[1]
-    rows = re.findall(r"\| r = ([^|]+) \| ([\d.]+) \| ([\d.]+) \| (\d+) %", text.split("\n\n**")[0])
+    rows = re.findall(r"\| (r = [^|]+) \| ([\d.]+) \| ([\d.]+) \| (\d+) %", text.split("\n\n**")[0])
     return {window: (float(a), float(b), int(c) / 100) for window, a, b, c in rows}
 
 
@@ -31,10 +30,11 @@ def measured(host, product):
     import folder_paths
 
     from clear_attention.config.prompts import read_prompts
+    from demo.bench import SEED
     from demo.nodes.checkpoint import MODELS
     from demo.nodes.network import load_model
     from demo.nodes.text import DemoCLIP
-    from demo.students import STUDENTS, TEACHING
+    from demo.students import GUIDANCE, STUDENTS, TEACHING
 
     folder_paths.add_model_folder_path("clear", str(MODELS))
     painting, predictions = (product(f"comfyui.compare.{x}") for x in ("painting", "predictions"))
@@ -50,7 +50,7 @@ def measured(host, product):
     found = {window: ([], []) for window in models}
     for at, line in enumerate(read_prompts(TEACHING / "prompts.txt")[-8:][:PROMPTS]):
         tokens = clip.tokenize(line)
-        prompt = clip.encode_from_tokens_scheduled(tokens, add_dict={"guidance": 3.5})
+        prompt = clip.encode_from_tokens_scheduled(tokens, add_dict={"guidance": GUIDANCE})
         latent = torch.zeros(1, 16, EDGE, EDGE)
         task = painting.Task(prompt, prompt, latent, 16, 1.0, "euler", "simple")
         with torch.inference_mode():
@@ -67,14 +67,11 @@ def measured(host, product):
     return found
 
 
-def label(window):
-    radius, factor = window
-    return f"{radius}, pooled by {factor}" if factor else str(radius)
-
-
 def test_each_student_recovers_what_the_readme_says(measured):
+    from demo.students import window_name
+
     for window, (before, after) in measured.items():
-        said_before, said_after, recovered = said()[label(window)]
+        said_before, said_after, recovered = said()[window_name(*window)]
         assert 1 - sum(after) / sum(before) >= recovered - MARGIN
         # Two of the eight prompts, each of which is within a factor of two of the mean.
         assert said_before / 2 <= sum(before) / PROMPTS <= said_before * 2
