@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -86,7 +86,7 @@ class Easel:
 
 
 @contextmanager
-def easel(host: Path) -> Iterator[Easel]:
+def easel(host: Path) -> Generator[Easel]:
     """Start a ComfyUI with the demo's models for the length of a ``with``."""
     base = HOSTS / "demo"
     write_models(base)
@@ -150,8 +150,8 @@ def halves(left: Image.Image, right: Image.Image, part: float = 1) -> Image.Imag
         right: The other.
         part: Share of their width and height that is shown, around the middle.
     """
-    edges = tuple(round(edge * (1 - part) / 2) for edge in left.size)
-    box = (*edges, left.width - edges[0], left.height - edges[1])
+    x, y = (round(edge * (1 - part) / 2) for edge in left.size)
+    box = (x, y, left.width - x, left.height - y)
     shown, other = left.crop(box), right.crop(box)
     middle, line = shown.width // 2, max(1, round(shown.width * LINE / 2))
     shown.paste(other.crop((middle, 0, *other.size)), (middle, 0))
