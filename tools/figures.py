@@ -135,6 +135,18 @@ def thin_factors(x: float, y: float, edge: float) -> Iterator[Shape]:
     yield Text(x, y + edge - 8, "0.3 GB at rank 128", 21, MUTED)
 
 
+def either_order(x: float, y: float, edge: float) -> Iterator[Shape]:
+    """Draw a LoRA and CLEAR in both orders, which give one picture."""
+    for row, names in enumerate((("LoRA", "CLEAR"), ("CLEAR", "LoRA"))):
+        for column, name in enumerate(names):
+            ours = name == "CLEAR"
+            place = (x + column * edge * 0.52, y + edge * (0.12 + 0.42 * row))
+            yield Box(*place, edge * 0.48, edge * 0.26, SEEN if ours else OTHERS[1], 12)
+            inset = (0.1 if ours else 0.14) * edge
+            yield Text(place[0] + inset, place[1] + edge * 0.165, name, 26, BACKGROUND, bold=True)
+    yield Text(x + edge * 0.2, y + edge * 0.97, "the same picture", 22, MUTED)
+
+
 def opened(x: float, y: float, edge: float) -> Iterator[Shape]:
     """Draw a node that is opened, with nodes in it."""
     yield Box(x, y, edge, edge, UNSEEN, 14)

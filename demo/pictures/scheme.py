@@ -113,8 +113,10 @@ def _bars(gain: Gain) -> Iterator[Shape]:
         words = f"{name} {value:.3g} {gain.unit}" + (f", {times:.1f}x {better}" if ours else "")
         inside = text_width(words, 18) + 20 < width
         colour = BACKGROUND if inside and ours else LOOKS
+        free = ROOM_PX - (0 if inside else width) - 10
+        size = min(18, 18 * free / text_width(words, 18))
         left = MARGIN_PX + (10 if inside else width + 10)
-        yield Text(left, top + 21, words, 18, colour, bold=ours)
+        yield Text(left, top + 21, words, size, colour, bold=ours)
     yield Text(MARGIN_PX, 500, gain.note, 15, MUTED)
 
 
@@ -147,8 +149,13 @@ def slices() -> Gain:
 
 NARROW = "one step, narrow model, two CPU cores"
 SCHEMES = {
+    "02": Scheme(
+        figures.stages, "in stages, your picture held", measured("upscale", "4096 x 4096")
+    ),
     "03": Scheme(figures.one_slice, "fp8 weights, layers in slices", slices),
+    "04": Scheme(figures.either_order, "in either order"),
     "05": Scheme(figures.reference, "at 2048 pixels, all of your picture in sight"),
+    "06": Scheme(figures.copies, "copies fit on every side"),
     "07": Scheme(figures.four_stages, "in stages"),
     "08": Scheme(
         figures.disc,

@@ -53,17 +53,9 @@ def test_a_painted_thumbnail_shows_one_picture_left_and_the_other_right(gain):
     assert row[scheme.EDGE_PX // 2].min() > 200, "no line between them"
 
 
-def test_halves_of_a_part_are_of_the_same_places():
-    count = np.arange(100, dtype=np.uint8)[None].repeat(100, 0)
-    ramp = Image.fromarray(np.stack([count] * 3, axis=-1))
-    shown = np.asarray(easel.halves(ramp, ramp, part=0.4))[20, :, 0]
-    far = np.abs(np.arange(40) - 20) > 1  # from the line between them
-    assert shown.size == 40 and (shown[far] == np.arange(30, 70)[far]).all()
-
-
 def test_the_seconds_on_a_thumbnail_are_those_of_the_runs():
     full, clear = (easel.Run((), seconds) for seconds in (12.0, 3.0))
-    found = easel.gain(full, clear)
+    found = easel.gain(full, clear, "all steps")
     drawn = scheme.painting("words", Image.new("RGB", (8, 8)), found)
     words = [shape.text for shape in drawn.shapes if isinstance(shape, Text)]
     assert "full 12 s" in words and "CLEAR 3 s, 4.0x faster" in words
