@@ -14,11 +14,10 @@ if __name__ == "__main__":
 
 from demo.bench import SEED, STEPS, encoded
 from demo.enter import enter
-from demo.students import GUIDANCE, STUDENT, TEACHING, TRAINED_PX
+from demo.students import GUIDANCE, STUDENT, STUDENTS, TEACHING, TRAINED_PX
 from tools.environment import reexec_in_venv
 from tools.host import ROOT
 
-WINDOW = "8"
 HELD_OUT = -2  # a prompt among the last eight
 PICTURES = 2
 LARGEST_PX = 1200
@@ -40,7 +39,7 @@ def main() -> None:
     from demo.codec.vae_file import vae_weights
     from demo.nodes.network import load_model
 
-    model = load_model()
+    model, (radius, _) = load_model(), STUDENTS[STUDENT]
     line = read_prompts(TEACHING / "prompts.txt")[HELD_OUT]
     (prompt,) = encoded([line], GUIDANCE)
     with torch.inference_mode():
@@ -53,7 +52,7 @@ def main() -> None:
             seed=SEED,
             pictures=PICTURES,
             vae=comfy.sd.VAE(vae_weights()),
-            sweep=WINDOW,
+            sweep=str(radius),
             steps=STEPS,
             cfg=1.0,
             sampler="euler",

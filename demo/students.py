@@ -13,7 +13,7 @@ STUDENTS = {  # file -> radius and pool factor in tokens
 }
 STUDENT = "clear_demo_local_8.safetensors"  # where one is enough
 LORA = "lora_demo_cyanotype.safetensors"
-TRAINED_PX = 384  # edge of most pictures in training
+TRAINED_PX = 384  # edge of most pictures in training, and of the parts seen of larger ones
 GUIDANCE = 3.5  # the only one in training
 
 

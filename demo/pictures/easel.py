@@ -31,10 +31,12 @@ class Run:
 
     Attributes:
         pictures: In the order of its nodes.
+        steps: Of sampling.
         seconds: From the end of the first step, which also loads models, to that of the last.
     """
 
     pictures: Sequence[Image.Image]
+    steps: int
     seconds: float
 
 
@@ -72,7 +74,7 @@ class Easel:
         for file in self.server.images(entry):
             with Image.open(file) as picture:
                 pictures.append(picture.convert("RGB"))
-        return Run(pictures, ends[-1] - ends[0])
+        return Run(pictures, len(ends), ends[-1] - ends[0])
 
 
 @contextmanager
@@ -88,9 +90,7 @@ def text_to_image(brush: Easel, path: Path) -> Drawing:
     """Paint with full attention and with CLEAR, at the workflow's own size."""
     full, clear = brush.run(path, without=OURS), brush.run(path)
     picture = halves(full.pictures[-1], clear.pictures[-1])
-    return painting(
-        "left: full attention, right: CLEAR", picture, gain(full, clear, "19 of 20 steps")
-    )
+    return painting("left: full attention, right: CLEAR", picture, gain(full, clear))
 
 
 PAINTINGS: dict[str, Paint] = {
@@ -99,9 +99,10 @@ PAINTINGS: dict[str, Paint] = {
 """By the number that a workflow's name begins with; the others are drawn, see `scheme`."""
 
 
-def gain(full: Run, clear: Run, what: str) -> Gain:
-    """Compare the seconds of two runs; ``what`` took them."""
-    note = f"{what}, the demo's small model, {os.cpu_count()} CPU cores"
+def gain(full: Run, clear: Run) -> Gain:
+    """Compare the seconds of two runs with as many steps."""
+    steps = f"{clear.steps - 1} of {clear.steps} steps"
+    note = f"{steps}, the demo's small model, {os.cpu_count()} CPU cores"
     return Gain(full.seconds, clear.seconds, "s", note)
 
 

@@ -25,13 +25,13 @@ from ..nodes import text
 from ..nodes.checkpoint import MODELS
 from ..nodes.control import FILE, build_network, own_weights
 from ..nodes.network import load_model
-from ..students import GUIDANCE
+from ..students import GUIDANCE, TRAINED_PX
 from .photographs import PHOTOGRAPHS, captions, squares
 
 STEPS = 700
 RATE, WARM_UP, COSINE_TO = 1e-3, 20, 0.02
 NEW_RATE = 4e-3  # of the layers that start from nothing
-BATCHES = {384: 3, 768: 1}  # edge in pixels -> pictures in a batch
+BATCHES = {TRAINED_PX: 3, 2 * TRAINED_PX: 1}  # edge in pixels -> pictures in a batch
 SQUARES = 40  # of each photograph and size
 BLURS = (4, 6, 8, 12, 16)  # pixels of the picture per pixel of what the net is shown
 MEAN = 0.6  # of the logit of the noise level: noisy, as that is where a picture's layout is made

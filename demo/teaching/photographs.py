@@ -27,7 +27,6 @@ SUFFIXES = (
     *("high resolution", "colourful", "bright", "close-up", "on a fine day", "award-winning"),
 )
 SMALLEST_SQUARE = 0.92  # of the largest
-"""Edge of a picture that the teacher sees whole, and of the parts that it sees of larger ones."""
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ from ..codec.vae_file import vae_weights
 from ..nodes.control import load_control_net, steered
 from ..nodes.network import load_model
 from ..nodes.text import DemoCLIP
-from ..students import GUIDANCE, STUDENT, TRAINED_PX
+from ..students import GUIDANCE, STUDENT, STUDENTS, TRAINED_PX
 from .cutting import tiles_of
 
-STEPS, SEED, RADIUS = 20, 0, 8
+STEPS, SEED = 20, 0
+RADIUS, _ = STUDENTS[STUDENT]
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,9 @@ def test_a_painted_thumbnail_shows_one_picture_left_and_the_other_right(gain):
 
 
 def test_the_seconds_on_a_thumbnail_are_those_of_the_runs():
-    full, clear = (easel.Run((), seconds) for seconds in (12.0, 3.0))
-    found = easel.gain(full, clear, "all steps")
+    full, clear = (easel.Run((), 20, seconds) for seconds in (12.0, 3.0))
+    found = easel.gain(full, clear)
     drawn = scheme.painting("words", Image.new("RGB", (8, 8)), found)
     words = [shape.text for shape in drawn.shapes if isinstance(shape, Text)]
     assert "full 12 s" in words and "CLEAR 3 s, 4.0x faster" in words
+    assert words[-1].startswith("19 of 20 steps, ")
