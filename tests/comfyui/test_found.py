@@ -149,6 +149,16 @@ def test_no_node_of_an_example_lies_over_another(name):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
+def test_no_group_of_an_example_lies_over_another(name):
+    workflow = json.loads(Path(WORKFLOWS / f"{name}.json").read_text("utf-8"))
+    boxes = [group["bounding"] for group in workflow["groups"]]
+    for at, (x, y, width, height) in enumerate(boxes):
+        for left, top, wide, high in boxes[at + 1 :]:
+            apart = x + width <= left or left + wide <= x
+            assert apart or y + height <= top or top + high <= y
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_every_node_of_an_example_lies_inside_a_group(name):
     workflow = json.loads(Path(WORKFLOWS / f"{name}.json").read_text("utf-8"))
     groups = [group["bounding"] for group in workflow["groups"]]

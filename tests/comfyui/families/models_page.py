@@ -31,8 +31,8 @@ larger `radius` for a picture that is closer to full attention.
 What was seen: small models of random weights in ComfyUI's own classes, on a CPU, in float32. A
 window over the whole picture equals ComfyUI's own attention through the sampler (CFG, two prompts
 of different length, batches, odd sizes, reference pictures); with a small one, exactly the disc
-around a changed token reacts in the first block. No published file of these models but FLUX.1's
-was at hand, and no GPU.
+around a changed token reacts in the first block. No published file of these models was at hand,
+and no GPU.
 """
 
 SEEN = """
