@@ -180,6 +180,17 @@ class ComfyPage:
             and min(bottom, low) - max(y, top) > SLACK_PX
         ]
 
+    def settle(self) -> None:
+        """Wait until nodes stay where they are, as they do not while Nodes 2.0 lays them out."""
+        patience, before = Patience("nodes that stay where they are", 20), None
+        while not patience.over:
+            boxes = self.page.evaluate(BOXES)
+            if boxes == before:
+                return
+            before = boxes
+            self.page.wait_for_timeout(500)
+        raise TimeoutError(str(patience))
+
     def fit_view(self) -> None:
         """Show the whole graph."""
         self.page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
