@@ -24,9 +24,10 @@ class CLEARControlNet(ReportedNode):
                 "attention, upscale with controlnet"
             ),
             description=(
-                "Limits the attention inside a ControlNet of FLUX, SD3 or Qwen-Image to a circular window, as "
-                "the other nodes do for the model: without it, the ControlNet alone would take "
-                "longer than all of the model on large pictures. Put it behind the loader."
+                "Limits the attention inside a ControlNet of FLUX, SD3 or Qwen-Image to a circular "
+                "window, as the other nodes do for the model: without it, the ControlNet alone "
+                "would take longer than all of the model on large pictures. Put it behind the "
+                "loader."
             ),
             inputs=[
                 io.ControlNet.Input(
