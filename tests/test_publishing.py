@@ -130,8 +130,9 @@ def test_python_files_can_be_read_with_the_code_page_of_windows():
             path.read_text(encoding="utf-8").encode("cp1252")
 
 
-def test_the_pages_script_touches_nothing_that_other_packs_share():
-    script = (ROOT / "web" / "report.js").read_text(encoding="utf-8")
+@pytest.mark.parametrize("file", sorted((ROOT / "web").glob("*.js")), ids=lambda file: file.name)
+def test_a_script_of_the_page_touches_nothing_that_other_packs_share(file):
+    script = file.read_text(encoding="utf-8")
     name = release.setting(PYPROJECT, "DisplayName").lower().replace(" ", "")
     assert re.findall(r'name: "(\w+)\.', script) == [name]
     assert not re.search(r"document\.(body|head)\.(append|prepend|insert)", script)
