@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import NamedTuple
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.environment import BASE, python_in, reexec_in_venv
+from tools.environment import BASE, OPTIONAL, ensure, python_in, reexec_in_venv
 from tools.host import ROOT
 
 FIXES = (("ruff", "check", "--fix-only", "--quiet"), ("ruff", "format", "--quiet"))
@@ -29,10 +30,12 @@ OF_THE_REGISTRY = {
     "registry": ("comfy", "--skip-prompt", "--no-enable-telemetry", "node", "validate"),
     "pack": ("comfy-test", "lint", ".", "--check", "javascript", "--strict"),
 }
-"""What others run on a published pack, where it is on the path: both bring too many packages for
-ours. ruff's rules and ``tests/test_publishing.py`` look for the same. comfy-test's other level
-wants ``torch.autocast`` and ``nn.Linear`` nowhere: the library and its tests run without ComfyUI.
+"""What others run on a published pack. comfy-test's other level wants ``torch.autocast`` and
+``nn.Linear`` nowhere: the library and its tests run without ComfyUI.
 """
+REGISTRY = ROOT / ".venv-registry"
+REGISTRY_TOOLS = (OPTIONAL, "comfy-cli==1.23.0", "comfy-test==0.4.15")
+"""In an environment of their own, for the many packages that they bring."""
 
 
 class Outcome(NamedTuple):
@@ -66,11 +69,13 @@ def run_checks(leave_out: Collection[str] = ()) -> list[str]:
         leave_out: Names of checks that somebody else runs.
     """
     checks: dict[str, tuple[str, ...]] = dict(CHECKS)
+    ensure(REGISTRY, "registry", REGISTRY_TOOLS, under=BASE)
     for name, command in OF_THE_REGISTRY.items():
-        if shutil.which(command[0]):
+        if found(command[0]):
             checks[name] = command
         else:
-            print(f"{name:8} left out: {command[0]} is not on the path", flush=True)
+            again = f"delete {REGISTRY.name} and try again"
+            print(f"{name:8} left out: {command[0]} could not be installed; {again}", flush=True)
     return [
         name
         for name, command in checks.items()
@@ -92,13 +97,17 @@ def outcome(name: str, tool: str, *arguments: str) -> Outcome:
 
 
 def program(name: str) -> str:
-    """Find a command of the base environment, or one of the registry's anywhere."""
-    found = shutil.which(name, path=str(python_in(BASE).parent))
-    if name in [command[0] for command in OF_THE_REGISTRY.values()]:
-        found = found or shutil.which(name)
-    if found is None:
+    """Find a command, or say what to do."""
+    path = found(name)
+    if path is None:
         raise SystemExit(f"{name} is missing in {BASE.name}; delete that folder and try again.")
-    return found
+    return path
+
+
+def found(name: str) -> str | None:
+    """Find a command of the base environment or of the registry's."""
+    places = [str(python_in(home).parent) for home in (BASE, REGISTRY)]
+    return shutil.which(name, path=os.pathsep.join(places))
 
 
 if __name__ == "__main__":
