@@ -148,6 +148,10 @@ class Training(Section):
     timestep_mean: float = 0.0
     """Mean of the logit-normal distribution; larger is noisier."""
 
+    own_noise: float = 0.0
+    """Share of painted pictures that are seen with the noise from which they were painted, as the
+    sampler sees them; the others get new noise, as the paper has it."""
+
     guidance: float = 3.5
     """Guidance given to guidance-distilled models."""
 
@@ -184,6 +188,7 @@ class Training(Section):
                 "training.offload needs training.gradient_checkpointing = true: else the backward "
                 "pass keeps all blocks on the GPU."
             )
+        bounds.share("training.own_noise", self.own_noise, whole=True)
         bounds.share("training.ema_decay", self.ema_decay, whole=False)
         bounds.finite("training.timestep_mean", self.timestep_mean)
         bounds.seed("training.seed", self.seed)

@@ -24,6 +24,9 @@ INDEPENDENT = (
 )
 """Settings of the training on which the weights after a step do not depend."""
 
+LATER = {"own_noise": 0.0}
+"""Settings that states of earlier versions do not name, with the value that they had then."""
+
 SHOWN = 6
 LONGEST_VALUE = 60
 
@@ -61,7 +64,11 @@ def deciding(training: Training, optimiser: Optimiser) -> dict[str, Any]:
     The number of steps is among them where the step size decays towards the last one.
     """
     steps = {"steps": training.steps} if optimiser.cosine_to != 1 else {}
-    others = {name: v for name, v in asdict(training).items() if name not in INDEPENDENT}
+    others = {
+        name: value
+        for name, value in asdict(training).items()
+        if name not in INDEPENDENT and LATER.get(name) != value
+    }
     rate = {"learning_rate": optimiser.rate}
     return {"optimiser": asdict(optimiser) | rate, "training": {**steps, **others}}
 

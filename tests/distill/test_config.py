@@ -99,6 +99,7 @@ def test_tables_become_sections(write, tmp_path):
         ),
         (LEAST + "[training]\ntimestep_mean = nan", "timestep_mean must be a finite number, got"),
         (LEAST + "[training]\nguidance = inf", "training.guidance must be at least 0 and finite"),
+        (LEAST + "[training]\nown_noise = 1.5", "own_noise must be in [0, 1], got 1.5."),
         (LEAST + "[training]\nema_decay = nan", "training.ema_decay must be in [0, 1), got nan."),
         (LEAST + "[training]\nseed = -1", "training.seed must be from 0 to 46116860184273879"),
         (LEAST + "[generation]\nseed = -1", "generation.seed must be from 0 to 4611686018427387"),

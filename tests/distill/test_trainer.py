@@ -23,7 +23,7 @@ import toy
 from clear_attention.distill import log, state
 from clear_attention.distill.config import StudentConfig
 from clear_attention.distill.data.shards import ShardFolder
-from clear_attention.distill.identity import INDEPENDENT
+from clear_attention.distill.identity import INDEPENDENT, LATER
 from clear_attention.distill.trainer import Diverged
 
 HERE = Path(__file__).parent
@@ -247,6 +247,10 @@ CHANGES = {
     "precision": (dict(precision="bf16"), "training.precision was 'float32' and is now 'bf16'"),
     "timesteps": (dict(timestep_mean=0.5), "training.timestep_mean was 0.0 and is now 0.5"),
     "guidance": (dict(guidance=2.0), "training.guidance was 3.5 and is now 2.0"),
+    "own noise": (
+        dict(own_noise=0.5),  # states of before there was such a share go on without
+        "training.own_noise was not recorded and is now 0.5",
+    ),
     "average": (dict(ema_decay=0.9), "training.ema_decay was 0.0 and is now 0.9"),
     "optimiser": (
         dict(optimiser=dataclasses.replace(toy.ADAMW, betas=(0.9, 0.95))),
@@ -307,7 +311,7 @@ def test_every_setting_either_decides_the_result_or_is_listed_as_independent(fin
     """A new setting that nobody listed makes a state of another run."""
     decides = changed(finished, {}).made_with()
     assert "steps" in decides["training"]  # the step size decays towards the last one
-    assert set(decides["training"]) | set(INDEPENDENT) == {
+    assert set(decides["training"]) | {*INDEPENDENT, *LATER} == {
         entry.name for entry in dataclasses.fields(toy.TRAINING)
     }
     for section, settings in (("optimiser", toy.ADAMW), ("loss", toy.LOSS)):

@@ -99,7 +99,12 @@ class Batches:
         rows = torch.multinomial(chance, size, replacement=not enough, generator=draw).tolist()
         samples = self.buckets[bucket].load(rows)
         noise = torch.randn(samples.latent.shape, generator=draw)
-        return Batch(samples, noise, draw_sigma(self.training, size, draw))
+        sigma = draw_sigma(self.training, size, draw)
+        if self.training.own_noise and self.buckets[bucket].painted:
+            own = torch.rand(size, generator=draw) < self.training.own_noise
+            for row in own.nonzero().flatten().tolist():
+                noise[row] = own_noise(samples, row)
+        return Batch(samples, noise, sigma)
 
     def identity(self, samples: int | None = None) -> dict[str, Any]:
         """Return what distinguishes the samples from others, see `ShardFolder.identity`."""
@@ -117,6 +122,16 @@ def draw_sigma(training: Training, size: int, draw: torch.Generator) -> Tensor:
     if training.timesteps == "logit_normal":
         return torch.sigmoid(torch.randn(size, generator=draw) + training.timestep_mean)
     return torch.randint(1, 1001, (size,), generator=draw) / 1000  # as the paper's code
+
+
+def own_noise(samples: Samples, row: int) -> Tensor:
+    """Return the noise from which a sample was painted, ``[C, H, W]``: what the host drew for it.
+
+    A sampler never sees a picture in other noise. That a model is right in new noise does not make
+    it right in this one, in which the picture has its layout.
+    """
+    draw = torch.Generator().manual_seed(int(samples.seed[row]))
+    return torch.randn(samples.latent.shape[1:], generator=draw)
 
 
 def seed_of(*numbers: int) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...spread import spread
 from ..config import Training
-from .batches import Batch, Batches, seed_of
+from .batches import Batch, Batches, own_noise, seed_of
 from .source import Source
 
 SALT = 1
@@ -57,8 +57,19 @@ class HeldOut:
         bucket = self.places[numbers[0]][0]
         rows = [self.places[number][1] for number in numbers]
         samples = self.batches.buckets[bucket].load(rows)
-        noise = [self._noise(number, samples.latent.shape[1:]) for number in numbers]
+        painted = self.batches.buckets[bucket].painted
+        noise = [
+            own_noise(samples, row)
+            if painted and self._has_own(number)
+            else self._noise(number, samples.latent.shape[1:])
+            for row, number in enumerate(numbers)
+        ]
         return Batch(samples, torch.stack(noise), self.sigma[list(numbers)])
+
+    def _has_own(self, number: int) -> bool:
+        """Return whether a picture has its own noise; these are spread evenly over the numbers."""
+        share = self.training.own_noise
+        return int((number + 1) * share) > int(number * share)
 
     def _noise(self, number: int, shape: torch.Size) -> Tensor:
         draw = torch.Generator().manual_seed(seed_of(self.training.seed, SALT, number))

@@ -90,6 +90,11 @@ class Bucket:
         """Shape of one latent."""
         return self.shards[0].latent
 
+    @property
+    def painted(self) -> bool:
+        """Whether a teacher painted them, each from the noise of its seed."""
+        return "sampler" in self.home.made_with
+
     def load(self, numbers: Sequence[int]) -> Samples:
         """Load samples by their numbers."""
         rows = [self.home.row(*self._place(number)) for number in numbers]

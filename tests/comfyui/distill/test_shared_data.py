@@ -116,3 +116,26 @@ def test_processes_encode_the_pictures_that_one_encodes(host, teacher, tmp_path)
     alone = encode("alone", [ALONE])
     assert encode("several", TWO) == alone
     assert sum(name.endswith(".safetensors") and "texts" not in name for name in alone) > 4
+
+
+def test_the_noise_of_each_sample_can_be_drawn_again(paint, teacher, tmp_path, monkeypatch):
+    import comfy.sample
+
+    from clear_attention.distill.data.batches import own_noise
+
+    noises, sample = [], comfy.sample.sample
+
+    def spied(model, noise, *rest, **more):
+        noises.extend(noise)
+        return sample(model, noise, *rest, **more)
+
+    monkeypatch.setattr(comfy.sample, "sample", spied)
+    run = settings(tmp_path)
+    paint(teacher("b"), run, [ALONE])
+    data = ShardFolder(run.data_folder / "train")
+    for bucket in data.buckets():
+        assert bucket.painted
+        samples = bucket.load(range(len(bucket)))
+        for row in range(len(samples)):
+            again = own_noise(samples, row)
+            assert any(torch.equal(noise, again) for noise in noises)
